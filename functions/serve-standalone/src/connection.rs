@@ -1,19 +1,19 @@
-//! One connection: HTTP/1.1 or HTTP/2 (by ALPN under TLS, by prior knowledge without), until it ends or is told to.
+//! One connection, until it ends or is told to end: HTTP/1.1 or HTTP/2 (with TLS by ALPN, without TLS by prior knowledge).
 //!
-//! What limits a client's time is spread over the places that can see it:
+//! Several modules limit the time of a client, each the part that it sees:
 //!
-//! | a client that… | is met in | after |
+//! | a client that… | is ended by | after |
 //! |---|---|---|
 //! | opens a connection and sends nothing, or sends a head slowly | [`transport::stream`](crate::transport) | `header_timeout` |
-//! | does not end the handshake of TLS | [`transport::handshake`](crate::transport) | `header_timeout`, which is for the first head too |
-//! | keeps a connection without using it | [`transport::stream`](crate::transport) | `keep_alive`, from the last byte written |
+//! | does not complete the TLS handshake | [`transport::handshake`](crate::transport) | `header_timeout`, which is for the first head too |
+//! | keeps a connection without a request | [`transport::stream`](crate::transport) | `keep_alive`, from the last byte written |
 //! | sends a body and stalls | [`transport::request_body`](crate::transport) | `idle_timeout` |
-//! | reads next to nothing of what it is sent | [`transport::transfer`](crate::transport), for each answer; [`transport::stream`](crate::transport), for everything | `stall_timeout` |
-//! | trickles, in either direction | [`transport::request_body`](crate::transport), [`transport::transfer`](crate::transport) | `request_timeout` |
+//! | reads almost nothing of an answer | [`transport::transfer`](crate::transport), for each answer; [`transport::stream`](crate::transport), for everything | `stall_timeout` |
+//! | sends or reads a body very slowly | [`transport::request_body`](crate::transport), [`transport::transfer`](crate::transport) | `request_timeout` |
 //! | reads an answer slowly while others wait for its memory | [`transport::transfer`](crate::transport) | 5 s |
-//! | keeps others out, and gets on less than they would | [`crate::connections`] | at once |
-//! | goes on asking although there is no place for its requests | [`transport::activity`](crate::transport) | 64 refusals |
-//! | is gone without a word, under HTTP/2 | pings | 50 s |
+//! | has a slot that others need, and makes less progress | [`crate::connections`] | at once |
+//! | sends more requests although there is no place for them | [`transport::activity`](crate::transport) | 64 refusals |
+//! | has gone without closing an HTTP/2 connection | pings | 50 s |
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,28 +33,28 @@ use crate::connections::{ConnectionPlace, Phase};
 use crate::exchange::Service;
 use crate::transport::{Activity, GuardedStream, LOOK, Socket, StreamExecutor, Verdict, shake};
 
-/// Bytes of a request's head, on both versions: a token alone may take 12 KiB.
+/// Maximum size of a request's head in both versions, in bytes. A token alone may take 12 KiB.
 const MAX_HEAD: u32 = 32 << 10;
-/// Header fields of a request.
+/// Maximum number of header fields of a request.
 const MAX_FIELDS: usize = 100;
-/// Streams of one HTTP/2 connection.
+/// Maximum number of streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
-/// Streams of one HTTP/2 connection that were ended for a fault of the client's and of which more frames may come, before
-/// the connection is ended.
+/// Maximum number of streams of one HTTP/2 connection that were reset because of a fault of the client, and of which more
+/// frames may arrive. At one more, the connection ends.
 const MAX_FAULTY_STREAMS: usize = 64;
-/// Bytes of a response that wait in one HTTP/2 stream.
+/// Maximum number of bytes of an answer that wait in one HTTP/2 stream.
 const STREAM_SEND_BUFFER: usize = 256 << 10;
-/// Bytes that the system takes of what cannot be sent yet. What it has taken counts as written, so it must not be much:
-/// with megabytes there, a slow reader would be met only after minutes, and all of them would take more memory than this
-/// process does. It is the size of the largest part that is written at once (`response_body::PART`), because what the
-/// system leaves of a part takes another call, and another turn. Linux asks for more when half of it was sent: so the
-/// progress of a slow reader shows in steps of 128 KiB.
+/// Maximum number of unsent bytes in the send buffer of the operating system. They count as written, so the number must be
+/// small: with megabytes in the buffer, a slow reader would be noticed only after minutes, and the buffers of all connections
+/// would take more memory than this process. It is the size of the largest part that is written at once
+/// (`response_body::PART`), because the rest of a part needs another call and another turn of the task. Linux asks for more
+/// when half of the buffer was sent, so the progress of a slow reader is visible in steps of 128 KiB.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 256 << 10;
-/// How long a connection that was told to leave may take to say goodbye, unless others wait for it to go.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Maximum time in which a connection that was told to end closes gracefully. It is shorter if others wait for its end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_PATIENCE: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    // Answers are written whole; waiting to fill a packet would only delay them.
+    // Answers are written in large parts. Waiting until a packet is full would only delay them.
     let _ = socket.set_nodelay(true);
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
@@ -76,7 +76,7 @@ pub(crate) async fn serve(
             Some(tls) => shake(socket, tls, activity.born() + timeouts.header).await?,
         };
         let mut stream = GuardedStream::new(socket, activity.clone(), timeouts);
-        // What ALPN has chosen is not asked: the client's first bytes tell the same, and are waited for in any case.
+        // The result of ALPN is not used: the client's first bytes tell the same, and are awaited in any case.
         stream.is_http2().await.map(|multiplexed| (stream, multiplexed))
     };
     let opened = tokio::select! {
@@ -88,7 +88,7 @@ pub(crate) async fn serve(
     let (mut stream, multiplexed) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended before its first request");
+            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a connection ended before its first request");
             return;
         }
     };
@@ -114,7 +114,7 @@ pub(crate) async fn serve(
         let connection = http2::Builder::new(StreamExecutor)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_PATIENCE)
+            .keep_alive_timeout(PING_TIMEOUT)
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD)
             .initial_connection_window_size(buffer.bytes)
@@ -125,7 +125,7 @@ pub(crate) async fn serve(
         drive.run(connection, http2::Connection::graceful_shutdown).await
     } else {
         let connection = http1::Builder::new()
-            // The stream has better means: it tells a slow head from an idle connection.
+            // The stream has its own timeouts, which distinguish a slow head from an idle connection.
             .header_read_timeout(None)
             .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD as usize)
@@ -134,12 +134,12 @@ pub(crate) async fn serve(
         drive.run(connection, http1::Connection::graceful_shutdown).await
     };
     if let Err(error) = ended {
-        // A client that hangs up or talks nonsense is no event for the operator.
-        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended early");
+        // Only for debugging: clients may close connections early or send malformed requests.
+        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a connection ended early");
     }
 }
 
-/// What runs a connection to its end.
+/// Runs a connection to its end.
 struct Drive<'a> {
     activity: &'a Activity,
     place: &'a ConnectionPlace,
@@ -148,7 +148,7 @@ struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    /// Runs it, and asks it to end (with `end`) when it has to.
+    /// Runs the connection, and calls `end` when it must end.
     async fn run<C: Future<Output = hyper::Result<()>>>(
         self,
         connection: C,
@@ -165,11 +165,11 @@ impl Drive<'_> {
         let mut phases = true;
         let mut is_welcome = true;
         loop {
-            // Read before the connection is polled: a phase that began while it was set up must be seen.
+            // The phase is read before the connection is polled, because it may have changed since the connection was opened.
             let told = *phase.borrow_and_update();
             match told {
                 Phase::Serving => {}
-                // A client that has just connected is about to ask; it would take this for a failure.
+                // A new connection is about to send its first request. Its client would take the end for a failure.
                 Phase::Crowded(_) if activity.served() == 0 && activity.open() == 0 => {}
                 Phase::Crowded(least) if place.held() < least => {}
                 Phase::Crowded(_) | Phase::Draining => end(connection.as_mut()),
@@ -187,13 +187,13 @@ impl Drive<'_> {
                     end(connection.as_mut());
                 }
                 () = activity.dismissed() => {
-                    // Somebody who waits for an answer is cut off; others may hear of it.
+                    // A connection with a request in progress is cut off; others are closed gracefully.
                     if activity.open() > 0 || activity.served() == 0 {
                         return Ok(());
                     }
                     end(connection.as_mut());
                     return tokio::select! {
-                        ended = tokio::time::timeout(GOODBYE, connection) => ended.unwrap_or(Ok(())),
+                        ended = tokio::time::timeout(CLOSE_TIMEOUT, connection) => ended.unwrap_or(Ok(())),
                         () = activity.is_cut_off() => Ok(()),
                     };
                 }
@@ -202,7 +202,7 @@ impl Drive<'_> {
     }
 }
 
-/// Completes when the server ends.
+/// Completes when the server is ending.
 async fn draining(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
 }

@@ -1,9 +1,9 @@
-//! Which connections there are, and which of them has to go when there are too many.
+//! The limit of connections: which connections exist, and which one is closed when there are too many.
 //!
-//! There is a bounded number of *places*. A connection that finds none takes the place of another one, which is told to
-//! leave: of the client with the most connections the one that gets on least. Where nobody is to be sent away, the
-//! connection comes into the *lobby*, which is small: there it is answered when it asks whether the server lives, and
-//! otherwise waits a moment for a place. So the server goes on accepting, whatever its clients do.
+//! The number of *places* is limited. If none is free, a new connection takes the place of another one, which is told to
+//! end: of the client with the most connections, the one that makes the least progress. If no connection can be replaced,
+//! the new one goes to the *lobby*, which is small. In the lobby, health checks are answered, and other requests wait for a
+//! place for some seconds. So the server accepts connections whatever its clients do.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -18,30 +18,30 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::transport::{Activity, Pace};
 
-/// What all connections are told.
+/// The state of the server, which all connections watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing.
+    /// No connection must end.
     Serving,
-    /// Connections wait for a place. Of their clients the one with fewest places has this many; connections of clients with
-    /// as many or more end after the exchange in progress, at once if there is none.
+    /// Connections wait for a place. The number is the smallest number of places that one of their clients has. Connections
+    /// of clients with at least this number end after the exchange in progress, or at once if there is none.
     Crowded(usize),
-    /// The server ends: the same, for good.
+    /// The server is ending: all connections end in the same way.
     Draining,
 }
 
-/// Connections beyond the bound that wait for a place, or only ask whether the server lives.
+/// Size of the lobby: connections above the limit that wait for a place or send health checks.
 pub(crate) const LOBBY: usize = 64;
-/// Connections that were told to leave and have not left yet.
+/// Maximum number of connections that were told to end and have not ended yet.
 pub(crate) const LEAVING: usize = 64;
-/// How long a request waits in the lobby for a place.
+/// Maximum time for which a request waits in the lobby for a place.
 const WAIT: Duration = Duration::from_secs(5);
-/// How often one of those that wait looks whether somebody can be sent away by now.
+/// Time between two searches of waiting requests for a connection that can be closed.
 const LOOK: Duration = Duration::from_millis(250);
-/// A connection is not sent away for others of its own client before it has moved no byte for this time.
+/// A connection is closed for another one of the same client only if it has moved no byte for this time.
 const STUCK: Duration = Duration::from_secs(10);
-/// A connection that has asked nothing yet is not sent away for others before this time, unless its client has more
-/// connections than theirs.
+/// A connection without a request so far is closed for another client only after this time, unless its own client has more
+/// connections.
 const NEW: Duration = Duration::from_secs(1);
 
 /// All connections of a server.
@@ -52,7 +52,7 @@ struct Shared {
     places: usize,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
-    /// Told when a connection has ended.
+    /// Notified when a connection has ended.
     ended: Notify,
 }
 
@@ -60,14 +60,14 @@ struct Shared {
 struct State {
     next: u64,
     members: HashMap<u64, Member>,
-    /// Places taken, over all clients and by client.
+    /// Places taken, by all clients and by each client.
     taken: usize,
     by_client: HashMap<ClientKey, usize>,
-    /// Those that were told to leave, oldest first.
+    /// Connections that were told to end, oldest first.
     leaving: VecDeque<u64>,
-    /// Those in the lobby whose requests wait for a place, oldest first.
+    /// Connections in the lobby whose requests wait for a place, oldest first.
     waiting: Vec<u64>,
-    /// Before then nobody looks again whom to send away for them.
+    /// The time of the next search for a connection that can be closed for them.
     next_look: Option<Instant>,
     draining: bool,
 }
@@ -77,9 +77,9 @@ struct Member {
     activity: Arc<Activity>,
     standing: Standing,
     placed: Arc<AtomicBool>,
-    /// Told when the standing has changed.
+    /// Notified when the standing has changed.
     changed: Arc<Notify>,
-    /// How many requests wait for the place of the connection.
+    /// Number of requests of the connection that wait for its place.
     requests: usize,
 }
 
@@ -90,13 +90,13 @@ enum Standing {
     Leaving,
 }
 
-/// A connection that is counted until this is dropped.
+/// Counts a connection until this is dropped.
 pub(crate) struct Counted {
     connections: Connections,
     id: u64,
 }
 
-/// Where the exchanges of a connection ask for a place.
+/// Tells the exchanges of a connection whether it has a place.
 #[derive(Clone)]
 pub(crate) struct ConnectionPlace {
     connections: Connections,
@@ -106,7 +106,7 @@ pub(crate) struct ConnectionPlace {
 }
 
 impl Connections {
-    /// At most `places`, and those in the lobby. `phase` tells connections that others wait.
+    /// At most `places` connections, and those in the lobby. `phase` tells connections that others wait.
     pub(crate) fn new(places: usize, phase: watch::Sender<Phase>) -> Self {
         Self(Arc::new(Shared {
             places: places.max(1),
@@ -116,10 +116,10 @@ impl Connections {
         }))
     }
 
-    /// Counts a new connection, and sends another one away for it if it has to. `None`: there is no room for it, not
-    /// even in the lobby.
+    /// Counts a new connection, and closes another one for it if necessary. `None` if even the lobby has no room.
     pub(crate) async fn admit(&self, peer: IpAddr, activity: Arc<Activity>) -> Option<(Counted, ConnectionPlace)> {
-        // Those that leave are still here until they have said goodbye. Clients that take their time keep nobody waiting.
+        // Connections that were told to end still exist until they are closed. If too many do, the oldest is cut off, so that
+        // slow clients do not delay others.
         loop {
             let ended = self.0.ended.notified();
             if self.lock().has_few_leaving() {
@@ -166,18 +166,18 @@ impl Connections {
         Some((counted, admission))
     }
 
-    /// From now on connections end after what they are doing.
+    /// Tells all connections to end after the exchanges in progress.
     pub(crate) fn drain(&self) {
         self.lock().draining = true;
         self.0.phase.send_replace(Phase::Draining);
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub(crate) fn count(&self) -> usize {
         self.lock().members.len()
     }
 
-    /// Completes when there are none.
+    /// Completes when there are no connections.
     pub(crate) async fn empty(&self) {
         loop {
             let ended = self.0.ended.notified();
@@ -204,8 +204,8 @@ impl Connections {
         true
     }
 
-    /// Tells connections whether others wait. That they do is told by who has looked in vain, and so not often: each of the
-    /// connections hears of it.
+    /// Tells connections whether others wait. That others wait is told only after a search in vain, and so not often, because
+    /// it wakes every connection.
     fn tell(&self, state: &State, has_looked: bool) {
         if state.draining {
             return;
@@ -217,15 +217,15 @@ impl Connections {
             Some(_) => return,
         };
         self.0.phase.send_if_modified(|told| {
-            // Those that had not begun when they were told before are told again.
+            // Connections that had not begun at the last time are told again.
             let changed = has_looked || *told != phase;
             *told = phase;
             changed
         });
     }
 
-    /// Gives places to those who wait: first to the client that has fewest. Places that are free, and now and then such
-    /// as others can be sent away from.
+    /// Gives places to waiting connections, first to the client with the fewest places. The places are free, or, from time to
+    /// time, those of connections that can be closed.
     fn serve(&self, state: &mut State) {
         let now = Instant::now();
         let mut has_looked = false;
@@ -237,7 +237,7 @@ impl Connections {
                 }
                 let victim = state.client(id).and_then(|client| state.victim(client));
                 let Some(victim) = victim else {
-                    // And nobody can be sent away for the others, who have as much or more.
+                    // No connection can be closed for the other clients either, because they have as many places or more.
                     state.next_look = Some(now + LOOK);
                     has_looked = true;
                     break;
@@ -250,7 +250,7 @@ impl Connections {
         self.tell(state, has_looked);
     }
 
-    /// How the connection stands, once whoever can have a place has one; and when to look again.
+    /// The standing of the connection after free places were given out, and the time of the next search.
     fn look(&self, id: u64) -> (Option<Standing>, Instant) {
         let mut state = self.lock();
         self.serve(&mut state);
@@ -269,12 +269,12 @@ impl State {
         self.members.get(&id).map(|member| member.client)
     }
 
-    /// How many places the client of a connection holds.
+    /// The number of places of the client of a connection.
     fn held_beside(&self, id: u64) -> usize {
         self.client(id).map_or(0, |client| self.held(client))
     }
 
-    /// Whether there is room for one more that leaves. If not, the first of them has had its time.
+    /// Whether one more connection may be told to end. If not, cuts off the oldest of those that were told.
     fn has_few_leaving(&self) -> bool {
         if self.leaving.len() < LEAVING {
             return true;
@@ -330,7 +330,7 @@ impl State {
         }
     }
 
-    /// Who leaves for a new connection of `client`.
+    /// The connection to close for a new one of `client`.
     fn victim(&self, client: ClientKey) -> Option<u64> {
         let now = Instant::now();
         let own = self.held(client);
@@ -348,8 +348,8 @@ impl State {
             .map(|(_, id)| id)
     }
 
-    /// Makes room in the lobby. What is there and asks nothing leaves first, then the newest of the client that has most
-    /// there. `false`: that is the new one.
+    /// Makes room in the lobby. First it closes connections there without a request, then the newest connection of the client
+    /// with the most connections there. `false` if that would be the new connection.
     fn make_lobby(&mut self, client: ClientKey) -> bool {
         let lobby: Vec<_> = self
             .members
@@ -377,17 +377,17 @@ impl State {
     }
 }
 
-/// How much a connection is one to send away, for a client that holds `own` places while the client of the connection
-/// holds `held`. `None`: it stays.
+/// The rank of a connection among those that can be closed for a client with `own` places; its own client has `held`. The
+/// highest rank is closed first. `None` if the connection is not closed.
 fn rank(pace: &Pace, held: usize, own: usize, now: Instant) -> Option<(u8, usize, Reverse<u64>, Duration)> {
     let still = now.saturating_duration_since(pace.moved);
     let greedier = held > own + 1;
     if pace.open == 0 {
-        // Silent, with half a head, or kept for later. Who holds least keeps that, whatever others do with more.
+        // It has sent nothing or a part of a head, or is idle. The client with the fewest places keeps its connections.
         let is_new = pace.served == 0 && now.saturating_duration_since(pace.born) < NEW;
         return (greedier || (!is_new && held >= own)).then_some((2, held, Reverse(0), still));
     }
-    // Something is done for it, or waits for its client.
+    // It has a request in progress, or its client must read an answer.
     if !greedier && (still < STUCK || !pace.waits_for_reader) {
         return None;
     }
@@ -412,7 +412,7 @@ impl Drop for Counted {
 }
 
 impl ConnectionPlace {
-    /// Waits a moment until the connection has a place, for a request that needs one. `false`: it gets none now.
+    /// Waits until the connection has a place, for a request that needs one. `false` if it gets no place in time.
     pub(crate) async fn wait(&self) -> bool {
         let deadline = Instant::now() + WAIT;
         let _waiting = Waiting::begin(self);
@@ -424,23 +424,23 @@ impl ConnectionPlace {
                 Some(Standing::Lobby) if Instant::now() < deadline => {}
                 _ => return false,
             }
-            // Woken or not, it looks.
+            // It searches again after a notification and after the timeout.
             let _ = timeout_at(next_look.min(deadline), changed).await;
         }
     }
 
-    /// How many places its client holds.
+    /// The number of places of its client.
     pub(crate) fn held(&self) -> usize {
         self.connections.lock().held_beside(self.id)
     }
 
-    /// Whether the connection has a place, as nearly all have.
+    /// Whether the connection has a place.
     pub(crate) fn is_placed(&self) -> bool {
         self.placed.load(Ordering::Acquire)
     }
 }
 
-/// A request that waits, until this is dropped.
+/// Counts a request as waiting until this is dropped.
 struct Waiting<'a>(&'a ConnectionPlace);
 
 impl<'a> Waiting<'a> {

@@ -1,4 +1,4 @@
-//! One request and its answer.
+//! One request and its answer: where a connection calls the core.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,7 +24,7 @@ use crate::transport::{Activity, Buffers, Exchange, SentBody, Timeouts, receive}
 use shell::client_address::TrustedProxies;
 use shell::health::{self, Health};
 
-/// What answers every request of every connection.
+/// Answers the requests of all connections.
 pub(crate) struct Service {
     pub(crate) registry: Arc<Registry>,
     pub(crate) health: Arc<Health>,
@@ -35,9 +35,9 @@ pub(crate) struct Service {
     pub(crate) timeouts: Timeouts,
     pub(crate) places: RequestPlaces,
     pub(crate) buffers: Buffers,
-    /// What connections begin with; `None`: they are without TLS.
+    /// The certificate and its key; `None` without TLS.
     pub(crate) tls: Option<TlsFiles>,
-    /// Has a token for every operation that must run to its end; the server waits for all of them.
+    /// Tracks the operations that must run to their end. The server waits for all of them.
     pub(crate) work: TaskTracker,
 }
 
@@ -46,8 +46,8 @@ impl Service {
         self.timeouts
     }
 
-    /// Answers one request. Whether there is a place for it is decided at once, and not when the future is polled first:
-    /// what waits for that holds its head.
+    /// Answers one request. The place for the request is taken in this call, and not when the future is polled first, because
+    /// a request that waits for its first poll already holds its head.
     pub(crate) fn exchange(
         self: Arc<Self>,
         mut request: Request<Incoming>,
@@ -106,7 +106,7 @@ impl Service {
         response.map(|body| SentBody::new(body, exchange, &timeouts, measured, entry))
     }
 
-    /// Answers a request for which there is no place, and of which nothing but this is left.
+    /// Answers a request for which there is no place. Only these parts of it were kept.
     fn refuse(
         &self,
         request: &Request<()>,
@@ -158,7 +158,7 @@ impl Service {
         } else if reads {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {
-            // It counts as long as it runs, also when its client has gone.
+            // The operation holds its place as long as it runs, even if its client has gone.
             let (work, place) = (self.work.token(), exchange.place());
             RunToEnd::new(async move {
                 let response = self.registry.handle(Request::from_parts(head, body)).await;
@@ -174,7 +174,7 @@ impl Service {
     }
 }
 
-/// The answer to a request for which no connection could be sent away.
+/// The answer to a request on a connection that has not got a slot.
 fn no_place(activity: &Activity) -> Response<ResponseBody> {
     let mut response = Overload::Connections.answer();
     if !activity.is_multiplexed() {
@@ -185,10 +185,10 @@ fn no_place(activity: &Activity) -> Response<ResponseBody> {
     response
 }
 
-/// Runs a future to its end, also when whoever waits for it goes away: then it goes on as a task of its own.
+/// Runs a future to its end. If this value is dropped before, the future continues as a task of its own.
 ///
-/// A client that hangs up takes its connection's tasks with it; a publication or a removal must not end halfway
-/// because of that. While the client is there, no second task is involved, and so nothing is paid.
+/// When a client closes its connection, the tasks of the connection are dropped. A publication or a delete must not be
+/// interrupted by that. While the client is connected, no second task is needed, so this costs nothing.
 struct RunToEnd<F>(Option<Pin<Box<F>>>)
 where
     F: Future + Send + 'static,
@@ -228,7 +228,7 @@ where
     F::Output: Send,
 {
     fn drop(&mut self) {
-        // Outside of the runtime, the process is ending, and this is one of the crashes that the stores are made for.
+        // Without a runtime the process is ending. Then the future is interrupted as by a crash, which the stores survive.
         if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(future);
         }
@@ -246,14 +246,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_begun_ends_although_nobody_waits() {
+    async fn a_future_runs_to_its_end_after_it_was_dropped() {
         let (go, gone) = oneshot::channel::<()>();
         let (tell, told) = oneshot::channel();
         let running = RunToEnd::new(async move {
             gone.await.unwrap();
             tell.send("done").unwrap();
         });
-        // Polled once, then given up.
+        // Polled once, then dropped.
         assert!(tokio::time::timeout(Duration::from_millis(1), running).await.is_err());
         go.send(()).unwrap();
         let told = tokio::time::timeout(Duration::from_secs(10), told).await;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_comes_through() {
+    async fn the_result_of_the_future_is_returned() {
         assert_eq!(RunToEnd::new(async { 7 }).await, 7);
     }
 }

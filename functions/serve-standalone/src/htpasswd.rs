@@ -1,9 +1,9 @@
 //! Users from a htpasswd file, as an [`Authenticator`].
 //!
-//! Every user may do everything. [`watched`](WatchedFile) follows the file, [`file`] reads its text, [`hash`] checks a
-//! password. A password that was right once is right until the user's line changes ([`password_cache`]) and waits for
-//! nothing. Every other one waits for a turn ([`turns`]), and is told to come back (503) when that takes too long. An
-//! unknown user costs what a wrong password costs.
+//! Every user may do everything. [`watched`](WatchedFile) notices changes of the file, [`file`] parses its text, [`hash`]
+//! verifies a password. A password that was verified once needs no further verification until the user's line changes
+//! ([`password_cache`]). Every other password waits for its turn ([`turns`]); if that takes too long, the request is answered
+//! with 503. The answer for an unknown user takes as long as that for a wrong password.
 
 use std::fmt;
 use std::path::Path;
@@ -32,7 +32,7 @@ use password_cache::{Fingerprint, PasswordCache};
 use turns::PasswordTurns;
 use watched::{FileError, WatchedFile};
 
-/// Lets in the users of a file.
+/// Authenticates the users of a file.
 pub(crate) struct Htpasswd {
     file: Arc<WatchedFile>,
     /// What requests without credentials may do, if anything.
@@ -41,9 +41,9 @@ pub(crate) struct Htpasswd {
     turns: PasswordTurns,
 }
 
-/// The check of a password.
+/// The verification of a password.
 struct Check {
-    /// The user's, or one that stands in for it.
+    /// The user's hash, or that of another user if the user does not exist.
     hash: Hash,
     exists: bool,
     fingerprint: Fingerprint,
@@ -76,7 +76,7 @@ impl Htpasswd {
     async fn verify(&self, client: ClientKey, user: &str, password: &str) -> Result<bool, AuthenticationError> {
         self.file.look().await;
         let remembered = |check: &Check| {
-            // Who was removed may have left a right password behind, if somebody else has the same hash.
+            // The cache may still have the password of a removed user, if another user has the same hash.
             if check.exists && self.cache.is_right(&check.fingerprint) {
                 Some(true)
             } else if self.cache.is_wrong(client, &check.fingerprint, Instant::now()) {
@@ -92,18 +92,19 @@ impl Htpasswd {
             return Ok(good);
         }
         let turn = self.turns.wait(user, client).await?;
-        // That took its time: the file may have been read again.
+        // The file may have been read again while this request has waited.
         let Some(check) = self.check(user, password) else {
             return Ok(false);
         };
-        // A client's parallel requests come with the same password: the first of them may have had the answer.
+        // Parallel requests of a client have the same password, and another one of them may have verified it meanwhile.
         if let Some(good) = remembered(&check) {
             return Ok(good);
         }
         let (hash, text) = (check.hash.clone(), password.to_owned());
         let verification = tokio::task::spawn_blocking(move || {
             let good = hash.verify(&text);
-            // Here and not in the task that waits: one that is dropped meanwhile must not let more of these run.
+            // The turn ends here and not in the waiting task. If that task is dropped, the verification still runs, and no
+            // further one may begin.
             drop(turn);
             good
         });
@@ -117,14 +118,14 @@ impl Htpasswd {
         } else {
             self.cache.add_wrong(client, check.fingerprint, Instant::now());
         }
-        // Whoever was removed meanwhile, or has another password now, is out.
+        // The user may have been removed or may have got another password meanwhile.
         Ok(good && self.file.users().hash(user) == Some(&check.hash))
     }
 
-    /// What `password` is to be checked against now; `None` when there are no users.
+    /// The hash to verify `password` against; `None` if there are no users.
     fn check(&self, user: &str, password: &str) -> Option<Check> {
         let users = self.file.users();
-        // Looked up for everyone, so that it costs the same for everyone.
+        // Looked up for existing users too, so that it takes the same time for all.
         let decoy = users.decoy(self.cache.seed(user));
         let known = users.hash(user);
         let hash = known.or(decoy)?;

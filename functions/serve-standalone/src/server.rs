@@ -1,4 +1,4 @@
-//! The accept loop: how many connections there are, and how all of them end.
+//! The accept loop, and the end of all connections when the server ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,31 +16,31 @@ use crate::exchange::Service;
 use crate::transport::Activity;
 use shell::health::Health;
 
-/// Between two attempts to accept while the process or the system is out of something, such as file descriptors.
+/// Time between two attempts to accept a connection while a resource is exhausted, such as file descriptors.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
 /// How the server has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drained {
-    /// Everything in flight ran to its end.
+    /// All requests in progress ran to their end.
     Whole,
-    /// Something was still in flight when the time was up.
+    /// Some requests were still in progress at the timeout.
     Cut,
 }
 
-/// A server that has not begun to accept.
+/// A server that does not accept connections yet.
 pub(crate) struct Server {
     pub(crate) listener: TcpListener,
     pub(crate) service: Arc<Service>,
     pub(crate) health: Arc<Health>,
-    /// Every operation that `service` runs to its end, and the passes of collection.
+    /// The operations that `service` runs to their end, and the collection passes.
     pub(crate) work: TaskTracker,
     pub(crate) max_connections: u32,
     pub(crate) drain_timeout: Duration,
 }
 
 impl Server {
-    /// Accepts connections until `stop` completes, then lets what is in flight run to its end.
+    /// Accepts connections until `stop` completes. Then waits until the requests in progress end, or the drain timeout.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Drained {
         let Self {
             listener,
@@ -57,18 +57,18 @@ impl Server {
             () = stop => {}
             () = accept(&listener, &service, &connections, &told) => {}
         }
-        // Closed first, so that clients are refused and turn elsewhere, and do not wait in the queue.
+        // The listener is closed first, so that new clients are refused and try another server, and do not wait in its queue.
         drop(listener);
         health.drain();
         connections.drain();
         let deadline = Instant::now() + drain_timeout;
         tracing::info!(
             connections = connections.count(),
-            "draining: no new connections, requests in flight run to their end"
+            "draining: no new connections are accepted, requests in progress run to their end"
         );
         drop((service, told));
         let connections = timeout_at(deadline, connections.empty()).await.is_ok();
-        // What outlived its client.
+        // Operations whose clients have gone may still run.
         work.close();
         let operations = timeout_at(deadline, work.wait()).await.is_ok();
         if connections && operations {
@@ -79,7 +79,7 @@ impl Server {
     }
 }
 
-/// Accepts for ever.
+/// Accepts connections without end.
 async fn accept(
     listener: &TcpListener,
     service: &Arc<Service>,
@@ -90,8 +90,8 @@ async fn accept(
         let (socket, peer) = next(listener).await;
         let activity = Arc::new(Activity::new());
         let Some((counted, admission)) = connections.admit(peer.ip(), activity.clone()).await else {
-            // Closed without a word: whatever is said to so many takes more than it gives.
-            tracing::debug!(%peer, "a connection is refused: its client has too many (--max-connections)");
+            // It is closed without an answer, because answers to so many connections would cost too much.
+            tracing::debug!(%peer, "a connection is refused, because its client has too many (--max-connections)");
             continue;
         };
         let (service, told) = (service.clone(), told.clone());
@@ -110,7 +110,7 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "no connection can be accepted now"
+                    "cannot accept connections now; trying again"
                 );
                 tokio::time::sleep(OUT_OF_RESOURCES).await;
             }
@@ -118,7 +118,7 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Whether the connection went away while it was waiting to be accepted.
+/// Whether the client closed the connection before it was accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,5 +1,5 @@
-//! What all files have in common that are read again when they change: when they are looked at, what tells one state of a
-//! file from another, how a file is read, and when the log hears again of one that cannot be used.
+//! The common part of all files that are read again when they change: when they are checked, how a change is noticed, how a
+//! file is read, and how often the log repeats that a file cannot be used.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::OFlags;
 use tokio::sync::Mutex;
 
-/// Between two looks at a file.
+/// Time between two checks of a file.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a request or a connection waits for a look that does not end, as with a network share that is down.
+/// Maximum time for which a request or a connection waits for a check. A check does not end on a network share that is down.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-/// When a complaint that has not changed is logged again.
+/// Time after which an unchanged complaint is logged again.
 const COMPLAIN_AGAIN: Duration = Duration::from_mins(10);
 
-/// What tells one state of a file from another. Of a link, it is the file at its end.
+/// Identifies the state of a file. For a symbolic link, it is the state of the file behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     device: u64,
@@ -45,8 +45,8 @@ impl Stamp {
         std::fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
 
-    /// Whether a later change would surely show: a file that changed just now may change again within the grain of
-    /// its time stamps.
+    /// Whether a later change would certainly be noticed. A file that has just changed may change again within the resolution
+    /// of its time stamps.
     pub(crate) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(now.as_secs()).unwrap_or(i64::MAX) > self.changed.0.saturating_add(2)
@@ -63,13 +63,13 @@ pub(crate) struct Read {
 
 /// Reads a file of at most `max` bytes; `None`: it is larger.
 pub(crate) fn read(path: &Path, max: u64) -> io::Result<Option<Read>> {
-    // What has become a pipe must not hold the thread until somebody writes to it.
+    // If the file was replaced by a pipe, the thread must not wait until the pipe is written.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     read_open(file, max)
 }
 
-/// The same, of a file that is open.
+/// The same for an open file.
 pub(crate) fn read_open(file: File, max: u64) -> io::Result<Option<Read>> {
     let metadata = file.metadata()?;
     let mut bytes = Vec::new();
@@ -82,17 +82,17 @@ pub(crate) fn read_open(file: File, max: u64) -> io::Result<Option<Read>> {
     Ok((read.bytes.len() as u64 <= max).then_some(read))
 }
 
-/// When files are looked at: at most once a second, when somebody needs them.
+/// Decides when files are checked: at most once a second, when they are needed.
 pub(crate) struct Looks {
     started: Instant,
-    /// When to look next, in milliseconds after `started`.
+    /// The time of the next check, in milliseconds after `started`.
     next: AtomicU64,
-    /// Held during a look: a file that does not answer holds one thread and not one each second.
+    /// Locked during a check, so that a file system that does not answer blocks one thread, and not one each second.
     looking: Arc<Mutex<()>>,
 }
 
 impl Looks {
-    /// The files were read just now.
+    /// For files that were just read.
     pub(crate) fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -101,8 +101,8 @@ impl Looks {
         }
     }
 
-    /// Runs `look` if it is time to. One caller does, and waits for it, but not for long; the others go on with what is
-    /// known.
+    /// Runs `look` if a check is due. One caller runs it, and waits for its end for a short time. Other callers do not wait,
+    /// and use the last state.
     pub(crate) async fn when_due(&self, look: impl FnOnce() + Send + 'static) {
         let now = millis(self.started.elapsed());
         if now < self.next.load(Ordering::Acquire) {
@@ -119,7 +119,7 @@ impl Looks {
         let _ = tokio::time::timeout(LOOK_TIMEOUT, looked).await;
     }
 
-    /// Runs `look` now, after one that is under way.
+    /// Runs `look` now, or after the check in progress.
     pub(crate) async fn now(&self, look: impl FnOnce() + Send + 'static) {
         let turn = self.looking.clone().lock_owned().await;
         let looked = tokio::task::spawn_blocking(move || {
@@ -130,12 +130,12 @@ impl Looks {
     }
 }
 
-/// What the log was last told to be wrong.
+/// The fault that was logged last.
 #[derive(Default)]
 pub(crate) struct Complaint(Option<(String, Instant)>);
 
 impl Complaint {
-    /// Whether the log is to be told `text` now: it is new, or old enough to be told again, or somebody has asked.
+    /// Whether `text` is to be logged now: because it is new, because it was logged long ago, or because of `asked`.
     pub(crate) fn is_due(&mut self, text: &str, asked: bool) -> bool {
         let repeated = self
             .0
@@ -148,12 +148,12 @@ impl Complaint {
         true
     }
 
-    /// Nothing is wrong any more. Whether something was.
+    /// Notes that there is no fault any more. Returns whether there was one.
     pub(crate) fn end(&mut self) -> bool {
         self.0.take().is_some()
     }
 
-    /// What the log was last told.
+    /// The text that was logged last.
     #[cfg(test)]
     pub(crate) fn text(&self) -> Option<String> {
         self.0.as_ref().map(|(text, _)| text.clone())
@@ -166,12 +166,12 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 impl Looks {
-    /// Makes the next one who needs the files look at them, as if a second had passed.
+    /// Makes the next call check the files, as if a second had passed.
     pub(crate) fn a_second_later(&self) {
         self.next.store(0, Ordering::Release);
     }
 
-    /// Makes nobody look at the files.
+    /// Prevents further checks.
     pub(crate) fn never(&self) {
         self.next.store(u64::MAX, Ordering::Release);
     }

@@ -1,9 +1,9 @@
-//! One line of the log for each request, and nothing in it that could be used or that could forge another line.
+//! The log line for each request. It contains no secrets, and no text that could forge another line.
 //!
-//! Written are the method, the path, the status, what was sent, how long it took, who asked, from where and with what
-//! program. Not written are header values but `User-Agent`, the query (a digest in it also stands in the answer, the
-//! rest may be anything), and upload tokens. A user's name is written only after the password was found right: people
-//! type passwords into the wrong field.
+//! It contains the method, the path, the status, the number of bytes sent, the duration, the user, the client's address and
+//! the `User-Agent`. It does not contain other header values, upload tokens or the query (a digest in the query is also in
+//! the answer; the rest may be any text). It contains a user's name only after the password was verified, because users
+//! sometimes type a password into the field for the name.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -21,13 +21,13 @@ use crate::timestamp;
 
 /// The target by which these lines are filtered: `--log-level info,access=off`.
 const TARGET: &str = "access";
-/// Longer paths and agents are cut.
+/// Maximum length of a path and of an agent; longer ones are cut.
 const MAX_TEXT: usize = 300;
-/// A path's segment this long that is no digest may be an upload token, wherever it stands: a client may have got the
-/// path wrong, and the token in it works all the same. Names and tags are hardly ever this long.
+/// A segment of a path of at least this length may be an upload token, unless it is a digest. It may be anywhere in the path:
+/// a token in a wrong path is still valid. Names and tags are hardly ever this long.
 const MAYBE_TOKEN: usize = 80;
 
-/// A line in the making.
+/// An unfinished line.
 #[derive(Debug)]
 pub struct AccessLine {
     method: Method,
@@ -39,7 +39,7 @@ pub struct AccessLine {
 }
 
 impl AccessLine {
-    /// Begins a line, if lines are written at all. `client` is who asks, as far as that is known.
+    /// Begins a line; `None` if access lines are not logged. `client` is the client's address, as far as it is known.
     pub fn begin<B>(request: &Request<B>, client: IpAddr) -> Option<Self> {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return None;
@@ -54,7 +54,7 @@ impl AccessLine {
         })
     }
 
-    /// Adds what the answer says.
+    /// Adds the status of the answer and the principal.
     pub fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
         self.status = status;
         let principal = record.and_then(|record| record.principal.clone());
@@ -63,7 +63,7 @@ impl AccessLine {
 
     /// Appends the line, with its line feed, to `line`.
     ///
-    /// The line is made here and not by the formatter of events, which takes longer than many a request.
+    /// This function formats the line itself, because the formatter of events takes longer than many requests.
     pub fn write(&self, line: &mut String, format: LogFormat, end: &AnswerEnd) {
         let mut fields = Fields::begin(line, format, end.at);
         fields.text("method", self.method.as_str());
@@ -99,7 +99,7 @@ pub struct AnswerEnd {
     pub is_whole: bool,
 }
 
-/// The fields of a line, in the form of the other lines of the log.
+/// The fields of a line, in the format of other log lines.
 struct Fields<'a> {
     line: &'a mut String,
     format: LogFormat,
@@ -128,7 +128,7 @@ impl<'a> Fields<'a> {
         self.line.push_str(after);
     }
 
-    /// Adds text that is [`printable`]: it needs no more than quotes, in both forms.
+    /// Adds text that is [`printable`]. In both formats it needs only quotes.
     fn text(&mut self, name: &str, text: &str) {
         self.name(name);
         self.line.push('"');
@@ -136,13 +136,13 @@ impl<'a> Fields<'a> {
         self.line.push('"');
     }
 
-    /// The same, of a value whose text is always printable.
+    /// Adds a value whose text is always printable.
     fn quoted(&mut self, name: &str, value: impl std::fmt::Display) {
         self.name(name);
         let _ = write!(self.line, "\"{value}\"");
     }
 
-    /// Adds a number, or a truth value.
+    /// Adds a number or a boolean.
     fn number(&mut self, name: &str, number: impl std::fmt::Display) {
         self.name(name);
         let _ = write!(self.line, "{number}");
@@ -156,9 +156,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The path as it may be written.
+/// The path as it is logged, without upload tokens.
 fn path(path: &str) -> Cow<'_, str> {
-    // Nearly all of them may be written as they are: no upload, no long segment, no escape.
+    // Most paths are logged unchanged: those without an upload, a long segment or an escape.
     let is_ordinary = |segment: &[u8]| {
         segment != b"uploads"
             && (segment.len() < MAYBE_TOKEN || segment.contains(&b':'))
@@ -171,7 +171,7 @@ fn path(path: &str) -> Cow<'_, str> {
             printable(path)
         };
     }
-    // As the core reads it: an escaped slash is one, and every other escape counts within its segment.
+    // As the core parses it: an escaped slash separates segments, and every other escape belongs to its segment.
     let path = path.replace("%2F", "/").replace("%2f", "/");
     let mut shown = String::with_capacity(path.len());
     let mut before = [Cow::Borrowed(""), Cow::Borrowed("")];
@@ -198,13 +198,13 @@ fn path(path: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character may be written as it is.
+/// Whether a character is logged unchanged.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')
 }
 
-/// Text that cannot move a cursor, begin a line, or be taken for another field: printable ASCII, with everything else
-/// escaped as JSON does it, and cut where it is long.
+/// Escapes text so that it cannot move a cursor, begin a line or look like another field. Printable ASCII stays; everything
+/// else is escaped as in JSON. Long text is cut.
 fn printable(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_TEXT && text.bytes().all(is_plain) {
         return Cow::Borrowed(text);

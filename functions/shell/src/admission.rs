@@ -1,5 +1,6 @@
-//! What is found out about stores before a server uses them: whether they are there, are understood, and belong
-//! together. A store that does not answer may come; one that is not there, or has lost its other half, ends the start.
+//! Checks the stores before a server uses them: whether they exist, have a known layout, and belong together. If a store does
+//! not answer, the server starts and waits for it. If a store does not exist, or if the blobs or the metadata of a registry
+//! are lost, the server does not start.
 
 mod blobs;
 
@@ -15,22 +16,23 @@ use crate::clock;
 use crate::opened::Opened;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, ProbeError};
 
-/// How long a table may take for one answer, in milliseconds.
+/// Maximum time for one answer of a table, in milliseconds.
 const TABLE_MS: u64 = 10_000;
 
-/// The same for an object store. A start goes on without it, so that it is not waited for until that is logged.
+/// Maximum time for one answer of an object store, in milliseconds. It is shorter than [`NAMED_AFTER`], because a start
+/// continues without the object store.
 const OBJECTS_MS: u64 = 1_500;
 
-/// What is logged when a start waits for longer.
+/// If a start waits longer than this for a store, the store is logged.
 pub const NAMED_AFTER: Duration = Duration::from_secs(2);
 
-/// How many slices of a walk over objects are looked at for one object of this registry.
+/// Maximum number of slices of a walk over objects that are searched for an object of a registry.
 const SLICES: usize = 10;
 
-/// Objects in such a slice.
+/// Number of objects in such a slice.
 const SLICE: usize = 100;
 
-/// How many objects are looked for that the metadata names. One that is there tells that the two belong together.
+/// Number of objects with a record that are looked for. If one of them is present, metadata and blobs belong together.
 const LOOKED_FOR: usize = 3;
 
 /// The stores of a server that starts.
@@ -41,16 +43,16 @@ pub struct Admission {
     where_blobs: String,
     where_metadata: String,
     begin_anew: bool,
-    /// The store that is being asked, and what is wrong when it does not answer.
+    /// The store that is being asked, and the reason to report if it does not answer.
     asked: Mutex<(Reason, String)>,
 }
 
-/// Why stores are not used.
+/// Why stores cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotAdmitted {
-    /// Somebody must do something about it first, which the text says.
+    /// An operator must do something first; the text says what.
     Never(String),
-    /// A store does not answer: which, and how.
+    /// A store does not answer now; the text says which store and why.
     Later(Reason, String),
 }
 
@@ -59,7 +61,7 @@ pub enum NotAdmitted {
 enum Found {
     Some,
     Nothing,
-    /// There is more than is looked at.
+    /// There are more objects than are searched.
     NotKnown,
 }
 
@@ -76,7 +78,7 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// Of one call, on behalf of this process.
+/// The context of one call on behalf of this process.
 fn cx(timeout_ms: u64) -> Context {
     let now = clock::now();
     Context {
@@ -88,7 +90,7 @@ fn cx(timeout_ms: u64) -> Context {
 }
 
 impl Admission {
-    /// Of the stores of `opened`. `begin_anew`: the operator has said that what is lost is lost.
+    /// Checks the stores of `opened`. With `begin_anew`, lost blobs or lost metadata are no error.
     #[must_use]
     pub fn of(opened: &Opened, begin_anew: bool) -> Self {
         let statistics = &opened.statistics;
@@ -103,7 +105,7 @@ impl Admission {
         }
     }
 
-    /// The store whose answer is waited for, and what is wrong when none comes.
+    /// The store that is being asked, and the reason to report if it does not answer.
     #[must_use]
     pub fn asked(&self) -> (Reason, String) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -128,11 +130,11 @@ impl Admission {
             match probe.check(cx(OBJECTS_MS)).await {
                 Ok(()) => {}
                 Err(ProbeError::Lasting(missing)) => return Err(NotAdmitted::Never(missing.cause().to_string())),
-                // Manifests can be pulled meanwhile, and `/readyz` tells.
+                // The server starts: it can serve manifests, and `/readyz` reports the object store.
                 Err(ProbeError::Passing(error)) => tracing::warn!(
                     store = self.where_blobs,
                     error = &error as &dyn std::error::Error,
-                    "the object store cannot be read: not ready until it can"
+                    "the object store cannot be read: the server is not ready until it can"
                 ),
             }
         }
@@ -140,7 +142,7 @@ impl Admission {
         self.refuse_lost_blobs().await
     }
 
-    /// Refuses metadata whose objects are all gone.
+    /// Fails if all objects of the metadata are gone.
     async fn refuse_lost_blobs(&self) -> Result<(), NotAdmitted> {
         if self.begin_anew {
             return Ok(());
@@ -151,24 +153,24 @@ impl Admission {
         }
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         for location in &named {
-            // What cannot be looked at may be there.
+            // An object that cannot be looked for may be present.
             if !matches!(self.stores.blobs.stat(cx(OBJECTS_MS), location).await, Ok(None)) {
                 return Ok(());
             }
         }
         match self.has_objects().await {
-            // A store that does not answer may hold them, and so may one in which much else comes first.
+            // The objects may be in a store that does not answer, or behind many other objects.
             Ok(Found::Some | Found::NotKnown) | Err(_) => Ok(()),
             Ok(Found::Nothing) => Err(NotAdmitted::Never(format!(
-                "the metadata ({}) names blobs, and the store of blobs ({}) holds none: it is lost, or not mounted, or \
-                 another one is meant. Put it back, or check --data and --blobs. To go on without these blobs until they \
-                 are pushed again, start with --begin-anew",
+                "the metadata ({}) refers to blobs, and the store of blobs ({}) has none: the store is lost, is not \
+                 mounted, or is not the right one. Put it back, or check --data and --blobs. To continue without these \
+                 blobs until they are pushed again, start with --begin-anew",
                 self.where_metadata, self.where_blobs
             ))),
         }
     }
 
-    /// A few objects that the metadata names, and does not know to be lost.
+    /// The locations of a few objects that have a record and are not recorded as lost.
     async fn named_objects(&self) -> Result<Vec<Location>, StoreError> {
         if let Some(probe) = &self.metadata
             && let Some(locations) = probe.some_locations(cx(TABLE_MS), LOOKED_FOR).await?
@@ -178,7 +180,7 @@ impl Admission {
         blobs::locations(&*self.stores.metadata, cx(TABLE_MS), LOOKED_FOR).await
     }
 
-    /// Whether nothing was ever kept in the metadata.
+    /// Whether the metadata never had any records.
     async fn is_metadata_new(&self) -> Result<bool, NotAdmitted> {
         match &self.metadata {
             Some(probe) => probe.is_new(cx(TABLE_MS)).await.map_err(|error| self.unread(&error)),
@@ -186,27 +188,28 @@ impl Admission {
         }
     }
 
-    /// Refuses metadata in which nothing was ever kept, beside objects: they are those of a registry that has lost its
-    /// metadata. Every start makes a file where there is none; a table that was made once more has the same name.
+    /// Fails if the metadata never had any records, and there are objects. These objects belong to a registry whose metadata is
+    /// lost: each start creates a missing file, and a table that was created again has the same name.
     pub async fn refuse_lost_metadata(&self) -> Result<(), NotAdmitted> {
         if self.begin_anew || !self.is_metadata_new().await? {
             return Ok(());
         }
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         match self.has_objects().await {
-            // Neither is a new registry refused beside what is somebody else's.
+            // A bucket with many other objects does not prevent a new registry.
             Ok(Found::Nothing | Found::NotKnown) => Ok(()),
-            // Another server may have begun meanwhile.
+            // Another server may have written metadata meanwhile.
             Ok(Found::Some) if !self.is_metadata_new().await? => Ok(()),
             Ok(Found::Some) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
-                 other metadata or --blobs are meant. Put back a backup of the metadata, or run `roadstead metadata import` \
-                 with an export. To begin a new registry here, in which these blobs are not found, start with --begin-anew",
+                 --metadata, --data or --blobs is wrong. Put back a backup of the metadata, or run `roadstead metadata \
+                 import` with an export. To begin a new registry here, which does not have these blobs, start with \
+                 --begin-anew",
                 self.where_metadata, self.where_blobs
             ))),
             Err(error) => {
                 let text = format!(
-                    "whether {} holds blobs of a registry whose metadata is lost cannot be found out: {error}",
+                    "cannot find out whether {} has blobs of a registry whose metadata is lost: {error}",
                     self.where_blobs
                 );
                 Err(NotAdmitted::Later(error.reason(), text))
@@ -214,7 +217,7 @@ impl Admission {
         }
     }
 
-    /// Whether there is any object of a registry.
+    /// Whether the store of blobs has any object of a registry.
     async fn has_objects(&self) -> Result<Found, StoreError> {
         let mut after = None;
         for _ in 0..SLICES {
@@ -233,7 +236,7 @@ impl Admission {
     fn unread(&self, error: &StoreError) -> NotAdmitted {
         let text = format!("the metadata ({}) cannot be read: {error}", self.where_metadata);
         match error {
-            // A table that was there a moment ago comes back.
+            // The table has answered a moment ago, so it will answer again.
             StoreError::Unavailable(_) if self.metadata.as_ref().is_some_and(|probe| probe.is_remote()) => {
                 NotAdmitted::Later(error.reason(), text)
             }
@@ -314,7 +317,7 @@ mod tests {
         assert_eq!(stored, ManifestPut::Stored);
         let refused = starts(false).await.unwrap_err();
         assert!(
-            matches!(&refused, NotAdmitted::Never(text) if text.contains("names blobs")),
+            matches!(&refused, NotAdmitted::Never(text) if text.contains("refers to blobs")),
             "{refused}"
         );
         assert_eq!(starts(true).await, Ok(()), "begun anew");

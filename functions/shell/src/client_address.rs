@@ -1,14 +1,14 @@
-//! Whose request it is: the address of the client, behind proxies that are trusted.
+//! The address of the client of a request, behind trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// The field in which proxies name the client, and each other.
+/// The header field in which proxies name the client and other proxies.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Reads a network as CIDR writes it, or a single address. The error is a sentence for the operator.
+/// Parses a network in CIDR notation, or a single address. The error is a text for the operator.
 pub fn network(text: &str) -> Result<IpNet, String> {
     let read = text
         .parse::<IpNet>()
@@ -17,9 +17,9 @@ pub fn network(text: &str) -> Result<IpNet, String> {
     read.ok_or_else(|| format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8"))
 }
 
-/// The proxies whose word about their clients is taken.
+/// The proxies whose `X-Forwarded-For` is trusted.
 ///
-/// The default trusts no proxy: the client of every request is whoever has opened the connection.
+/// The default trusts no proxy: the client of each request is the address that has opened the connection.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -30,9 +30,9 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    /// The address of the client of a request that came from `peer`: `peer` itself, unless that is a trusted proxy.
-    /// Then it is the last address in `X-Forwarded-For` that is none, because whatever stands before it was written by
-    /// somebody who is not trusted. `None`: a trusted proxy named somebody whom nobody can be sure of.
+    /// The address of the client of a request that came from `peer`. This is `peer` itself, unless that is a trusted proxy.
+    /// Then it is the last address in `X-Forwarded-For` that is not a trusted proxy, because untrusted clients may have
+    /// written all addresses before it. `None` if that address cannot be parsed.
     #[must_use]
     pub fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.ip().to_canonical();
@@ -48,7 +48,7 @@ impl TrustedProxies {
                 return Some(hop);
             }
         }
-        // The proxy asks for itself, or on behalf of another trusted one.
+        // The proxy sends a request of its own, or of another trusted proxy.
         Some(peer)
     }
 
@@ -57,7 +57,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address as proxies write it, some of them with a port.
+/// Parses an address as proxies write it; some of them add a port.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use registry::Environment;
 use registry::store::Timestamp;
 
-/// Bytes taken from the operating system at once: a system call for each id would show in the cost of a request.
+/// Number of random bytes that are read in one system call. A system call for each id would make requests slower.
 const POOL: usize = 512;
 
 struct Pool {
@@ -30,8 +30,8 @@ pub fn now() -> Timestamp {
 ///
 /// # Panics
 ///
-/// When the operating system has no randomness: a process without it must not go on, since its ids and keys could be
-/// guessed.
+/// Panics if the operating system has no randomness. A process without it must not continue, because its ids and keys could
+/// be guessed.
 pub fn random(bytes: &mut [u8]) {
     RANDOM.with_borrow_mut(|pool| {
         if bytes.len() > POOL {
@@ -44,7 +44,7 @@ pub fn random(bytes: &mut [u8]) {
         let start = pool.left - bytes.len();
         let taken = &mut pool.bytes[start..pool.left];
         bytes.copy_from_slice(taken);
-        // What was handed out must not be found in memory later.
+        // Keys that were made of these bytes must not be found in this memory later.
         taken.fill(0);
         pool.left = start;
     });

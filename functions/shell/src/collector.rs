@@ -1,4 +1,4 @@
-//! Passes of garbage collection, one after the other, and the report of one.
+//! Collection passes of a shell: when they run, how deep they are, and the report of each.
 
 #[cfg(feature = "native")]
 mod periodic;
@@ -19,20 +19,20 @@ pub use self::periodic::Collector;
 pub use self::report_text::describe;
 use crate::condition::Condition;
 
-/// How far apart deep passes are, counted from the epoch, so that whoever collects agrees about when, and a server that is
-/// started anew every day does one as well. What a deep pass is for grows with crashes and not with pushes.
+/// Time between two deep passes. It is counted from the epoch: so all processes that collect agree about it, and a server
+/// that is restarted every day runs deep passes too. A deep pass deletes what crashes have left, which pushes do not increase.
 const DEEP_EVERY: Duration = Duration::from_hours(30 * 24);
 
-/// Tells which passes are deep: once in 30 days, counted from the epoch, and again after a deep pass that did not come to
-/// its end.
+/// Decides which passes are deep: one in 30 days, counted from the epoch. If a deep pass is not completed, the next pass is
+/// deep too.
 #[derive(Clone, Copy, Debug)]
 pub struct Depth {
-    /// When the last pass that came to its end began.
+    /// When the last completed pass began.
     last: Timestamp,
 }
 
 impl Depth {
-    /// As if a pass had begun `every` before `now`, by whoever collected until this process did.
+    /// The state at the start of a process: it assumes that another process began a pass `every` before `now`.
     #[must_use]
     pub fn of_a_start(now: Timestamp, every: Duration) -> Self {
         Self {
@@ -46,7 +46,8 @@ impl Depth {
         is_deep(self.last, now)
     }
 
-    /// A pass that began `at` has looked at everything. One that did not leaves a deep pass due.
+    /// Notes that a pass which began `at` was completed. A pass that was not completed must not be noted: a deep pass then
+    /// stays due.
     pub fn done(&mut self, at: Timestamp) {
         self.last = at;
     }
@@ -65,18 +66,18 @@ fn millis(duration: Duration) -> u64 {
 /// How a collection pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassOutcome {
-    /// It went through everything.
+    /// It examined everything.
     Whole,
-    /// Another process was at the metadata; the rest was done.
+    /// Another process was examining the metadata. Expired uploads and pending deletions were handled.
     Busy,
-    /// Something could not be done.
+    /// At least one operation failed.
     Failed,
-    /// It was told to stop before its end.
+    /// It was stopped before its end.
     Stopped,
 }
 
 impl PassOutcome {
-    /// How a pass in which nothing failed has ended.
+    /// The outcome of a pass without failures.
     #[must_use]
     pub fn of(report: &Report) -> Self {
         if report.stopped {
@@ -89,27 +90,27 @@ impl PassOutcome {
     }
 }
 
-/// Learns of every pass that was begun.
+/// Is told of the end of each pass.
 pub trait PassObserver: Send + Sync + 'static {
-    /// A pass ended `at` that time, and has done what `report` says.
+    /// A pass with this outcome and report ended `at` that time.
     fn ended(&self, outcome: PassOutcome, report: &Report, at: Timestamp);
 }
 
-/// Nobody wants to know.
+/// An observer that does nothing.
 impl PassObserver for () {
     fn ended(&self, _: PassOutcome, _: &Report, _: Timestamp) {}
 }
 
-/// What passes go over.
+/// The stores of collection passes, and what a pass needs in addition.
 #[derive(Clone)]
 pub struct Passes {
-    /// The stores, asked only for what `condition` allows ([`Condition::guarding`]).
+    /// The stores, guarded by `condition` ([`Condition::guarding`]).
     pub stores: Stores,
     /// Time and randomness.
     pub environment: Arc<dyn Environment>,
-    /// In what condition the stores are.
+    /// The condition of the stores.
     pub condition: Condition,
-    /// Who learns of each pass.
+    /// Is told of the end of each pass.
     pub observer: Arc<dyn PassObserver>,
 }
 
@@ -120,9 +121,9 @@ impl fmt::Debug for Passes {
 }
 
 impl Passes {
-    /// Runs one pass, `deep` or not, unless the condition of the stores forbids it, and logs what it did. `progress` is
-    /// asked after each step whether it goes on. `None`: the pass did not begin, or something failed; a later pass tries it
-    /// again.
+    /// Runs one pass, and logs its report. Does nothing if the condition of the stores does not allow a pass. `progress` is
+    /// called after each step, and decides whether the pass continues. Returns `None` if the pass did not begin or something
+    /// failed; a later pass tries it again.
     pub async fn run(
         &self,
         deep: bool,
@@ -130,7 +131,7 @@ impl Passes {
     ) -> Option<Report> {
         if let Err(error) = self.condition.may_collect().await {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "nothing is collected now; a later pass does it");
+            tracing::warn!(error, "nothing is collected now; the next pass tries it again");
             return None;
         }
         let options = Options {
@@ -173,7 +174,7 @@ impl Passes {
                     error = &source as &dyn std::error::Error,
                     what,
                     failed = report.failed,
-                    "not all could be collected; the next pass tries it again"
+                    "a collection pass has failed in part; the next pass tries it again"
                 );
                 None
             }
@@ -203,7 +204,7 @@ mod tests {
     const HOUR: u64 = 3_600_000;
 
     #[test]
-    fn a_pass_is_deep_when_a_period_has_begun_since_the_last_one() {
+    fn a_pass_is_deep_if_a_period_has_begun_since_the_last_one() {
         for boundary in [PERIOD, 700 * PERIOD] {
             let at = |offset: i64| Timestamp(boundary.checked_add_signed(offset).unwrap());
             assert!(is_deep(at(-1), at(0)), "at the boundary itself");
@@ -237,13 +238,13 @@ mod tests {
             "the first one because its period began less than six hours ago"
         );
         let mut later = Depth::of_a_start(begin.plus_millis(6 * HOUR), every);
-        assert!(!later.is_due(begin.plus_millis(7 * HOUR)), "somebody else has done it");
+        assert!(!later.is_due(begin.plus_millis(7 * HOUR)), "another process has run it");
         later.done(begin.plus_millis(7 * HOUR));
         assert!(!later.is_due(begin.plus_millis(8 * HOUR)));
     }
 
     #[test]
-    fn a_deep_pass_that_did_not_come_to_its_end_stays_due() {
+    fn a_deep_pass_that_was_not_completed_stays_due() {
         let begin = Timestamp(700 * PERIOD);
         let mut depth = Depth::of_a_start(begin, Duration::from_hours(1));
         for hour in 0..3 {
@@ -253,7 +254,7 @@ mod tests {
         assert!(!depth.is_due(begin.plus_millis(3 * HOUR)));
     }
 
-    /// Whoever collects less than once in a period always does so deeply.
+    /// If passes are rarer than once in a period, all of them are deep.
     #[test]
     fn rare_passes_are_deep() {
         let begin = Timestamp(700 * PERIOD + HOUR);
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pass_is_as_deep_as_it_was_told() {
+    async fn a_pass_is_deep_if_it_is_asked_to_be() {
         let stores = stores();
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
         let passes = Passes {
@@ -300,14 +301,14 @@ mod tests {
         async fn sleep(&self, _: u64) {}
     }
 
-    /// What a service has told before the clock of this host jumped says nothing of it now: each pass asks first, and does
-    /// nothing where the answer is another time, or none.
+    /// The time that a service told before the clock of this host jumped says nothing about the clock now. So each pass asks
+    /// for the time first, and does nothing if the answer is another time, or if there is no answer.
     #[tokio::test]
     async fn s33_a_pass_asks_for_the_time_before_it_removes_anything() {
         let inner = stores();
         let host = Arc::new(Host(AtomicU64::new(700 * PERIOD)));
         let environment: Arc<dyn Environment> = host.clone();
-        // What the service shows, and whether it answers.
+        // The time of the service, and whether it answers.
         let service = Arc::new((AtomicU64::new(700 * PERIOD), AtomicBool::new(true)));
         let clock = Arc::<ServiceClock>::default();
         let told = {
@@ -347,7 +348,7 @@ mod tests {
             service.0.fetch_add(hours * HOUR, Ordering::Relaxed);
         };
 
-        // Nothing refers to one blob; the other was unlinked, and its object waits to be deleted.
+        // One blob is unreferenced. The other one was unlinked, and its object is pending deletion.
         let name = "app".parse().unwrap();
         let cx = || Context {
             now: host.now(),
@@ -369,9 +370,12 @@ mod tests {
         assert_eq!(collects().await, None, "the clock is a month ahead");
         host.0.fetch_sub(PERIOD, Ordering::Relaxed);
         service.1.store(false, Ordering::Relaxed);
-        assert_eq!(collects().await, None, "nobody tells the time");
+        assert_eq!(collects().await, None, "no service tells the time");
         let link = inner.metadata.marked_link(cx(), &name, &digests[0]).await.unwrap();
-        assert!(link.is_some_and(|(_, marked)| marked), "the link stands, with its mark");
+        assert!(
+            link.is_some_and(|(_, marked)| marked),
+            "the link is still there, with its mark"
+        );
         let pending_deletions = inner
             .collection
             .pending_deletions(cx(), Timestamp(u64::MAX), None, 10)
@@ -381,6 +385,6 @@ mod tests {
 
         service.1.store(true, Ordering::Relaxed);
         later(2 * 24);
-        assert_eq!(collects().await, Some((0, 1, 1)), "with a right clock both go");
+        assert_eq!(collects().await, Some((0, 1, 1)), "with a right clock both are deleted");
     }
 }

@@ -1,8 +1,8 @@
-//! In what condition the stores are: what every call of a server asks before it goes to them, and what `/readyz`, the
-//! log and the metrics tell of it.
+//! The condition of the stores. Each call of a server to a store checks it first; `/readyz`, the log and the metrics report
+//! it.
 //!
-//! Some of it is looked at (the local files, the space, the clock), some is learnt from the calls themselves: what only
-//! a write can tell, a refused write tells, and it counts until one succeeds.
+//! A part of it is checked from time to time: the local files, the free space, the clock. Another part comes from the calls
+//! themselves, because only a write shows it: a refused write counts until a write of the same kind succeeds.
 
 mod guard;
 mod refused;
@@ -27,24 +27,24 @@ use self::steps::{PushStep, StoreKind};
 pub use self::time::TimeService;
 use crate::probe::LocalFiles;
 
-/// How often the local files are looked at.
+/// Time between two checks of the local files.
 #[cfg(feature = "native")]
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of the stores of a server. Clones share it. The default one has no stores to look at, and lets nothing
-/// through until [`Condition::admit`].
+/// What is known of the stores of a server. Clones share their state. The default has no stores to check, and allows no call
+/// until [`Condition::admit`].
 #[derive(Clone, Debug, Default)]
 pub struct Condition(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether the stores were looked at, and may be used.
+    /// Whether the stores were checked after the start, and may be used.
     admitted: AtomicBool,
-    /// What that waits for, if it is not the metadata.
+    /// Why they may not be used yet, if it is not because of the metadata.
     awaited: Mutex<Option<Reason>>,
     services: Vec<TimeService>,
     files: Vec<Arc<dyn LocalFiles>>,
-    /// What the last look at the local files has found.
+    /// The result of the last check of the local files.
     found: Mutex<LocalLook>,
     refused: RefusedWrites,
 }
@@ -55,17 +55,17 @@ struct LocalLook {
     not_writable: Option<String>,
 }
 
-/// What a condition is made of.
+/// What a condition checks.
 #[derive(Debug, Default)]
 pub struct ConditionParts {
     /// Services that tell the time.
     pub services: Vec<TimeService>,
-    /// Files and directories of this host that are open.
+    /// Open files and directories of this host.
     pub files: Vec<Arc<dyn LocalFiles>>,
 }
 
 impl Condition {
-    /// Nothing may be asked of the stores until [`Condition::admit`].
+    /// A condition that allows no call to the stores until [`Condition::admit`].
     #[must_use]
     pub fn of(parts: ConditionParts) -> Self {
         let ConditionParts { services, files } = parts;
@@ -76,17 +76,17 @@ impl Condition {
         }))
     }
 
-    /// From now on the stores may be used.
+    /// Allows the use of the stores from now on.
     pub fn admit(&self) {
         self.0.admitted.store(true, Ordering::Release);
     }
 
-    /// They may not yet, for this reason.
+    /// Notes why the stores may not be used yet.
     pub fn await_store(&self, reason: Reason) {
         *self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 
-    /// Whether anything may be asked of the stores.
+    /// Whether the stores may be read: an error until [`Condition::admit`].
     pub fn may_read(&self) -> Result<(), StoreError> {
         if self.0.admitted.load(Ordering::Acquire) {
             return Ok(());
@@ -94,18 +94,18 @@ impl Condition {
         let awaited = *self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner);
         Err(StoreError::because(
             awaited.unwrap_or(Reason::MetadataUnreachable),
-            "the stores were not all reached yet since the start",
+            "not all stores have answered yet since the start",
         ))
     }
 
-    /// Whether anything may be changed: not with a wrong clock, nor in a store that is not the one at its place.
+    /// Whether the stores may be changed: not if the clock is wrong, or if the local store was replaced.
     pub fn may_change(&self) -> Result<(), StoreError> {
         self.may_read()?;
         self.is_clock_right()?;
         self.is_in_place()
     }
 
-    /// Whether the local store is the one that was opened.
+    /// Whether the files of the local store are still those that were opened.
     pub fn is_in_place(&self) -> Result<(), StoreError> {
         match &self.found().replaced {
             Some(text) => Err(StoreError::because(Reason::StoreReplaced, text.clone())),
@@ -113,18 +113,18 @@ impl Condition {
         }
     }
 
-    /// Whether there is space for something new.
+    /// Whether new data may be stored: also the free space must suffice.
     fn may_store(&self) -> Result<(), StoreError> {
         self.may_change()?;
         self.has_space()
     }
 
-    /// Whether the last looks have found as much space as is to stay free.
+    /// Whether the last check has found at least the minimum free space.
     fn has_space(&self) -> Result<(), StoreError> {
         self.0.files.iter().try_for_each(|files| files.check_space())
     }
 
-    /// Why pushes would be refused, as far as it is known without pushing; in fixed words and the store's own.
+    /// Why pushes would be refused, as far as this is known without a push: the reasons, with the error texts of the stores.
     #[must_use]
     pub fn push_blocks(&self) -> BTreeMap<Reason, String> {
         let mut blocks = BTreeMap::new();
@@ -140,7 +140,7 @@ impl Condition {
         blocks
     }
 
-    /// Looks at the local files and the space, and says what has changed. Blocks for as long as the disk takes.
+    /// Checks the local files and the free space, and logs changes. Blocks while the disk does.
     pub fn look(&self) {
         self.0.files.iter().for_each(|files| files.refresh_space());
         if self.has_space().is_err() {
@@ -154,8 +154,8 @@ impl Condition {
         };
         let before = std::mem::replace(&mut *self.found(), now.clone());
         match (before.replaced, now.replaced) {
-            (None, Some(error)) => tracing::error!(error, "the store was removed or replaced: every write is refused"),
-            (Some(_), None) => tracing::info!("the store is the one that was opened again: writes are taken"),
+            (None, Some(error)) => tracing::error!(error, "the store was removed or replaced: all writes are refused"),
+            (Some(_), None) => tracing::info!("the store at its path is the opened one again: writes are accepted"),
             _ => {}
         }
         match (before.not_writable, now.not_writable) {
@@ -165,7 +165,7 @@ impl Condition {
         }
     }
 
-    /// Looks at the local files, the space and a wrong clock from time to time, for as long as the process runs.
+    /// Checks the local files, the free space and a wrong clock from time to time, as long as the process runs.
     #[cfg(feature = "native")]
     pub fn watch(&self) {
         self.watch_time();
@@ -176,14 +176,14 @@ impl Condition {
         tokio::spawn(async move {
             loop {
                 let looked = condition.clone();
-                // A disk that does not answer holds this one thread and nothing else.
+                // A disk that does not answer blocks only this thread.
                 let _ = tokio::task::spawn_blocking(move || looked.look()).await;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         });
     }
 
-    /// The stores, asked only for what their condition allows.
+    /// Stores that check this condition before each call.
     #[must_use]
     pub fn guarding(&self, stores: &Stores) -> Stores {
         let guard = |kind| ConditionGuard {
@@ -199,7 +199,7 @@ impl Condition {
         }
     }
 
-    /// Notes how a write of a push has ended.
+    /// Notes the result of a write of a push.
     fn note_write(&self, step: PushStep, end: CallEnd<'_>) {
         let is_of_floor = |error: &StoreError| self.0.files.iter().any(|files| files.is_of_floor(error));
         self.0.refused.note(step, end, is_of_floor);

@@ -9,7 +9,7 @@ use registry::{Delivery, DeliveryPolicy};
 
 use crate::client_address::network;
 
-/// How blobs are pulled, with exceptions in their order.
+/// How blobs are pulled: a default, and exceptions in their order.
 #[derive(Debug)]
 pub struct PullRules {
     rules: Vec<PullRule>,
@@ -17,7 +17,7 @@ pub struct PullRules {
 }
 
 impl PullRules {
-    /// The first of `rules` that matches counts; `otherwise` where none does.
+    /// The first rule of `rules` that matches counts; if none matches, `otherwise` does.
     #[must_use]
     pub fn new(rules: Vec<PullRule>, otherwise: Delivery) -> Self {
         Self { rules, otherwise }
@@ -33,10 +33,10 @@ impl DeliveryPolicy for PullRules {
 
 /// An exception to how blobs are pulled: `WAY[,repository=GLOB][,network=CIDR]`.
 ///
-/// In a glob `*` is anything within one component of a name, and `**` at its end any number of components.
+/// In a glob, `*` matches any text within one component of a name, and `**` at the end matches any number of components.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRule {
-    /// What happens where it matches.
+    /// How blobs are pulled if the rule matches.
     pub mode: Delivery,
     /// Only in these repositories.
     repository: Option<Glob>,
@@ -45,7 +45,7 @@ pub struct PullRule {
 }
 
 impl PullRule {
-    /// Whether it is meant for `client`, whose address may be unknown, and `repository`.
+    /// Whether the rule matches `repository` and `client`, whose address may be unknown.
     #[must_use]
     pub fn matches(&self, repository: &RepositoryName, client: Option<IpAddr>) -> bool {
         self.repository
@@ -90,12 +90,12 @@ impl FromStr for PullRule {
     }
 }
 
-/// Names of repositories, by a pattern over their components.
+/// A pattern for the components of repository names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Glob {
-    /// Each may hold `*`.
+    /// The components; each may contain `*`.
     components: Vec<String>,
-    /// One or more components more.
+    /// Whether one or more further components follow.
     deep: bool,
 }
 
@@ -130,8 +130,8 @@ impl FromStr for Glob {
     }
 }
 
-/// Whether `*` in the pattern can stand for something so that it reads like the name. Linear but for a step back to the
-/// last star, as is usual: names and patterns are short.
+/// Whether the pattern matches the name; `*` matches any text. If the text after a star does not match, the search continues
+/// at the last star. This is fast enough, because names and patterns are short.
 fn matches_component(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut from) = (0, 0);
     let mut star = None;

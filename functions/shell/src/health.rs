@@ -1,13 +1,13 @@
-//! `/livez` and `/readyz`, for whatever keeps the server running. They need no credentials, and say no more than a
-//! reason in fixed words.
+//! `/livez` and `/readyz`, for service managers and load balancers. They need no credentials. Their answers contain only
+//! reasons from a fixed list.
 //!
 //! * `/livez`: the process answers.
-//! * `/readyz`: pulls work. Fails when the metadata or the bucket cannot be read, when the clock is wrong, and when the
-//!   store was replaced. What stops pushes alone stands in a line of the answer, which stays 200.
-//! * `/readyz?push`: pushes work too, as far as that is known without pushing.
+//! * `/readyz`: pulls work. It fails if the metadata or the bucket cannot be read, if the clock is wrong, or if the store
+//!   was replaced. If only pushes are refused, the answer stays 200, and has a line with the reason.
+//! * `/readyz?push`: pushes work too, as far as this is known without a push.
 //!
-//! A look costs no write. [`Checks`] looks at each request; `Health` keeps what it has found for some seconds, so that
-//! anybody may ask, as often as they like.
+//! A check writes nothing. [`Checks`] checks the stores at each call. `Health` keeps its result for some seconds, so that
+//! any client may ask as often as it likes.
 
 #[cfg(feature = "native")]
 mod kept;
@@ -30,16 +30,16 @@ use crate::condition::Condition;
 use crate::opened::Opened;
 use crate::probe::ObjectStoreProbe;
 
-/// How long the stores may take, in milliseconds.
+/// Maximum time for the answers of the stores, in milliseconds.
 const TIMEOUT_MS: u64 = 2_000;
 
-/// Whether `path` is one of the two.
+/// Whether `path` is `/livez` or `/readyz`.
 #[must_use]
 pub fn is_asked(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz")
 }
 
-/// What is asked for readiness.
+/// The checks of readiness.
 pub struct Checks {
     stores: Stores,
     object_store: Option<Arc<dyn ObjectStoreProbe>>,
@@ -53,23 +53,23 @@ impl fmt::Debug for Checks {
     }
 }
 
-/// What a look has found.
+/// The result of the checks.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    /// Why pulls do not work, and the id under which the log says it in full.
+    /// Why pulls do not work, and the id of the log line with the full error.
     pulls: Result<(), (Reason, String)>,
     /// Why pushes would be refused.
     pushes: Vec<Reason>,
 }
 
-/// What a request asks.
+/// The question of a request.
 enum Question {
     Live,
     Ready { for_pushes: bool },
 }
 
 impl Question {
-    /// `None`: neither.
+    /// `None` if the path is neither of the two.
     fn of(uri: &Uri) -> Option<Self> {
         match uri.path() {
             "/livez" => Some(Self::Live),
@@ -84,7 +84,8 @@ impl Question {
     }
 }
 
-/// The answer, if the request is for one of the two paths. `ready` is asked for readiness alone; `None`: the server ends.
+/// The answer, if the request is for one of the two paths. `ready` is awaited only for `/readyz`; it returns `None` if the
+/// server is ending.
 pub async fn answer(
     method: &Method,
     uri: &Uri,
@@ -101,7 +102,7 @@ pub async fn answer(
     let (status, text) = match question {
         Question::Live => (StatusCode::OK, "ok\n".into()),
         Question::Ready { for_pushes } => match ready.await {
-            Some(found) => told(&found, for_pushes),
+            Some(found) => readiness_answer(&found, for_pushes),
             None => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         },
     };
@@ -109,7 +110,7 @@ pub async fn answer(
 }
 
 impl Checks {
-    /// Of the stores of `opened`; `environment` tells the time, and for how long a store is waited for.
+    /// The checks of the stores of `opened`. `environment` is the clock.
     #[must_use]
     pub fn new(opened: &Opened, environment: Arc<dyn Environment>) -> Self {
         Self {
@@ -120,8 +121,8 @@ impl Checks {
         }
     }
 
-    /// Asks every store at once, and logs what has come to be wrong. `before`: what the last look has found. Takes 2
-    /// seconds at most.
+    /// Asks all stores at the same time, and logs new faults. `before` is the result of the last checks. Takes at most 2
+    /// seconds.
     pub async fn look(&self, before: Option<&Readiness>) -> Readiness {
         let before = before.map(|before| &*before.pushes).unwrap_or_default();
         let (pulls, sessions) = join(self.ask(), self.ask_for_sessions()).await;
@@ -153,10 +154,11 @@ impl Checks {
         }
     }
 
-    /// What a pull needs: a read of the metadata, and one of the objects, which cost the same whatever is stored.
+    /// Checks what a pull needs: one read of the metadata and one of the objects. Their cost does not depend on the size of
+    /// the registry.
     async fn ask(&self) -> Result<(), StoreError> {
         self.condition.may_read()?;
-        // First, since whatever fails in such a store fails because of that.
+        // First, because in a replaced store everything else fails for this reason.
         self.condition.is_in_place()?;
         let cx = self.cx();
         let metadata = self.stores.metadata.repositories(cx, None, 1);
@@ -167,7 +169,7 @@ impl Checks {
         .await;
         metadata?;
         objects?;
-        // What the answers have told of the time.
+        // Last, because the answers have told the time.
         self.condition.may_change()
     }
 
@@ -175,23 +177,23 @@ impl Checks {
         if let Some(probe) = &self.object_store {
             return Ok(probe.check(cx).await?);
         }
-        // The ids of sessions are random: this one is nobody's.
-        let nobodys = Attempt {
+        // The ids of sessions are random, so no session has this one.
+        let unused = Attempt {
             session: SessionId(0),
             number: 1,
         };
-        let nothing = Location::main(nobodys.to_string());
-        self.stores.blobs.stat(cx, &nothing).await.map(drop)
+        let absent = Location::main(unused.to_string());
+        self.stores.blobs.stat(cx, &absent).await.map(drop)
     }
 
-    /// What only uploads need.
+    /// Checks what only uploads need.
     async fn ask_for_sessions(&self) -> Result<(), StoreError> {
         self.condition.may_read()?;
-        let nobodys = SessionKey {
+        let unused = SessionKey {
             expires: Timestamp(0),
             id: SessionId(0),
         };
-        let asked = self.stores.sessions.get(self.cx(), nobodys);
+        let asked = self.stores.sessions.get(self.cx(), unused);
         self.within_time(Reason::MetadataUnreachable, asked).await.map(drop)
     }
 
@@ -205,7 +207,7 @@ impl Checks {
         }
     }
 
-    /// The answer of a store; one that does not answer is unreachable.
+    /// The answer of a store. A store that does not answer in time is unreachable.
     async fn within_time<T>(
         &self,
         unreachable: Reason,
@@ -218,8 +220,8 @@ impl Checks {
     }
 }
 
-/// The answer to a question for readiness.
-fn told(found: &Readiness, for_pushes: bool) -> (StatusCode, String) {
+/// The status and the text of an answer to `/readyz`.
+fn readiness_answer(found: &Readiness, for_pushes: bool) -> (StatusCode, String) {
     let Readiness { pulls, pushes } = found;
     if let Err((reason, id)) = pulls {
         return (

@@ -1,15 +1,15 @@
-//! What every shell of the registry needs and none may write twice. A shell reads its configuration, opens stores with
-//! this crate, and hands HTTP to the core.
+//! The code that all shells of the registry share. A shell reads its configuration, opens the stores with this crate, and
+//! passes HTTP requests to the core.
 //!
 //! Read in this order:
 //!
-//! 1. [`opened`]: the stores of a registry, opened, and what a shell asks of them beside what the core asks
-//!    ([`probe`]). `stores`: how they are opened from plain values.
-//! 2. [`condition`]: what the stores may be asked for now. `admission`: what is found out about them before they are
-//!    used. [`health`]: `/livez` and `/readyz`.
-//! 3. [`delivery`]: which pulls are redirected. [`client_address`]: whose request it is, behind proxies.
-//! 4. [`access_line`]: the line for each request, and what is never written in it. [`log`]: which events are never
-//!    written. [`text`] and [`timestamp`]: numbers and dates as text.
+//! 1. [`opened`]: the opened stores of a registry. [`probe`]: the requests of a shell itself to the stores. `stores`: opens
+//!    stores from plain values.
+//! 2. [`condition`]: which calls to the stores are allowed now. `admission`: checks the stores before a server uses them.
+//!    [`health`]: `/livez` and `/readyz`.
+//! 3. [`delivery`]: which pulls are redirected. [`client_address`]: the address of the client, behind proxies.
+//! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: which events are never
+//!    logged. [`text`] and [`timestamp`]: numbers and dates as text.
 //! 5. [`collector`]: collection passes, and the report of one.
 //! 6. `clock` and `memory`: time, randomness and memory of a host.
 //!

@@ -1,8 +1,8 @@
-//! What of the log is the same in every shell: its forms, and the events that are never written.
+//! The parts of the log that all shells share: its formats, and the events that are never written.
 
 use tracing::{Level, Metadata};
 
-/// In which form lines of the log are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Lines for people.
@@ -11,8 +11,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether an event may be written at all, whatever level was asked for: below the level INFO, the libraries for HTTP and
-/// TLS write the bytes of requests, which may be secrets, and the AWS SDK writes what it signs, and with what result.
+/// Whether an event may be logged, independent of the configured level. Below the level INFO, the libraries for HTTP and TLS
+/// log the bytes of requests, which may contain secrets, and the AWS SDK logs the requests that it signs, with the
+/// signatures.
 #[must_use]
 pub fn is_harmless(event: &Metadata<'_>) -> bool {
     let library = event.target().split("::").next().unwrap_or_default();

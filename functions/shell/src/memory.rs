@@ -9,22 +9,21 @@ use registry::memory::{MAX_WAITING, Memory, MemoryPermit, Purpose, in_time};
 use registry::store::StoreError;
 use tokio::time::Instant;
 
-/// For how long a request waits for memory, unless it was set.
+/// Default of the maximum time for which a request waits for memory.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// In how many equal shares the memory is divided between its purposes.
+/// Number of equal shares into which the memory is divided; each purpose gets some of them.
 const SHARES: u64 = 16;
 
-/// Blobs that are pulled may take as many times the memory of all other requests, and this at least: 64 KiB for each pull,
-/// of which there may be as many as there are connections.
+/// Pulls of blobs get this many times the memory of all other requests, and at least the minimum below: 64 KiB for each pull,
+/// of which each connection may have one.
 const STREAMS: u64 = 2;
 const LEAST_FOR_STREAMS: u64 = 16 << 20;
 
-/// So much memory for requests, which wait for it.
+/// The memory for requests. A request waits if there is not enough.
 ///
-/// It is divided between the purposes of [`Purpose`] in fixed shares, so that no purpose takes what another one
-/// needs, and each share is divided fairly between clients. Blobs on their way to clients have twice the memory of all
-/// other requests, and 16 MiB at least.
+/// Each [`Purpose`] has a fixed share, so that no purpose takes the memory of another one. Each share is divided fairly
+/// between clients. Pulls of blobs have twice the memory of all other requests, and at least 16 MiB.
 #[derive(Debug)]
 pub struct RequestMemory {
     first_bytes: Budget,
@@ -34,9 +33,9 @@ pub struct RequestMemory {
     answers: Budget,
     work: Budget,
     streams: Budget,
-    /// For how long a request waits for memory.
+    /// Maximum time for which a request waits for memory.
     timeout: Duration,
-    /// Answers of blobs up to this size, in bytes, are counted elsewhere.
+    /// Pulls of blobs up to this size, in bytes, are counted elsewhere.
     counted_elsewhere: usize,
 }
 
@@ -58,14 +57,13 @@ impl RequestMemory {
         }
     }
 
-    /// The same, where no request waits for memory longer than `timeout`.
+    /// Sets the maximum time for which a request waits for memory.
     #[must_use]
     pub fn waiting_no_longer_than(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// The same, where the shell counts the memory of blobs of at most `bytes` on their way to clients itself: they are
-    /// granted at once.
+    /// Grants memory for pulls of blobs of at most `bytes` at once, because the shell counts that memory itself.
     #[must_use]
     pub fn without_answers_up_to(self, bytes: usize) -> Self {
         Self {
@@ -74,7 +72,7 @@ impl RequestMemory {
         }
     }
 
-    /// What there is for a purpose, and how it is called in errors.
+    /// The memory for a purpose, and the name of the purpose in errors.
     fn budget(&self, purpose: Purpose) -> (&Budget, &'static str) {
         match purpose {
             Purpose::FirstBytes => (&self.first_bytes, "the first bytes of manifests"),
@@ -88,7 +86,7 @@ impl RequestMemory {
     }
 }
 
-/// A permit, and how fast that arrives, or is sent, for which it was granted.
+/// A permit, and the speed of the body or the answer that holds it.
 struct Permit {
     grant: Grant,
     granted: Instant,
@@ -131,7 +129,7 @@ impl MemoryPermit for Permit {
     fn look(&mut self, sent: u64, waits: bool) -> Option<u64> {
         let now = self.age();
         if !waits {
-            // It took some time to make the answer, or takes some to read on; that is no fault of the client's.
+            // The registry needs time to make the answer, or to read more of it. This time does not count against the client.
             self.grant.catches_up();
             self.rate = ArrivalRate::new(now, sent);
         } else if self.rate.look(now, sent, &mut self.grant) {

@@ -1,4 +1,4 @@
-//! The stores of a registry, opened.
+//! The opened stores of a registry.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use registry::store::Context;
 use crate::condition::Condition;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, TableCounts};
 
-/// A registry's stores, and what a shell knows of them.
+/// The stores of a registry, and what a shell knows about them.
 #[derive(Clone)]
 pub struct Opened {
-    /// All of them. Whoever serves requests asks them through [`Condition::guarding`].
+    /// All stores. A server uses them through [`Condition::guarding`].
     pub stores: Stores,
-    /// What they have counted.
+    /// The counters of the stores.
     pub statistics: Statistics,
-    /// In what condition they are.
+    /// The condition of the stores.
     pub condition: Condition,
-    /// Where blobs are, for people: nothing secret.
+    /// A description of where blobs are, for people, without secrets.
     pub blobs_description: String,
-    /// Where metadata is, for people: nothing secret.
+    /// A description of where metadata is, for people, without secrets.
     pub metadata_description: String,
 }
 
@@ -34,36 +34,36 @@ impl fmt::Debug for Opened {
 }
 
 impl Opened {
-    /// Whether asking the stores costs money and a way over a network.
+    /// Whether a request to the stores costs money and goes over a network.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         let is_remote = |probe: &Arc<dyn MetadataProbe>| probe.is_remote();
         self.statistics.object_store.is_some() || self.statistics.metadata.as_ref().is_some_and(is_remote)
     }
 
-    /// Where the metadata is, for people, and so that no other place is described alike: a table of the same name in
-    /// another region or account, or made later, is another one. The error is a sentence for the operator.
+    /// A unique description of where the metadata is, for people. A table of the same name in another region or account, or
+    /// one that was created later, has another description. The error is a text for the operator.
     pub async fn identify_metadata(&self, cx: Context) -> Result<String, String> {
         let described = &self.metadata_description;
         let identity = match &self.statistics.metadata {
             Some(probe) => probe.identity(cx).await,
             None => Ok(None),
         };
-        match identity.map_err(|error| format!("cannot tell {described} from others: {error}"))? {
+        match identity.map_err(|error| format!("cannot identify {described}: {error}"))? {
             Some(identity) => Ok(format!("{described}, table {identity}")),
             None => Ok(described.clone()),
         }
     }
 }
 
-/// What the stores in use count.
+/// The counters of the stores.
 #[derive(Clone, Default)]
 pub struct Statistics {
-    /// The metadata; `None` counts nothing.
+    /// The store of metadata; `None` if it has no counters.
     pub metadata: Option<Arc<dyn MetadataProbe>>,
-    /// The object store; `None` when there is none.
+    /// The object store; `None` if there is none.
     pub object_store: Option<Arc<dyn ObjectStoreProbe>>,
-    /// In what condition the stores are.
+    /// The condition of the stores.
     pub condition: Condition,
 }
 
@@ -74,13 +74,13 @@ impl fmt::Debug for Statistics {
 }
 
 impl Statistics {
-    /// What was asked of the tables of metadata and sessions.
+    /// Reads and writes of metadata and upload sessions.
     #[must_use]
     pub fn table(&self) -> TableCounts {
         self.metadata.as_ref().map(|probe| probe.counts()).unwrap_or_default()
     }
 
-    /// What was asked of the object store, by operation; `None` when there is none.
+    /// Requests to the object store, by operation; `None` if there is none.
     #[must_use]
     pub fn requests(&self) -> Option<Vec<OperationCounts>> {
         self.object_store.as_ref().map(|probe| probe.counts())

@@ -1,12 +1,12 @@
-//! What a shell asks of a store itself, beside the operations that the core asks for.
+//! The requests of a shell itself to its stores, in addition to those of the core.
 //!
-//! Each kind of store has one implementation, in the shell that opens it; the parts of this crate that judge stores
-//! ([`health`](crate::health), `admission`, the statistics) know no store by name.
+//! Each kind of store has one implementation, in the shell that opens it. The parts of this crate that check stores
+//! ([`health`](crate::health), `admission`, the statistics) do not depend on a certain store.
 
 use async_trait::async_trait;
 use registry::store::{Context, Location, StoreError};
 
-/// What has been asked of the tables of metadata and sessions since they were opened.
+/// Reads and writes of metadata and upload sessions since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCounts {
     /// Statements, items and pages that were read.
@@ -15,23 +15,23 @@ pub struct TableCounts {
     pub writes: u64,
 }
 
-/// How often one operation has been asked of an object store since it was opened.
+/// Requests to an object store for one operation since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperationCounts {
-    /// The name of the operation, as the store's protocol has it.
+    /// The name of the operation in the protocol of the store.
     pub operation: &'static str,
-    /// Requests sent, repetitions included.
+    /// Requests that were sent, including retries.
     pub sent: u64,
-    /// Those that were not answered, or with an error that passes.
+    /// Requests that had no answer or a temporary error.
     pub failed: u64,
 }
 
 /// Why a store cannot be used.
 #[derive(Debug)]
 pub enum ProbeError {
-    /// It may answer later, and nobody has to do anything about it.
+    /// The fault is temporary: the store may answer later, without an operator.
     Passing(StoreError),
-    /// An operator has to do something first. The text of the cause says what.
+    /// An operator must do something first. The text of the cause says what.
     Lasting(StoreError),
 }
 
@@ -45,64 +45,63 @@ impl From<ProbeError> for StoreError {
 /// The store of metadata and upload sessions.
 #[async_trait]
 pub trait MetadataProbe: Send + Sync + 'static {
-    /// Whether it is a service of its own, which may be away while the shell starts, and which costs money for each
-    /// request.
+    /// Whether it is a service, which may not answer while the shell starts, and which costs money for each request.
     fn is_remote(&self) -> bool;
 
-    /// Whether it answers, and this program understands what lies there. One read for each table; none for a file.
+    /// Whether it answers, and has a layout that this program knows. Takes one read for each table, and none for a file.
     async fn check(&self, cx: Context) -> Result<(), ProbeError>;
 
-    /// Whether nothing was ever kept in it.
+    /// Whether it never had any records.
     async fn is_new(&self, cx: Context) -> Result<bool, StoreError>;
 
-    /// At most `limit` locations of blobs that the metadata names and does not record as lost. `None`: this store has no
-    /// cheap way to tell.
+    /// At most `limit` locations of blobs that have a record and are not recorded as lost. `None` if this store has no cheap
+    /// way to find them.
     async fn some_locations(&self, cx: Context, limit: usize) -> Result<Option<Vec<Location>>, StoreError>;
 
-    /// What tells this store from every other one that is described alike, such as a table of the same name in another
-    /// region or account. `None`: the description is enough.
+    /// Identifies this store among others with the same description, such as a table of the same name in another region or
+    /// account. `None` if the description is unique.
     async fn identity(&self, cx: Context) -> Result<Option<String>, StoreError>;
 
-    /// What was asked of it.
+    /// Its reads and writes.
     fn counts(&self) -> TableCounts;
 }
 
 /// An object store. A local disk has no probe.
 #[async_trait]
 pub trait ObjectStoreProbe: Send + Sync + 'static {
-    /// Whether its objects can be read. One request.
+    /// Whether its objects can be read. Takes one request.
     async fn check(&self, cx: Context) -> Result<(), ProbeError>;
 
-    /// A URL with the scheme and the host to which pulls are redirected. No request. `None`: the configuration names no
-    /// host.
+    /// A URL with the scheme and the host to which pulls are redirected; `None` if the configuration has no host. Takes no
+    /// request.
     async fn public_url(&self) -> Option<String>;
 
-    /// What was asked of it, by operation.
+    /// Its requests, by operation.
     fn counts(&self) -> Vec<OperationCounts>;
 }
 
 /// Files of a store on this host, watched from time to time. Every method may wait for the disk, except
 /// [`LocalFiles::check_space`], [`LocalFiles::is_above_floor`] and [`LocalFiles::is_of_floor`].
 pub trait LocalFiles: std::fmt::Debug + Send + Sync + 'static {
-    /// Looks at the space of the file system.
+    /// Reads the free space of the file system.
     fn refresh_space(&self);
 
-    /// An error with [`Reason::NoSpace`](registry::store::Reason::NoSpace) when the last look has found less space than is
-    /// to stay free.
+    /// Fails with [`Reason::NoSpace`](registry::store::Reason::NoSpace) if the last read has found less than the minimum free
+    /// space.
     fn check_space(&self) -> Result<(), StoreError>;
 
-    /// Whether a floor is set, and the last look has found more space than that.
+    /// Whether a minimum free space is set, and the last read has found more than that.
     fn is_above_floor(&self) -> bool;
 
-    /// Whether `error` says that something would not have fitted above the floor. Otherwise the file system itself has
-    /// refused.
+    /// Whether `error` says that a write would have left less than the minimum free space. Otherwise the file system itself
+    /// has refused the write.
     fn is_of_floor(&self, error: &StoreError) -> bool;
 
-    /// An error with [`Reason::StoreReplaced`](registry::store::Reason::StoreReplaced) when the files that are open are no
-    /// longer those at their paths.
+    /// Fails with [`Reason::StoreReplaced`](registry::store::Reason::StoreReplaced) if the open files are no longer those at
+    /// their paths.
     fn check_in_place(&self) -> Result<(), StoreError>;
 
-    /// An error with [`Reason::NotWritable`](registry::store::Reason::NotWritable) when modes or mounts do not let this
-    /// process write.
+    /// Fails with [`Reason::NotWritable`](registry::store::Reason::NotWritable) if permissions or mounts do not allow this
+    /// process to write.
     fn check_writable(&self) -> Result<(), StoreError>;
 }

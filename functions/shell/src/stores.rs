@@ -1,4 +1,4 @@
-//! Opening the stores of a registry: four combinations, one shape.
+//! Opens the stores of a registry: blobs on disk or in S3, metadata in SQLite or DynamoDB.
 
 #[cfg(feature = "cloud")]
 mod cloud;
@@ -29,12 +29,12 @@ pub use store_dynamodb::LAYOUT_VERSION as TABLE_LAYOUT_VERSION;
 #[cfg(feature = "embedded")]
 pub use store_embedded::SCHEMA_VERSION;
 
-/// Why stores could not be opened: a sentence for the operator.
+/// Why stores could not be opened: a text for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenFailure(pub String);
 
-/// Opens the stores that `config` names. An error also when this program was built without one of them.
+/// Opens the stores that `config` names. Also fails if this program was built without one of them.
 pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened, OpenFailure> {
     let mut opening = Opening::default();
     match (&config.blobs, &config.metadata) {
@@ -70,7 +70,7 @@ pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened,
     }
 }
 
-/// What is known of stores while they are being opened.
+/// The parts of the stores that are already open.
 #[derive(Default)]
 struct Opening {
     statistics: Statistics,

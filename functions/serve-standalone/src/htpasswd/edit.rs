@@ -1,19 +1,18 @@
-//! Changes to the text of a htpasswd file that leave everything else in it as it was.
+//! Changes one user in the text of a htpasswd file, and nothing else in it.
 
 use super::file::{UserLine, UserLines, trim};
 
-/// What a file says that has no user left. Without a word it would be taken for one that was lost, and the users that
-/// a running server knows would stay.
-const NO_USERS: &str = "# no users: nobody can log in";
+/// The text of a file without users. A server would take an empty file for a damaged one, and keep the users that it knows.
+const NO_USERS: &str = "# no users: no client can log in";
 
-/// A changed text, and how many lines were there for the user before.
+/// A changed text, and the number of lines that the user had before.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Edited {
     pub(crate) text: String,
     pub(crate) before: usize,
 }
 
-/// `text` with one line for `user`, which is `line`: in the place of the last one there was, or at the end.
+/// `text` with the one line `line` for `user`: in place of the user's last line, or at the end.
 pub(crate) fn set(text: &str, user: &str, line: &str) -> Edited {
     let before = lines_of(text, user);
     let mut seen = 0;
@@ -67,7 +66,7 @@ fn push(text: &mut String, line: UserLine<'_>) {
     text.push_str(line.end);
 }
 
-/// How lines end in `text`: as the first one does.
+/// The line end of `text`, which is that of its first line.
 fn usual_end(text: &str) -> &str {
     let first = UserLines(text).next().map(|line| line.end);
     first.filter(|end| !end.is_empty()).unwrap_or("\n")
@@ -111,8 +110,8 @@ mod tests {
             ("alice:x\n", "alice:x\n", 0),
             ("alice:x\r\nbob:y\r\n# end", "alice:x\r\n# end", 1),
             ("bob:1\na:x\nbob:2", "a:x\n", 2),
-            ("bob:1\n", "# no users: nobody can log in\n", 1),
-            ("\r\nbob:1", "\r\n# no users: nobody can log in\r\n", 1),
+            ("bob:1\n", "# no users: no client can log in\n", 1),
+            ("\r\nbob:1", "\r\n# no users: no client can log in\r\n", 1),
             ("# users\nbob:1\n", "# users\n", 1),
         ] {
             let expected = Edited {

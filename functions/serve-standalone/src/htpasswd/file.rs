@@ -1,22 +1,23 @@
 //! The text of a htpasswd file: one `user:hash` per line.
 //!
-//! It is read as every editor and tool writes it: UTF-8, or UTF-16 with a byte order mark; lines that end in LF, CRLF
-//! or CR, the last one perhaps in nothing; blanks around everything; byte order marks of files that were put together;
-//! empty lines and comments (`#`); a third field, which other servers take for a comment. Of several lines for one user the last one counts.
+//! The parser accepts what common editors and tools write: UTF-8, or UTF-16 with a byte order mark; lines that end in LF, CRLF
+//! or CR, the last one possibly without an end; blanks around everything; byte order marks within the text, from files that
+//! were concatenated; empty lines and comments (`#`); a third field, which other servers treat as a comment. If a user has
+//! several lines, the last one counts.
 //!
-//! Taken are bcrypt (`$2y$`, `$2b$`, `$2a$`) and argon2id (a PHC string, `$argon2id$…`). Everything else that such
-//! files may hold is either broken (DES, MD5, SHA-1) or no hash at all, and is refused when the file is read: a server
-//! that starts with a line it will never accept leaves its user wondering.
+//! Accepted hashes are bcrypt (`$2y$`, `$2b$`, `$2a$`) and argon2id (a PHC string, `$argon2id$…`). Others are not safe (DES,
+//! MD5, SHA-1) or no hashes, and are refused when the file is read. Otherwise the server would start, and refuse this user's
+//! password without a visible reason.
 
 use std::collections::HashMap;
 
 use super::hash::Hash;
 use super::problem::{MAX_NAME, Problem};
 
-/// Begins a file that some editors write. Where such files were put together, it begins a line.
+/// Some editors write it at the beginning of a file. If such files are concatenated, it is at the beginning of a line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Why a file is not usable. Never holds a password or a hash, only a name.
+/// Why a file cannot be used. Its text never contains a password or a hash, only a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub(crate) struct LineError {
@@ -31,7 +32,7 @@ pub(crate) struct Overridden {
     pub(crate) user: String,
     /// The line without effect, counted from 1.
     pub(crate) line: usize,
-    /// The one that counts.
+    /// The line that counts.
     pub(crate) by: usize,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Reads a file's text.
+    /// Parses the text of a file.
     pub(crate) fn parse(text: &str) -> Result<Self, LineError> {
         let mut users = Self::default();
         // The line of each of `hashes`.
@@ -70,7 +71,7 @@ impl Users {
                 lines.push(number);
             }
         }
-        // A line may have been overridden by one that was overridden itself.
+        // A line may be overridden by a line that is overridden itself.
         for overridden in &mut users.overridden {
             overridden.by = lines[users.names[&overridden.user]];
         }
@@ -94,7 +95,7 @@ impl Users {
         others.names.keys().all(|name| self.contains(name))
     }
 
-    /// The lines without effect, in the order of those that made them so.
+    /// The lines without effect, in the order of the lines that override them.
     pub(crate) fn overridden(&self) -> &[Overridden] {
         &self.overridden
     }
@@ -103,9 +104,8 @@ impl Users {
         self.names.get(name).map(|index| &self.hashes[*index])
     }
 
-    /// A hash that stands in for one of a user who does not exist, chosen by `seed`: so that names cannot be told from
-    /// the time that a refusal takes, an unknown user costs what some known user costs, always the same one. `None`
-    /// when there are no users.
+    /// The hash of an existing user, chosen by `seed`, to be used for a user who does not exist. So the time of a refusal does
+    /// not tell whether a user exists: an unknown user takes the time of a certain known one. `None` if there are no users.
     pub(super) fn decoy(&self, seed: u64) -> Option<&Hash> {
         let count = u64::try_from(self.hashes.len()).ok()?;
         let index = seed.checked_rem(count)?;
@@ -113,7 +113,7 @@ impl Users {
     }
 }
 
-/// Whether a user may have this name: it must be readable in a file as it was written, and in a client's credentials.
+/// Whether a user may have this name: it must be unambiguous in a file and in a client's credentials.
 pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     let legal = !name.is_empty()
         && name.len() <= MAX_NAME
@@ -125,7 +125,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     if legal { Ok(()) } else { Err(Problem::Name) }
 }
 
-/// The text of a file's bytes.
+/// Decodes the bytes of a file.
 pub(crate) fn decode(bytes: &[u8]) -> Result<String, LineError> {
     let rest = match bytes {
         [0xff, 0xfe, rest @ ..] => return decode_utf16(rest, u16::from_le_bytes),
@@ -138,7 +138,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<String, LineError> {
     })
 }
 
-/// What Windows PowerShell writes for `>`.
+/// Decodes UTF-16, which Windows PowerShell writes for `>`.
 fn decode_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, LineError> {
     let (pairs, odd) = bytes.as_chunks::<2>();
     let mut text = String::with_capacity(pairs.len());
@@ -151,7 +151,7 @@ fn decode_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, LineEr
     if odd.is_empty() { Ok(text) } else { Err(not_text(&text)) }
 }
 
-/// What follows `before` is no text.
+/// The error that the bytes after `before` are not text.
 fn not_text(before: &str) -> LineError {
     let ended = UserLines(before).filter(|line| !line.end.is_empty()).count();
     LineError {
@@ -160,12 +160,12 @@ fn not_text(before: &str) -> LineError {
     }
 }
 
-/// `text` without what has no meaning around a line, or around a file.
+/// `text` without the blanks and byte order marks around it.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|character: char| character.is_whitespace() || character == BYTE_ORDER_MARK)
 }
 
-/// One line and how it ends.
+/// One line and its line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UserLine<'a> {
     pub(super) text: &'a str,
@@ -174,9 +174,9 @@ pub(super) struct UserLine<'a> {
 }
 
 impl<'a> UserLine<'a> {
-    /// The user's name and hash, as text; `None` if it is empty or a comment.
+    /// The user's name and hash as text; `None` for an empty line or a comment.
     fn user(&self) -> Result<Option<(&'a str, &'a str)>, Problem> {
-        // Old programs of DOS end a file with ^Z.
+        // Old DOS programs end a file with ^Z.
         let line = trim(self.text.trim_end_matches('\u{1a}'));
         if line.is_empty() || line.starts_with('#') {
             return Ok(None);
@@ -184,7 +184,7 @@ impl<'a> UserLine<'a> {
         let (name, rest) = line.split_once(':').ok_or(Problem::NoColon)?;
         let rest = rest.trim_start();
         let hash = rest.split([':', ' ', '\t']).next().unwrap_or_default();
-        // A comment may follow; what else stands behind a blank was part of something that is no hash.
+        // A comment may follow. Any other text after a blank belongs to the hash, which is then malformed.
         let comment = rest[hash.len()..].trim_start();
         let hash = if comment.is_empty() || comment.starts_with([':', '#']) {
             hash
@@ -194,7 +194,7 @@ impl<'a> UserLine<'a> {
         Ok(Some((name.trim_end(), hash)))
     }
 
-    /// Whether it is for `user`, however the rest of it reads.
+    /// Whether it is a line of `user`, even if the rest of it is malformed.
     pub(super) fn is_for(&self, user: &str) -> bool {
         let line = trim(self.text);
         !line.starts_with('#') && line.split_once(':').is_some_and(|(name, _)| name.trim_end() == user)
@@ -244,7 +244,7 @@ mod tests {
         names
     }
 
-    /// The same two users, in every form in which a file of them is met.
+    /// The same two users, in each form that editors and tools write.
     #[test]
     fn a_file_is_read_as_every_editor_and_tool_writes_it() {
         let argon2id = argon2id(64, 1, 1);

@@ -1,4 +1,4 @@
-//! Hashes of passwords: which kinds are taken, how one is checked, how one is made.
+//! Hashes of passwords: which kinds are accepted, how a password is verified, how a hash is made.
 
 use std::str::FromStr as _;
 
@@ -8,26 +8,26 @@ use clap::ValueEnum;
 
 use super::problem::Problem;
 
-/// A cost of 16 keeps a core busy for seconds.
+/// The accepted costs. A cost of 16 takes a core some seconds.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=16;
-/// bcrypt looks at no more bytes of a password than this.
+/// Number of bytes of a password that bcrypt reads.
 pub(crate) const BCRYPT_PASSWORD: usize = 72;
-/// 2^12 rounds: a quarter of a second for each guess.
+/// The cost of new hashes: 2^12 rounds, a quarter of a second for each guess.
 const BCRYPT_NEW_COST: u32 = 12;
-/// 256 MiB in KiB: what one verification may take from the server's memory.
+/// Maximum memory of one verification, in KiB: 256 MiB.
 pub(super) const ARGON2_MEMORY: u32 = 256 << 10;
-/// Memory times passes, in KiB: some seconds of one core.
+/// Maximum of memory times passes, in KiB: some seconds of one core.
 const ARGON2_WORK: u64 = 4 << 20;
 pub(super) const ARGON2_LANES: u32 = 16;
-/// The shortest salt and hash of argon2id, in bytes. A hash has no mark of its end: one of 32 bytes that was cut while
-/// the file was written reads as a shorter one, which no password has.
+/// Minimum length of a salt and a hash of argon2id, in bytes. A hash has no end mark. If a hash of 32 bytes is cut while the
+/// file is written, it looks like a shorter hash, which matches no password.
 const ARGON2_MIN_SALT: usize = 8;
 const ARGON2_MIN_HASH: usize = 32;
 
 /// A kind of hash for a new password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HashKind {
-    /// For passwords of any length; a check takes 19 MiB of memory
+    /// For passwords of any length; a verification takes 19 MiB of memory
     Argon2id,
     /// For passwords of up to 72 bytes, and for files that other programs read too
     Bcrypt,
@@ -43,9 +43,7 @@ pub(crate) enum Hash {
 /// Why a password cannot be hashed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HashError {
-    #[error(
-        "bcrypt takes passwords of at most {BCRYPT_PASSWORD} bytes, and this one has {0}; use argon2id, which takes it"
-    )]
+    #[error("the password has {0} bytes, and bcrypt accepts at most {BCRYPT_PASSWORD}; use argon2id, which accepts it")]
     TooLong(usize),
     #[error("the password cannot be hashed: {0}")]
     Failed(String),
@@ -97,7 +95,7 @@ impl Hash {
             };
             if salt.len() < ARGON2_MIN_SALT || output.len() < ARGON2_MIN_HASH {
                 return Err(malformed(format!(
-                    "it is cut or too short: a salt has at least {ARGON2_MIN_SALT} bytes, a hash {ARGON2_MIN_HASH}"
+                    "it is cut or too short: a salt must have at least {ARGON2_MIN_SALT} bytes, a hash {ARGON2_MIN_HASH}"
                 )));
             }
             let params = Params::try_from(&hash).map_err(|error| malformed(error.to_string()))?;
@@ -118,13 +116,13 @@ impl Hash {
         }))
     }
 
-    /// Whether this is the hash of `password`; compares in constant time. Takes from milliseconds to seconds, and the
-    /// memory that the hash asks for: not for an async task.
+    /// Whether this is the hash of `password`; compares in constant time. It takes from milliseconds to seconds, and the
+    /// memory that the hash asks for, so an async task must not call it.
     pub(super) fn verify(&self, password: &str) -> bool {
         let password = password.as_bytes();
         match self {
             Self::Bcrypt(text) => {
-                // A longer password has the hash of its first 72 bytes, and is not that password. It costs the same.
+                // bcrypt would accept a longer password with the same first 72 bytes. It is refused after the same time.
                 let read = &password[..password.len().min(BCRYPT_PASSWORD)];
                 let matches = bcrypt::verify(read, text).unwrap_or(false);
                 matches && read.len() == password.len()
@@ -133,7 +131,7 @@ impl Hash {
         }
     }
 
-    /// As it stands in a file.
+    /// The text of the hash in a file.
     pub(crate) fn text(&self) -> &str {
         let (Self::Bcrypt(text) | Self::Argon2id(text)) = self;
         text
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_of_one_password() {
+    fn a_hash_matches_one_password() {
         for hash in [cheap_bcrypt("secret"), cheap_argon2id("secret")] {
             assert!(hash.verify("secret"), "{hash:?}");
             for wrong in ["", "Secret", "secret ", "secret\0", "secret\0x"] {
@@ -171,7 +169,7 @@ mod tests {
     fn a_password_beyond_72_bytes_is_refused_by_bcrypt_and_not_cut() {
         let longest = "x".repeat(BCRYPT_PASSWORD);
         let longer = format!("{longest}y");
-        // Two bytes each: the bound lies within a character.
+        // Two bytes each, so that the limit is within a character.
         let wide = "\u{e9}".repeat(37);
         let bcrypt = cheap_bcrypt(&longest);
         assert!(bcrypt.verify(&longest));
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_hash_is_taken_and_has_a_salt_of_its_own() {
+    fn a_new_hash_is_accepted_and_has_its_own_salt() {
         let first = Hash::new(HashKind::Argon2id, "secret").unwrap();
         let second = Hash::new(HashKind::Argon2id, "secret").unwrap();
         assert_ne!(first, second);

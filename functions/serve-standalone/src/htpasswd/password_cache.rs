@@ -1,13 +1,13 @@
-//! Passwords that were checked: clients send theirs with every request, and a hash that resists guessing takes a good
-//! part of a second.
+//! A cache of verified passwords. Clients send their password with each request, and its verification takes a large part of
+//! a second.
 //!
-//! An entry is found by a keyed hash over the user, the password and the stored hash that it was checked against; the
-//! key is random and never leaves the process. So no password is kept, an entry ends with the line of the file that it
-//! was made from, and a look-up tells nothing by its time: nobody outside can choose or know what is compared.
+//! The key of an entry is a keyed hash of the user, the password and the stored hash; the key of the hash is random and never
+//! leaves the process. So the cache stores no password, and an entry becomes useless when the user's line changes. The time of
+//! a look-up reveals nothing, because no client can choose or know the compared values.
 //!
-//! Right passwords stay until they are the least used of too many. Nobody can push them out who does not know as many
-//! right passwords. Wrong ones are kept for some seconds and by client, for a client that sends the same one again and
-//! again; at the bound the client with most of them loses one.
+//! Right passwords stay until the cache is full; then the least recently used one is dropped. Only a client that knows as many
+//! right passwords can displace them. Wrong passwords are kept for some seconds and by client, because some clients send the
+//! same wrong password repeatedly. At the limit, the client with the most wrong passwords loses one.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -20,14 +20,14 @@ use sha2::Sha256;
 
 use super::recent::{self, Recent};
 
-/// Right passwords remembered at once: one for each user of a large registry. About 10 MiB when full.
+/// Maximum number of right passwords: one for each user of a large registry. They take about 10 MiB.
 const MAX_RIGHT: NonZeroUsize = NonZeroUsize::new(65_536).expect("more than nothing");
-/// Wrong ones, of all clients.
+/// Maximum number of wrong passwords of all clients.
 const MAX_WRONG: usize = 1024;
-/// For how long a wrong one is remembered.
+/// The time for which a wrong password is remembered.
 const WRONG_LIFE: Duration = Duration::from_secs(5);
 
-/// Names a user, a password and a stored hash, and reveals none of them.
+/// Identifies a user, a password and a stored hash, and reveals none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fingerprint([u8; 32]);
 
@@ -60,14 +60,14 @@ impl PasswordCache {
     pub(super) fn fingerprint(&self, user: &str, password: &str, hash: &str) -> Fingerprint {
         let mut mac = self.keyed.clone();
         for part in [user, password, hash] {
-            // With its length before it, no part can lend bytes to its neighbour.
+            // The length before each part makes the boundaries of the parts unambiguous.
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }
         Fingerprint(mac.finalize().into_bytes().into())
     }
 
-    /// A number that depends on `name` alone and cannot be foreseen.
+    /// A number that depends only on `name`, and that no client can predict.
     pub(super) fn seed(&self, name: &str) -> u64 {
         let Fingerprint(bytes) = self.fingerprint(name, "", "");
         let (first, _) = bytes.split_first_chunk().expect("32 bytes hold 8");
@@ -103,7 +103,7 @@ impl PasswordCache {
 }
 
 impl Wrong {
-    /// Forgets what a client has sent too long ago.
+    /// Drops the wrong passwords of a client that have expired.
     fn forget_until(&mut self, client: ClientKey, now: Instant) {
         if let Some(sent) = self.clients.get_mut(&client) {
             let before = sent.len();
@@ -114,7 +114,7 @@ impl Wrong {
         }
     }
 
-    /// Forgets the oldest of the client with most.
+    /// Drops the oldest wrong password of the client with the most.
     fn forget_one(&mut self) {
         let most = self.clients.iter_mut().max_by_key(|(_, sent)| sent.len());
         if let Some((client, sent)) = most {

@@ -1,6 +1,6 @@
-//! What may be wrong with a line of a htpasswd file. Never holds a password or a hash, only a name.
+//! The faults of a line of a htpasswd file. The texts never contain a password or a hash, only a user's name.
 
-/// The longest name, in bytes: it travels in upload tokens.
+/// Maximum length of a name, in bytes. Upload tokens contain the name.
 pub(super) const MAX_NAME: usize = 255;
 
 /// Why a line cannot be used.
@@ -11,8 +11,8 @@ pub(crate) enum Problem {
     #[error("expected user:hash")]
     NoColon,
     #[error(
-        "a user's name is 1 to {MAX_NAME} bytes long, does not begin with # or blanks, does not end with blanks, and \
-         holds no colon, no control character and no byte order mark"
+        "a user's name must be 1 to {MAX_NAME} bytes long, cannot begin with # or blanks, cannot end with blanks, and \
+         cannot contain a colon, a control character or a byte order mark"
     )]
     Name,
     #[error(

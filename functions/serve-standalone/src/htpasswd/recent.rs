@@ -1,16 +1,16 @@
-//! A bounded set that forgets what was not used for longest.
+//! A bounded set that drops the least recently used key.
 
 use std::hash::{Hash, RandomState};
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-/// At most so many keys. Their memory grows with their number, and users may choose them: so the hash is a keyed one.
+/// A set with a maximum number of keys. Its memory grows with their number. Users may choose the keys, so the hash is keyed.
 pub(super) type Recent<K> = LruCache<K, (), RandomState>;
 
 /// An empty set of at most `capacity` keys.
 pub(super) fn at_most<K: Hash + Eq>(capacity: NonZeroUsize) -> Recent<K> {
-    // A set that is made with a capacity takes the memory for all keys at once.
+    // A set that is created with a capacity takes the memory for all keys at once.
     let mut recent = LruCache::unbounded_with_hasher(RandomState::new());
     recent.resize(capacity);
     recent
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_used_for_longest_is_forgotten() {
+    fn the_least_recently_used_key_is_dropped() {
         let mut recent = at_most(NonZeroUsize::MIN.saturating_add(2));
         for key in [1, 2, 3] {
             recent.put(key, ());

@@ -1,9 +1,9 @@
-//! Turns to check a password, shared between clients.
+//! Turns to verify a password, shared between clients.
 //!
-//! Checks cost a good part of a second of a core each, and anybody may ask for one. So there are at most as many at
-//! once as cores, and they go to clients in turn (see [`Budget`]). Who has never sent this client's right password,
-//! which is everybody who guesses, passes a gate first: it lets one fewer through at once than there are cores, so that
-//! the others, who were right before from where they are, find at most that many before them.
+//! A verification takes a core a large part of a second, and any client can cause one. So at most as many run at the same time
+//! as there are cores, and clients take turns (see [`Budget`]). A pair of user and client that was never verified, as in all
+//! guesses, must pass a gate first. The gate lets one fewer through at a time than there are cores. So a user who was
+//! verified before from the same client waits for at most that many others.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +14,13 @@ use registry::budget::{Budget, ClientKey, Grant, Refused};
 
 use super::recent::{self, Recent};
 
-/// How long a request waits for its turn.
+/// Maximum time for which a request waits for its turn.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many wait, in each of the two queues. More could not have their turn in time.
+/// Maximum number of waiting requests in each of the two queues. More would not get a turn in time.
 const MAX_WAITING: usize = 256;
-/// Between two lines of the log about requests that had no turn.
+/// Time between two log lines about requests without a turn.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
-/// Pairs of a user and a client that are known.
+/// Maximum number of pairs of a user and a client that are remembered.
 const MAX_FAMILIAR: NonZeroUsize = NonZeroUsize::new(4096).expect("more than nothing");
 
 /// The turns of this process.
@@ -32,16 +32,16 @@ pub(super) struct PasswordTurns {
     pub(super) timeout: Duration,
 }
 
-/// The right to keep a core busy, until it is dropped.
+/// Permission to verify a password on one core, until it is dropped.
 #[must_use]
 pub(super) struct PasswordTurn {
-    // In this order: who is let through the gate next finds the turn free.
+    // In this order, so that the next request through the gate finds the turn free.
     _turn: Grant,
     _gate: Option<Grant>,
 }
 
 impl PasswordTurns {
-    /// As many as there are cores.
+    /// As many turns as there are cores.
     pub(super) fn new() -> Self {
         Self::of(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
     }
@@ -57,11 +57,12 @@ impl PasswordTurns {
         }
     }
 
-    /// Waits for a turn to check a password for `user` from `client`.
+    /// Waits for a turn to verify a password of `user` from `client`.
     pub(super) async fn wait(&self, user: &str, client: ClientKey) -> Result<PasswordTurn, AuthenticationError> {
         let familiar = self.familiar().get(&(user.to_owned(), client)).is_some();
         let waited = async {
-            // Behind the gate newcomers count as one client: a familiar one finds nothing held in its own name.
+            // Behind the gate, all unverified pairs count as one client, so that they take nothing of a verified client's
+            // share.
             let (gate, holder) = if familiar {
                 (None, client)
             } else {
@@ -79,13 +80,13 @@ impl PasswordTurns {
         if let Some(requests) = self.refusals.add(Instant::now()) {
             tracing::warn!(
                 requests,
-                "too many passwords wait to be checked: requests were told to come again"
+                "too many passwords wait to be verified: requests were answered with 503"
             );
         }
         Err(AuthenticationError::TooManyRequests)
     }
 
-    /// `user` was right from `client`.
+    /// Notes that `user` had the right password from `client`.
     pub(super) fn was_right(&self, user: &str, client: ClientKey) {
         self.familiar().put((user.to_owned(), client), ());
     }
@@ -100,7 +101,7 @@ impl PasswordTurns {
     }
 }
 
-/// Requests that had no turn, told together: one line each would let whoever guesses fill the log.
+/// Requests without a turn. They are logged together, because a line for each would let guesses fill the log.
 #[derive(Default)]
 struct Refusals(Mutex<Untold>);
 

@@ -1,15 +1,15 @@
 //! A file of users that is read again when it changes.
 //!
-//! It is looked at at most once a second, when a request needs it. What happens then is chosen so that no accident with
-//! the file locks out who was in, and no revoked user stays in:
+//! The file is checked at most once a second, when a request needs it. An accident with the file must not lock out its users,
+//! and a removed user must not stay:
 //!
-//! * A file that is gone, unreadable, empty or not understood changes nothing: the users before it stay, and the log
-//!   says what is wrong, again every ten minutes.
-//! * A file that lacks a user it had may be only half written. If it changed just now, the next look decides: the user
-//!   is out when the file has stayed the same. New users and new passwords have effect at once.
-//! * A file that says in comments alone that there is no user is taken at its word.
+//! * A file that is missing, unreadable, empty or malformed changes nothing. The known users stay, and the log says what is
+//!   wrong, again every ten minutes.
+//! * A file without a user that it had before may be incomplete. If it has just changed, the next check decides: if the file
+//!   is still the same, the user is removed. New users and new passwords have effect at once.
+//! * A file that has only comments has no users.
 //!
-//! A signal to read it again is one to believe it as it is.
+//! After a signal, the file is used as it is.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use super::file::{LineError, Users, decode, trim};
 use crate::watched::{self, Complaint, Looks, Stamp};
 
-/// The largest file that is read, in bytes.
+/// Maximum size of the file, in bytes.
 pub(crate) const MAX_FILE: u64 = 16 << 20;
-/// How many lines without effect are named in the log at once.
+/// Maximum number of lines without effect that are logged at once.
 const MAX_WARNINGS: usize = 20;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("it cannot be read: {0}")]
+    #[error("the file cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    #[error("it is larger than {MAX_FILE} bytes")]
+    #[error("the file is larger than {MAX_FILE} bytes")]
     TooLarge,
-    #[error("it holds no user; add one with `roadstead htpasswd FILE NAME`")]
+    #[error("the file has no users; add one with `roadstead htpasswd FILE NAME`")]
     NoUsers,
     #[error(transparent)]
     Line(#[from] LineError),
@@ -39,14 +39,14 @@ pub(crate) enum FileError {
 /// What is known of the file.
 struct FileState {
     users: Arc<Users>,
-    /// The state in which it was last read, if it need not be read again in that state.
+    /// The state of the file when it was last read, if it need not be read again in that state.
     read: Option<Stamp>,
-    /// What was read a moment ago, and lacks users: it counts if the next look finds the same.
+    /// Users that were just read, of which some are missing. They count if the next check finds the same.
     pending: Option<Users>,
     complaint: Complaint,
 }
 
-/// The users of a file, as it is now.
+/// The present users of a file.
 pub(super) struct WatchedFile {
     path: PathBuf,
     known: RwLock<FileState>,
@@ -54,7 +54,7 @@ pub(super) struct WatchedFile {
 }
 
 impl WatchedFile {
-    /// Reads `path` for the first time: then it must be usable.
+    /// Reads `path` for the first time. Fails if the file cannot be used.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, FileError> {
         let (users, stamp) = read(watched::read_open(File::open(path)?, MAX_FILE)?)?;
         if users.is_empty() {
@@ -78,7 +78,7 @@ impl WatchedFile {
         &self.path
     }
 
-    /// The users as they were at the last look.
+    /// The users at the last check.
     pub(super) fn users(&self) -> Arc<Users> {
         self.known().users.clone()
     }
@@ -87,14 +87,14 @@ impl WatchedFile {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the file again if it is time to look and it has changed. One request does, and waits for it, but not for
-    /// long; the others go on with what is known.
+    /// Reads the file again if a check is due and it has changed. One request does this, and waits for it for a short time.
+    /// Other requests use the known users.
     pub(super) async fn look(self: &Arc<Self>) {
         let file = self.clone();
         self.looks.when_due(move || file.read_again(false)).await;
     }
 
-    /// Reads the file again now, and believes it as it is.
+    /// Reads the file again now, and uses it as it is.
     pub(super) async fn reload(self: &Arc<Self>) {
         let file = self.clone();
         self.looks.now(move || file.read_again(true)).await;
@@ -137,7 +137,7 @@ impl WatchedFile {
         }
         known.pending = None;
         if users.is_empty() {
-            tracing::warn!(file = ?self.path, "the file says that there is no user: nobody can log in");
+            tracing::warn!(file = ?self.path, "the file of users has only comments, so there are no users and no client can log in");
         } else {
             tracing::info!(file = ?self.path, users = users.len(), "the users have changed");
         }

@@ -210,7 +210,10 @@ fn s34_half_a_registry_over_a_table_is_not_taken_for_a_new_one() {
         let without_blobs = [cloud.dynamodb(), blobs(&other)].concat();
         for _ in 0..2 {
             let told = refused_start(&without_blobs, data, &[]);
-            assert!(told.contains("names blobs") && told.contains("--begin-anew"), "{told}");
+            assert!(
+                told.contains("refers to blobs") && told.contains("--begin-anew"),
+                "{told}"
+            );
         }
         stop(serve(&without_blobs, &["--begin-anew"]));
         if on_disk {

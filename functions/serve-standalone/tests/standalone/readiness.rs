@@ -291,7 +291,10 @@ fn s34_half_a_registry_is_not_taken_for_a_new_one() {
     std::fs::rename(data.join("blobs"), &away).unwrap();
     for _ in 0..2 {
         let told = refused_start(&data, &[]);
-        assert!(told.contains("names blobs") && told.contains("--begin-anew"), "{told}");
+        assert!(
+            told.contains("refers to blobs") && told.contains("--begin-anew"),
+            "{told}"
+        );
     }
     let output = ends(&data, &["collect"]);
     assert_eq!(output.status.code(), Some(1));
@@ -497,7 +500,10 @@ fn s34_much_of_somebody_else_in_a_bucket_is_no_lost_registry() {
         objects.put(&format!("-foreign.{number:04}"));
     }
     let told = refused_start_over(&objects, &folder);
-    assert!(told.contains("names blobs") && told.contains("--begin-anew"), "{told}");
+    assert!(
+        told.contains("refers to blobs") && told.contains("--begin-anew"),
+        "{told}"
+    );
 
     objects.put(&format!("-foreign.{LOOKED_AT:04}"));
     let server = Server::start_on(data, &own, &Objects::variables());

@@ -81,7 +81,7 @@ fn a_file_of_users_that_cannot_be_used_stops_the_start() {
             "line 3: the password of `bob` is stored as an MD5 hash",
         ),
         ("bob:hunter2\n", "roadstead htpasswd bob"),
-        ("", "it holds no user"),
+        ("", "the file has no users"),
     ] {
         std::fs::write(&users, text).unwrap();
         let output = refused(&["--listen", "127.0.0.1:0", "--htpasswd", path], &folder);

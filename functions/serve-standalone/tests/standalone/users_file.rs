@@ -67,10 +67,10 @@ fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
     assert_eq!(ping(&server, "alice", "secret"), 200);
     assert!(!server.log().contains("hunter2"));
     std::fs::write(&users, "").unwrap();
-    hang_up(&server, "is not usable: it holds no user");
+    hang_up(&server, "is not usable: the file has no users");
     assert_eq!(ping(&server, "alice", "secret"), 200);
     std::fs::remove_file(&users).unwrap();
-    hang_up(&server, "is not usable: it cannot be read");
+    hang_up(&server, "is not usable: the file cannot be read");
     assert_eq!(ping(&server, "alice", "secret"), 200);
     // A push that was begun before goes on as well.
     let authorization = basic("alice", "secret");

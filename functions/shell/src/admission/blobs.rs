@@ -1,14 +1,14 @@
-//! Blobs that can be pulled, as far as the metadata knows.
+//! Finds some blobs that can be pulled according to the metadata.
 
 use oci::{Limits, Manifest};
 use registry::store::metadata::{Content, MetadataStore};
 use registry::store::{Context, Location, StoreError};
 
-/// How many repositories are looked at, and how many manifests in each.
+/// Number of repositories that are read, and number of manifests in each.
 const LOOKED_AT: usize = 3;
 
-/// Where objects lie that repositories refer to and that are not recorded as lost: `most` of them, or a few more. By
-/// lists and by keys alone, since a server need not be allowed to scan its table.
+/// The locations of objects that have links and are not recorded as lost: `most` of them, or a few more. It reads lists and
+/// single keys only, because a server need not have the permission to scan its table.
 pub(super) async fn locations(
     metadata: &dyn MetadataStore,
     cx: Context,
@@ -28,7 +28,7 @@ pub(super) async fn locations(
                 }
                 Content::Defective(..) | Content::Damaged(_) => continue,
             };
-            // One that was accepted under other limits says nothing here.
+            // A manifest that was accepted under other limits may not be parsed now; it is skipped.
             let Ok(manifest) = Manifest::parse(&bytes, Some(&record.media_type), &Limits::default()) else {
                 continue;
             };

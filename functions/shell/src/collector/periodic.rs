@@ -1,4 +1,4 @@
-//! Collection in the background of a server.
+//! Collection passes in the background of a server.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{Depth, Passes};
 
-/// For how long a pass may take to its next step when the server ends. A store that does not answer must not keep it.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time of a step of a pass after the server was told to end. A store that does not answer must not keep the server.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Collects from time to time, until it is dropped: then a pass that is under way stops at its next step, and lets go of
-/// the metadata, so that the next one need not wait. Whoever takes its place goes on where it was.
+/// Runs collection passes at an interval, until it is dropped. Then a pass in progress stops at its next step and releases the
+/// metadata, so that the next pass need not wait. The pass of another process continues from there.
 #[derive(Debug)]
 pub struct Collector {
     #[expect(dead_code, reason = "held for its drop, which tells the passes to stop")]
@@ -21,8 +21,8 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Begins a pass about every `every`, the first one somewhere within that time: servers that were started together
-    /// must not collect together. The task that runs the passes belongs to `work`.
+    /// Begins a pass about once in `every`. The first one begins at a random time within it, so that servers that were started
+    /// together do not collect together. The task that runs the passes belongs to `work`.
     #[must_use]
     pub fn start(every: Duration, passes: Passes, work: &TaskTracker) -> Self {
         let stop = CancellationToken::new();
@@ -32,8 +32,8 @@ impl Collector {
                 () = run(every, &passes, &asked) => {}
                 () = async {
                     asked.cancelled().await;
-                    tokio::time::sleep(STOP_PATIENCE).await;
-                } => tracing::warn!("a pass of collection was cut off: a store did not answer"),
+                    tokio::time::sleep(STOP_TIMEOUT).await;
+                } => tracing::warn!("a collection pass was cut off, because a store did not answer"),
             }
         });
         Self {
@@ -63,7 +63,7 @@ async fn run(every: Duration, passes: &Passes, stop: &CancellationToken) {
         if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
             depth.done(now);
         }
-        // A tenth more or less, so that those who met once do not meet again.
+        // A random difference of a tenth, so that two servers that collected together do not do so again.
         wait = every.mul_f64(0.95) + fraction(every / 10, environment);
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of the condition before every call of a store, and what is learnt from how it ends.
+//! Checks the condition before each call to a store, and notes how the call ends.
 
 use registry::store::StoreError;
 use registry::store::wrapped::{CallEnd, Hook};
@@ -6,7 +6,7 @@ use registry::store::wrapped::{CallEnd, Hook};
 use super::Condition;
 use super::steps::{Effect, PushStep, StoreKind, effect};
 
-/// Lets calls through, and learns from them.
+/// Allows or refuses the calls to one store.
 pub(super) struct ConditionGuard {
     pub(super) condition: Condition,
     pub(super) kind: StoreKind,

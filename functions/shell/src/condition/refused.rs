@@ -1,4 +1,5 @@
-//! Writes of pushes that a store has refused: what only a write can tell counts until one succeeds.
+//! Writes of pushes that a store has refused. Only a write shows such a fault, so it counts until a write of the same kind
+//! succeeds.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,22 +13,24 @@ use super::steps::PushStep;
 struct RefusedWrite {
     reason: Reason,
     text: String,
-    /// Whether it was refused because of a floor, or less than that was free since: then it counts no longer than until
-    /// enough is free, which looks tell. What a file system refuses for other limits of its own, only a write tells.
+    /// Whether it was refused because of the minimum free space, or less than that was free since. Then it counts only until
+    /// a check finds enough free space. If a file system refuses a write because of a limit of its own, only another write
+    /// shows the end of that.
     is_of_floor: bool,
 }
 
-/// Writes that were refused, and none of their kind has succeeded since.
+/// The last refused write of each kind, until a write of that kind succeeds.
 #[derive(Debug, Default)]
 pub(super) struct RefusedWrites(Mutex<BTreeMap<PushStep, RefusedWrite>>);
 
 impl RefusedWrites {
-    /// Notes how a write has ended. `is_of_floor`: whether an error comes from the floor, and not from the file system.
+    /// Notes the result of a write. `is_of_floor` says whether an error is because of the minimum free space, and not from
+    /// the file system.
     pub(super) fn note(&self, step: PushStep, end: CallEnd<'_>, is_of_floor: impl FnOnce(&StoreError) -> bool) {
         match end {
             CallEnd::Done => {
                 if self.all().remove(&step).is_some() {
-                    tracing::info!(store = step.store(), "a write has succeeded again");
+                    tracing::info!(store = step.store(), "writes to this store succeed again");
                 }
             }
             CallEnd::NothingWritten => {}
@@ -50,14 +53,15 @@ impl RefusedWrites {
         }
     }
 
-    /// Less is free than is to stay free: when enough is again, what was refused for want of space counts no more.
+    /// Notes that less than the minimum space is free. Writes that were refused for lack of space then count only until
+    /// enough space is free again.
     pub(super) fn below_floor(&self) {
         for write in self.all().values_mut() {
             write.is_of_floor |= write.reason == Reason::NoSpace;
         }
     }
 
-    /// Adds why pushes would be refused. `has_space`: a look has found more free than is to stay free.
+    /// Adds why pushes would be refused. `has_space` says that a check has found more than the minimum free space.
     pub(super) fn add_to(&self, blocks: &mut BTreeMap<Reason, String>, has_space: bool) {
         for write in self.all().values().filter(|write| !(write.is_of_floor && has_space)) {
             blocks.entry(write.reason).or_insert_with(|| write.text.clone());

@@ -1,4 +1,4 @@
-//! What the methods of the stores do: whether they read, change or store, and which step of a push they are.
+//! What each method of the stores does: whether it reads, changes or stores, and which step of a push it is.
 
 /// The traits of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +14,13 @@ pub(super) enum StoreKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Reads,
-    /// Removes, or changes what is there.
+    /// Deletes or changes existing data.
     Changes,
-    /// Stores something new, for which there must be space.
+    /// Stores new data, which needs free space.
     Stores,
 }
 
-/// What a method does; one that is not known here changes something.
+/// What a method does. An unknown method counts as a change.
 pub(super) fn effect(kind: StoreKind, method: &str) -> Effect {
     match (kind, method) {
         (StoreKind::Blobs, "read" | "redirect" | "stat" | "objects")
@@ -37,7 +37,7 @@ pub(super) fn effect(kind: StoreKind, method: &str) -> Effect {
             | "manifests"
             | "referrers"
             | "linking_repositories"
-            // Asked by every HEAD of somebody who may push. Where a mark is met it would write: see `may_keep`.
+            // Called by each HEAD of a client that may push. It writes only if it finds a mark: see `may_keep`.
             | "link_and_unmark",
         )
         | (StoreKind::Sessions, "get" | "parts" | "expired")
@@ -51,25 +51,25 @@ pub(super) fn effect(kind: StoreKind, method: &str) -> Effect {
     }
 }
 
-/// The writes of a push, apart from each other as far as one may be refused and another not. So that one that succeeds
-/// says nothing of the others: a key of KMS may let parts be stored and not be completed, a role may change rows and not
-/// check others in a transaction.
+/// The kinds of writes of a push. Two writes are of different kinds if a store may refuse one and accept the other: a KMS
+/// key may allow to store parts and not to complete them; a role may allow to change rows and not to check other rows in a
+/// transaction. So the success of one kind says nothing about the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PushStep {
-    /// Bytes are stored.
+    /// Stores bytes of an upload.
     Append,
-    /// They become one object.
+    /// Makes one object of the bytes.
     Seal,
-    /// An upload is claimed, or what it has stored is recorded.
+    /// Claims an upload session, or saves its progress.
     Session,
-    /// It ends with what it becomes.
+    /// Ends an upload session.
     SessionEnd,
-    /// A blob or a manifest becomes visible.
+    /// Publishes a blob or a manifest.
     Metadata,
 }
 
 impl PushStep {
-    /// What a method writes of a push; `None`: it belongs to none, or pushes work without it.
+    /// The kind of a method; `None` if it is no part of a push, or if pushes work without it.
     pub(super) fn of(kind: StoreKind, method: &str) -> Option<Self> {
         match (kind, method) {
             (StoreKind::Blobs, "append") => Some(Self::Append),
@@ -83,7 +83,7 @@ impl PushStep {
         }
     }
 
-    /// For the log.
+    /// The name of the store in the log.
     pub(super) fn store(self) -> &'static str {
         match self {
             Self::Append | Self::Seal => "blobs",

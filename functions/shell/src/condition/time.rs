@@ -1,4 +1,4 @@
-//! Services whose answers tell the time.
+//! Cloud services whose answers tell the time, to check the clock of this host.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use registry::store::StoreError;
 
 use super::Condition;
 
-/// How often a service is asked for the time while the clock of this host differs from what it told last.
+/// Time between two requests to a service while the clock of this host differs from the time that the service told last.
 #[cfg(feature = "native")]
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// A service in the cloud, and how to ask it for anything: the answer tells the time, whatever it is.
+/// A service in the cloud, with a request to it. Every answer tells the time, even an error.
 pub struct TimeService {
     name: &'static str,
     clock: Arc<ServiceClock>,
@@ -33,8 +33,8 @@ impl fmt::Debug for TimeService {
 }
 
 impl TimeService {
-    /// `clock` notes what the answers to `ask` tell. An error of `ask` is that the service does not work. `ask` must end by
-    /// itself when no answer comes.
+    /// `ask` sends a request to the service, and `clock` gets the time of each answer. `ask` fails if the service does not
+    /// work. It must have a timeout of its own.
     pub fn new<F>(name: &'static str, clock: Arc<ServiceClock>, ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
@@ -52,23 +52,23 @@ impl TimeService {
 }
 
 impl Condition {
-    /// By how many milliseconds the own clock is ahead, by services that have told the time.
+    /// By how many milliseconds the clock of this host is ahead of each service that has told the time.
     pub fn clocks(&self) -> impl Iterator<Item = (&'static str, i64)> + '_ {
         let services = self.0.services.iter();
         services.filter_map(|service| Some((service.name, service.clock.ahead()?)))
     }
 
-    /// Whether the clock of this host agrees with what every service has told last.
+    /// Whether the clock of this host agrees with the time that each service told last.
     pub(super) fn is_clock_right(&self) -> Result<(), StoreError> {
         self.0.services.iter().try_for_each(|service| service.clock.check())
     }
 
-    /// Whether anything may be collected. Every service is asked for the time first: what was told before the clock of
-    /// this host was set, or stood still, says nothing of what is due now.
+    /// Whether a collection pass may run. It asks each service for the time first: if the clock of this host was set or
+    /// stood still since the last answer, that answer does not tell whether the clock is right now.
     pub async fn may_collect(&self) -> Result<(), StoreError> {
         self.may_read()?;
         let asked = self.ask_for_time().await;
-        // A service may have refused the request because of the clock.
+        // First the clock: a wrong clock may be why a service has refused the request.
         self.may_change()?;
         asked
     }
@@ -78,8 +78,8 @@ impl Condition {
         answers.into_iter().collect()
     }
 
-    /// Asks for the time again and again while the clock is wrong, for as long as the process runs. Everything else that
-    /// asks a service may be refused before it does, or not happen at all.
+    /// While the clock is wrong, asks for the time regularly, as long as the process runs. Other requests to a service may
+    /// be refused before they are sent, or may not happen at all.
     #[cfg(feature = "native")]
     pub(super) fn watch_time(&self) {
         if self.0.services.is_empty() {
@@ -93,7 +93,7 @@ impl Condition {
                     && let Err(error) = condition.ask_for_time().await
                 {
                     let error = &error as &dyn std::error::Error;
-                    tracing::debug!(error, "a service was asked for the time, and does not work");
+                    tracing::debug!(error, "a service that was asked for the time does not work");
                 }
             }
         });

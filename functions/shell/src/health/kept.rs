@@ -1,4 +1,4 @@
-//! What a look has found, kept for some seconds.
+//! Keeps the result of the checks for some seconds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::{Checks, Readiness};
 use crate::opened::Opened;
 
-/// For how long an answer of the stores is good.
+/// How long a result is kept.
 const GOOD_FOR: Duration = Duration::from_secs(1);
-/// The same where asking costs money.
+/// How long a result is kept if requests to the stores cost money.
 const GOOD_FOR_REMOTE: Duration = Duration::from_secs(5);
 
-/// Whether the server lives and can work.
+/// Answers `/livez` and `/readyz` of a server.
 pub struct Health {
     checks: Arc<Checks>,
     good_for: Duration,
@@ -33,7 +33,7 @@ impl fmt::Debug for Health {
 }
 
 impl Health {
-    /// Of the stores of `opened`. What a look finds is good for 1 second, and for 5 where asking costs money.
+    /// Checks the stores of `opened`. A result is kept for 1 second, or for 5 seconds if requests cost money.
     #[must_use]
     pub fn new(opened: &Opened, environment: Arc<dyn Environment>) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Health {
         }
     }
 
-    /// From now on the server is not ready.
+    /// Makes the server not ready from now on, because it is ending.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -60,9 +60,9 @@ impl Health {
         .await
     }
 
-    /// What a look finds; the one before, if it is recent.
+    /// The last result if it is recent, otherwise a new one.
     async fn readiness(&self) -> Readiness {
-        // Held while asking: of many askers, one asks the stores.
+        // Locked during the checks, so that of many requests only one asks the stores.
         let mut last = self.last.clone().lock_owned().await;
         if let Some((at, found)) = &*last
             && at.elapsed() < self.good_for
@@ -70,8 +70,8 @@ impl Health {
             return found.clone();
         }
         let checks = self.checks.clone();
-        // On a task of its own: one who waits for less time than a store takes would end the look with his request, so
-        // that nothing was ever found, nor logged.
+        // The checks run in a task of their own. Otherwise a client with a timeout shorter than a store's answer would end
+        // them with its request, and no fault would ever be found and logged.
         let looking = tokio::spawn(async move {
             let before = last.take().map(|(_, before)| before);
             let found = checks.look(before.as_ref()).await;
@@ -82,7 +82,7 @@ impl Health {
             Ok(found) => found,
             Err(ended) => match ended.try_into_panic() {
                 Ok(panicked) => std::panic::resume_unwind(panicked),
-                // The runtime is shutting down, and ends this too.
+                // The runtime is shutting down, and ends this task too.
                 Err(_) => std::future::pending().await,
             },
         }

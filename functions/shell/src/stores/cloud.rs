@@ -1,4 +1,4 @@
-//! Opening the stores in the cloud: from plain values to their own options.
+//! Opens the stores in the cloud from plain values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use crate::clock;
 use crate::condition::TimeService;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, ProbeError, TableCounts};
 
-/// How long a service may take that is asked for the time, in milliseconds.
+/// Maximum time of a request that asks a service for the time, in milliseconds.
 const TIME_MS: u64 = 5_000;
 
-/// For how long its answer is waited for, with all that comes before the request, such as finding credentials.
+/// Maximum time of the same, including everything before the request, such as finding credentials.
 const TIME_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the services of the cloud are reached. The default is what AWS tools find, and what the services do by themselves.
-/// Credentials are never among these values.
+/// How the services of the cloud are reached. The defaults are those of AWS tools and of the services. Credentials are never
+/// among these values.
 #[derive(Clone, Debug, Default)]
 pub struct CloudConfig {
     /// The region.
     pub region: Option<String>,
     /// The profile of the AWS configuration files.
     pub profile: Option<String>,
-    /// The table for uploads in progress, pending deletions and signing keys; else the one of the metadata.
+    /// The table for uploads in progress, pending deletions and signing keys; by default the table of the metadata.
     pub local_table: Option<TableName>,
-    /// An S3 that is not Amazon's.
+    /// The URL of an S3-compatible store other than AWS.
     pub s3_endpoint: Option<ServiceUrl>,
-    /// Where clients reach the same S3, for redirected pulls.
+    /// The URL at which clients reach the same S3, for redirected pulls.
     pub s3_public_endpoint: Option<ServiceUrl>,
-    /// How the bucket stands in URLs.
+    /// Whether the bucket's name is in the path of URLs or in their host name.
     pub path_style: store_s3::PathStyle,
     /// The account that must own the bucket.
     pub expected_bucket_owner: Option<String>,
-    /// How objects are encrypted where they lie.
+    /// Encryption of objects at rest.
     pub encryption: store_s3::Encryption,
     /// Sizes of the parts of a large upload.
     pub parts: store_s3::Parts,
@@ -47,7 +47,7 @@ pub struct CloudConfig {
     pub dynamodb_endpoint: Option<ServiceUrl>,
 }
 
-/// Reads how objects are encrypted: `none`, `aes256`, `kms` or `kms:KEY-ID`. The error is a sentence for the operator.
+/// Parses the encryption of objects: `none`, `aes256`, `kms` or `kms:KEY-ID`. The error is a text for the operator.
 pub fn parse_encryption(text: &str) -> Result<store_s3::Encryption, String> {
     match text {
         "none" => Ok(store_s3::Encryption::Bucket),
@@ -60,7 +60,7 @@ pub fn parse_encryption(text: &str) -> Result<store_s3::Encryption, String> {
     }
 }
 
-/// Opens the bucket of a registry. Nothing is asked of it yet.
+/// Opens the bucket of a registry. Sends no request yet.
 pub(super) async fn open_blobs(
     config: &StoreConfig,
     bucket: &Bucket,
@@ -73,7 +73,7 @@ pub(super) async fn open_blobs(
     Ok(Arc::new(store))
 }
 
-/// Opens a bucket to which blobs are copied. Nothing is asked of it yet.
+/// Opens a bucket to which blobs are copied. Sends no request yet.
 pub async fn open_bucket(
     config: &StoreConfig,
     bucket: &Bucket,
@@ -102,7 +102,7 @@ async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> R
     opened.map_err(|error| OpenFailure(format!("cannot use {bucket}: {error}")))
 }
 
-/// Opens a table that was initialised.
+/// Opens a table, which [`init`] must have created.
 pub(super) async fn open_metadata(
     config: &StoreConfig,
     table: &TableName,
@@ -124,14 +124,17 @@ pub(super) async fn open_metadata(
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The metadata is not in a table.
-    #[error("SQLite needs no preparation: the server makes its file. To make a table, add --metadata dynamodb://TABLE")]
+    #[error(
+        "metadata in SQLite needs no preparation, because the server creates the file. To create a table, add --metadata \
+         dynamodb://TABLE"
+    )]
     NoTable,
-    /// A sentence for the operator.
+    /// A text for the operator.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Makes the tables of `config` that are not there; answers what was done, as text with a line for each table.
+/// Creates the tables of `config` that do not exist. Returns a text with a line for each table.
 pub async fn init(config: &StoreConfig) -> Result<String, InitError> {
     let MetadataBackend::DynamoDb(table) = &config.metadata else {
         return Err(InitError::NoTable);
@@ -142,11 +145,8 @@ pub async fn init(config: &StoreConfig) -> Result<String, InitError> {
     let lines: Vec<_> = prepared
         .iter()
         .map(|prepared| {
-            let done = if prepared.created { "was made" } else { "was there" };
-            format!(
-                "table {} {done}, its layout is version {}",
-                prepared.table, prepared.version
-            )
+            let done = if prepared.created { "created" } else { "exists already" };
+            format!("table {}: {done}; layout version {}", prepared.table, prepared.version)
         })
         .collect();
     Ok(lines.join("\n"))
@@ -166,7 +166,7 @@ fn url(endpoint: Option<&ServiceUrl>) -> Option<String> {
     endpoint.map(|endpoint| endpoint.0.clone())
 }
 
-/// A bucket, which tells the time.
+/// A bucket as a service that tells the time.
 fn time_of_bucket(store: &S3Blobs) -> TimeService {
     let asked = store.clone();
     TimeService::new("object_store", store.clock().clone(), move || {
@@ -175,7 +175,7 @@ fn time_of_bucket(store: &S3Blobs) -> TimeService {
     })
 }
 
-/// A table, which tells the time.
+/// A table as a service that tells the time.
 fn time_of_table(store: &DynamoStore) -> TimeService {
     let asked = store.clone();
     TimeService::new("metadata", store.clock().clone(), move || {
@@ -194,7 +194,7 @@ async fn in_time(asked: impl Future<Output = Result<(), StoreError>>) -> Result<
     }
 }
 
-/// Of one call, on behalf of this process.
+/// The context of one call on behalf of this process.
 fn time_cx() -> Context {
     let now = clock::now();
     Context {

@@ -1,5 +1,5 @@
-//! Where stores are, as an operator names them, and how they are opened: plain values, from a command line or from an
-//! environment.
+//! The configuration of stores as plain values: where they are, and how they are opened. The values come from a command line
+//! or from environment variables.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::cloud::CloudConfig;
 /// Where the stores of a registry are.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The directory of what is kept on this host. Not used with blobs in S3 and metadata in `DynamoDB`.
+    /// The directory of the stores on this host. Not used if blobs are in S3 and metadata in `DynamoDB`.
     pub data: PathBuf,
     /// Where blobs are.
     pub blobs: BlobBackend,
@@ -23,47 +23,48 @@ pub struct StoreConfig {
     pub cloud: CloudConfig,
 }
 
-/// How stores are opened, beside where they are.
+/// How stores are opened.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// What to do where there is no registry on this host.
+    /// What to do if there is no registry on this host.
     pub absent: Absent,
     /// Bytes that uploads may hold together. `None`: 64 MiB on a disk, 512 MiB in S3.
     pub upload_memory: Option<u64>,
     /// For how long an upload waits for its memory. `None`: 30 seconds on a disk, 5 minutes in S3.
     pub memory_timeout: Option<Duration>,
-    /// How long a redirect works at most; up to 12 hours.
+    /// Maximum time for which a redirect works; up to 12 hours.
     pub presign_lifetime: Duration,
-    /// Whether a table must answer now.
+    /// Whether a table must answer when it is opened.
     pub contact: Contact,
-    /// What durability costs on this host.
+    /// Whether writes on this host are synced.
     #[cfg(feature = "embedded")]
     pub sync: store_embedded::Sync,
-    /// What stays free on the file systems of this host.
+    /// The minimum free space on the file systems of this host.
     #[cfg(feature = "embedded")]
     pub min_free: store_embedded::MinFree,
 }
 
-/// What to do where there is no registry on this host.
+/// What to do if there is no registry on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// Make one.
+    /// Create one.
     Create,
-    /// Fail: a path was mistyped.
+    /// Fail, because the path is probably mistyped.
     Refuse,
 }
 
-/// When a table in the cloud is asked first.
+/// When the first request goes to a table in the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contact {
-    /// Now, and it must answer: for commands.
+    /// When it is opened, and it must answer: for commands.
     Now,
-    /// By whoever opens it: for a server, which starts while its table is away. See [`admission`](crate::admission).
+    /// After it was opened: for a server, which starts even if its table does not answer. See
+    /// [`admission`](crate::admission).
     Later,
 }
 
-/// Memory for uploads to a disk, in bytes, unless it was set: less than for an object store, which wants many parts in
-/// flight.
+/// Default memory for uploads to a disk, in bytes. It is less than for an object store, which needs memory for many parts
+/// in flight.
 const DISK_MEMORY: u64 = 64 << 20;
 
 impl OpenOptions {
@@ -88,7 +89,7 @@ impl OpenOptions {
 }
 
 impl StoreConfig {
-    /// Where blobs are, for people: without anything secret, because nothing here is.
+    /// A description of where blobs are, for people. It has no secrets, because the configuration has none.
     #[must_use]
     pub fn describe_blobs(&self) -> String {
         match &self.blobs {
@@ -97,7 +98,7 @@ impl StoreConfig {
         }
     }
 
-    /// Where metadata is, for people.
+    /// A description of where metadata is, for people.
     #[must_use]
     pub fn describe_metadata(&self) -> String {
         match &self.metadata {
@@ -129,7 +130,7 @@ impl StoreConfig {
     }
 }
 
-/// A path that says the same wherever it is read.
+/// The path as an absolute path, which does not depend on the working directory.
 fn absolute(path: &std::path::Path) -> String {
     let absolute = std::path::absolute(path);
     absolute.as_deref().unwrap_or(path).display().to_string()
@@ -142,7 +143,7 @@ fn with_endpoint(store: String, endpoint: Option<&ServiceUrl>) -> String {
     }
 }
 
-/// Where blobs are kept, as an operator says it: `disk` or `s3://BUCKET[/PREFIX]`.
+/// Where blobs are stored, as an operator writes it: `disk` or `s3://BUCKET[/PREFIX]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlobBackend {
     /// Below the data directory.
@@ -165,12 +166,12 @@ impl FromStr for BlobBackend {
     }
 }
 
-/// A bucket, and what all keys in it begin with: `BUCKET[/PREFIX]`.
+/// A bucket, and the prefix of all keys in it: `BUCKET[/PREFIX]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// Its name.
+    /// The name of the bucket.
     pub name: String,
-    /// Without a slash at its ends; may be empty.
+    /// The prefix, without a slash at its beginning and its end; may be empty.
     pub prefix: String,
 }
 
@@ -180,18 +181,18 @@ impl FromStr for Bucket {
     /// Reads `BUCKET[/PREFIX]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, prefix) = text.split_once('/').unwrap_or((text, ""));
-        // What AWS allows, and what others allow beyond it.
+        // The names that AWS allows, and some more that other stores allow.
         if !(3..=63).contains(&name.len()) || !name.bytes().all(is_plain) {
             return Err(format!(
-                "{name:?} is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, as in s3://BUCKET/PREFIX"
+                "{name:?} is not a valid name of a bucket: expected 3 to 63 letters, digits, dots and hyphens, as in s3://BUCKET/PREFIX"
             ));
         }
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         let legal = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(is_plain);
         if prefix.len() > 512 || !(prefix.is_empty() || prefix.split('/').all(legal)) {
             return Err(format!(
-                "{prefix:?} cannot be what keys begin with: names of letters, digits, dots, hyphens and underscores, \
-                 with single slashes between them"
+                "{prefix:?} is not a valid prefix of keys: expected names of letters, digits, dots, hyphens and \
+                 underscores, with single slashes between them"
             ));
         }
         Ok(Self {
@@ -211,12 +212,12 @@ impl fmt::Display for Bucket {
     }
 }
 
-/// Characters that stand for themselves in a URL and in a path.
+/// Whether a character needs no escape in a URL and in a path.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
 
-/// Where metadata and upload sessions are kept, as an operator says it: `sqlite` or `dynamodb://TABLE`.
+/// Where metadata and upload sessions are stored, as an operator writes it: `sqlite` or `dynamodb://TABLE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetadataBackend {
     /// In a file of the data directory.
@@ -251,7 +252,7 @@ impl FromStr for TableName {
             return Ok(Self(text.into()));
         }
         Err(format!(
-            "{text:?} is not the name of a table: 3 to 255 letters, digits, dots, hyphens and underscores"
+            "{text:?} is not a valid name of a table: expected 3 to 255 letters, digits, dots, hyphens and underscores"
         ))
     }
 }
@@ -272,7 +273,7 @@ impl FromStr for ServiceUrl {
             return Err(expected());
         }
         if authority.contains('@') {
-            return Err("credentials do not belong into a URL: give them as AWS tools expect them".into());
+            return Err("a URL here cannot have credentials: give them as AWS tools expect them".into());
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
     }

@@ -1,4 +1,4 @@
-//! Opening the stores of this host: files and `SQLite`.
+//! Opens the stores on this host: files and `SQLite`.
 
 use std::fmt;
 use std::path::Path;
@@ -12,13 +12,13 @@ use store_embedded::{DiskBlobs, Embedded, PathWatch, Space, SqliteStore};
 use super::{Absent, OpenFailure, OpenOptions, Opening, StoreConfig};
 use crate::probe::{LocalFiles, MetadataProbe, ProbeError, TableCounts};
 
-/// The stores over one data directory.
+/// The stores of one data directory.
 pub(super) struct Local {
     pub(super) blobs: Arc<dyn BlobStore>,
     pub(super) metadata: Arc<SqliteStore>,
 }
 
-/// Opens the data directory.
+/// Opens both stores of the data directory.
 pub(super) async fn open_all(
     config: &StoreConfig,
     options: &OpenOptions,
@@ -56,7 +56,7 @@ pub(super) async fn open_blobs(
     Ok(watch_blobs(blobs, options, opening))
 }
 
-/// Opens a data directory to which blobs are copied. Uploads into it hold as much memory as uploads into `config`.
+/// Opens a data directory to which blobs are copied. Uploads into it get as much memory as uploads into `config`.
 pub async fn open_disk(
     config: &StoreConfig,
     data: &Path,
@@ -65,7 +65,7 @@ pub async fn open_disk(
     Ok(disk(data, options, options.memory(&config.blobs)).await?)
 }
 
-/// The files of the metadata, as a shell watches them.
+/// The files of the metadata, for a shell to watch.
 #[must_use]
 pub fn files_of(metadata: &SqliteStore) -> Arc<dyn LocalFiles> {
     Arc::new(WatchedFiles {
@@ -74,7 +74,7 @@ pub fn files_of(metadata: &SqliteStore) -> Arc<dyn LocalFiles> {
     })
 }
 
-/// The files of blobs, as a shell watches them.
+/// The files of the blobs, for a shell to watch.
 #[must_use]
 pub fn files_of_blobs(blobs: &DiskBlobs) -> Arc<dyn LocalFiles> {
     Arc::new(WatchedFiles {
@@ -89,7 +89,7 @@ fn watch_metadata(metadata: &Arc<SqliteStore>, options: &OpenOptions, opening: &
     opening.statistics.metadata = Some(Arc::new(SqliteProbe(metadata.clone())));
 }
 
-/// Blobs on a disk are watched, and leave some of it free.
+/// Watches blobs on a disk, and sets the minimum free space.
 fn watch_blobs(blobs: Arc<DiskBlobs>, options: &OpenOptions, opening: &mut Opening) -> Arc<dyn BlobStore> {
     blobs.space().keep(options.min_free);
     opening.parts.files.push(files_of_blobs(&blobs));
@@ -124,7 +124,7 @@ fn own_options(data: &Path, options: &OpenOptions, upload_memory: u64) -> store_
     }
 }
 
-/// Opening a file may wait for the disk, and for another process.
+/// Runs `work` on a blocking thread, because opening a file may wait for the disk or for another process.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -134,7 +134,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn unusable(data: &Path, error: &dyn fmt::Display) -> OpenFailure {
     OpenFailure(format!(
-        "cannot open the data directory {}: {error}. Name the directory of the server with --data or ROADSTEAD_DATA",
+        "cannot open the data directory {}: {error}. If this is not the directory of the server, name that with --data or \
+         ROADSTEAD_DATA",
         data.display()
     ))
 }
