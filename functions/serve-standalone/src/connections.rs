@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(place.held(), 1);
     }
 
-    /// Of two clients that wait the one that holds less is served first, whoever looks.
+    /// Of two waiting clients, the one with fewer places is served first, whichever of them searches.
     #[tokio::test(start_paused = true)]
     async fn who_holds_least_has_the_next_place() {
         let (phase, _told) = watch::channel(Phase::Serving);

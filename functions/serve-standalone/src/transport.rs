@@ -1,9 +1,7 @@
-//! What moves the bytes of one connection, within the time that its client has: the socket, the bodies of requests, and
-//! answers on their way.
+//! The transport of one connection, with the timeouts of its client: the socket, the bodies of requests, and answers.
 //!
-//! Read in this order: `activity` (what a connection is doing), `socket`, `handshake` and `stream` (its
-//! socket, with TLS or without), `request_body`, `transfer` and
-//! `response_body` (an answer until its last byte is written).
+//! Read in this order: `activity` (what a connection is doing), `socket`, `handshake` and `stream` (its socket, with TLS or
+//! without), `request_body`, `transfer` and `response_body` (an answer until its last byte is written).
 
 mod activity;
 mod buffers;

@@ -336,7 +336,7 @@ mod tests {
             "where all is well, one look is enough"
         );
 
-        // What is recorded as lost was told to somebody.
+        // The loss of a recorded blob was reported before.
         blobs.lose(&location);
         starts(false).await.unwrap_err();
         let recorded = metadata.record_defect(cx(TABLE_MS), Some(&name), &layer, &location, Defect::Missing);

@@ -34,7 +34,7 @@ impl Progress {
     /// Shows `line`, unless another line was shown a moment ago.
     pub(super) fn show(&mut self, line: impl FnOnce() -> String) {
         if self.terminal && self.shown.is_none_or(|shown| shown.elapsed() >= EVERY) {
-            // Back to the margin, and whatever was there is erased. Nobody's fault if it cannot be shown.
+            // Returns to the first column and erases the line. If it cannot be shown, the command continues.
             let _ = write!(stderr(), "\r\x1b[K{}", line());
             self.shown = Some(Instant::now());
         }

@@ -156,7 +156,7 @@ impl WatchedFile {
     }
 }
 
-/// Says which lines have no effect: somebody may believe in them.
+/// Logs which lines have no effect, because an operator may rely on them.
 fn warn_of_overridden(path: &Path, users: &Users) {
     let overridden = users.overridden();
     for line in overridden.iter().take(MAX_WARNINGS) {

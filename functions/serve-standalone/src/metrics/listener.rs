@@ -1,6 +1,6 @@
-//! An address of its own for `/metrics`, so that whoever may pull need not see what the server counts.
+//! A separate address for `/metrics`, so that clients of the registry cannot read the metrics.
 //!
-//! Nobody is asked for a password here. So what a browser sends for a page of another site is refused, and on loopback
+//! No client needs a password here. So what a browser sends for a page of another site is refused, and on loopback
 //! every host name but those of this machine and those that are allowed, as the registry does where it asks nobody.
 
 use std::convert::Infallible;

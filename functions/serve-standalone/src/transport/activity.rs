@@ -1,5 +1,4 @@
-//! What a connection is doing, shared between its socket, the exchanges on it, and whoever decides which connection
-//! has to leave.
+//! What a connection is doing. Its socket, its exchanges and the limit of connections share this state.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,16 +11,16 @@ use tokio::time::Instant;
 
 use crate::requests::RequestPlace;
 
-/// A connection's speed is told over the last one to two of these.
+/// The speed of a connection is measured over the last one or two of these windows.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// After so many requests in a row for which there was no place a connection takes no more.
+/// After this number of consecutive requests without a place, a connection accepts no more requests.
 const MAX_REFUSED: u32 = 64;
 
-/// The longest time between two looks at the answers of a connection.
+/// Maximum time between two checks of the answers of a connection.
 pub(crate) const LOOK: Duration = Duration::from_millis(ArrivalRate::MEASURED_MS);
 
-/// The exchanges of one connection, and how they get on.
+/// The exchanges of one connection, and their progress.
 #[derive(Debug)]
 pub(crate) struct Activity {
     born: Instant,
@@ -32,16 +31,16 @@ pub(crate) struct Activity {
     multiplexed: AtomicBool,
     linger: AtomicBool,
     speed: Speed,
-    /// The answers that have bodies.
+    /// The answers in progress that have bodies.
     transfers: Mutex<Vec<Weak<dyn AnswerInFlight>>>,
-    /// Requests that found no place, since the last one that did.
+    /// Number of requests without a place since the last one with a place.
     refused: AtomicU32,
     unwelcome: Signal,
     dismissed: Signal,
     cut_off: Signal,
 }
 
-/// Something that a connection is told once.
+/// A notification that a connection gets once.
 #[derive(Debug, Default)]
 struct Signal {
     given: AtomicBool,
@@ -54,7 +53,7 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Completes when it was given. Only the connection's own task waits for it.
+    /// Completes when the signal was given. Only the task of the connection waits for it.
     async fn given(&self) {
         while !self.given.load(Ordering::Acquire) {
             self.changed.notified().await;
@@ -68,62 +67,62 @@ impl Default for Activity {
     }
 }
 
-/// Bytes that were read from and written to the socket. Only the connection's own task counts.
+/// Counts the bytes that were read from and written to the socket. Only the task of the connection counts.
 #[derive(Debug, Default)]
 struct Speed {
-    /// When the present window began, in milliseconds after the connection was opened.
+    /// When the current window began, in milliseconds after the connection was opened.
     began: AtomicU64,
     now: AtomicU64,
     before: AtomicU64,
     last: AtomicU64,
 }
 
-/// How a connection gets on, for whoever has to choose between connections.
+/// The progress of a connection, by which a connection to close is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
     /// Requests in progress.
     pub(crate) open: u32,
     /// Requests that have ended.
     pub(crate) served: u32,
-    /// Whether some answer waits for its client to read on.
+    /// Whether an answer waits until its client reads more.
     pub(crate) waits_for_reader: bool,
-    /// Since when the connection exists.
+    /// When the connection was opened.
     pub(crate) born: Instant,
     /// When the last byte was read or written.
     pub(crate) moved: Instant,
-    /// Bytes per second of late, in both directions.
+    /// Recent bytes per second, in both directions.
     pub(crate) speed: u64,
 }
 
-/// Whether a client reads.
+/// Whether a client reads its answer.
 pub(super) enum Standing {
-    /// It does, or need not; not to be asked again before then.
+    /// It reads, or there is nothing to read. The next check is due then.
     Good(Instant),
-    /// It does not.
+    /// It does not read.
     Stalled,
-    /// It does, and too slowly while others wait for the memory that the answer holds.
+    /// It reads, but too slowly while others wait for the memory that the answer holds.
     GivesWay,
 }
 
 /// An answer whose body is being sent.
 pub(super) trait AnswerInFlight: fmt::Debug + Send + Sync {
-    /// Bytes that the library has and that are not written.
+    /// Bytes that the HTTP library has and that are not written yet.
     fn in_flight(&self) -> u64;
 
-    /// Whether the client has read enough within `stall`, of what there was to read; and whether the answer has to give
-    /// way, if `may_give_way`.
+    /// Whether the client has read enough within `stall`, of the bytes that there were; and, if `may_give_way`, whether the
+    /// answer must end for others.
     fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing;
 
-    /// Ends the answer, and nothing else of its connection, if that is possible: by a reset of its stream. Once the
-    /// library has all of the answer, only the end of the connection ends it.
+    /// Ends only this answer, by a reset of its stream, if that is possible. When the HTTP library has the whole answer, only
+    /// the end of the connection ends it.
     fn cut(&self) -> bool;
 }
 
-/// What is to be done about answers that nobody reads.
+/// What to do about answers that their clients do not read.
 pub(crate) enum Verdict {
-    /// Look again then, or at any time before.
+    /// Check again at this time, or before.
     LookAgain(Instant),
-    /// An answer that is not read cannot be ended alone.
+    /// End the connection, because an answer that is not read cannot be ended alone.
     End,
 }
 
@@ -158,12 +157,13 @@ impl Activity {
         self.born
     }
 
-    /// How many exchanges are in progress: from a request's head until the last byte of its answer was written.
+    /// The number of exchanges in progress. An exchange lasts from a request's head until the last byte of its answer was
+    /// written.
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::Acquire)
     }
 
-    /// How many exchanges have ended, modulo 2^32.
+    /// The number of exchanges that have ended, modulo 2^32.
     pub(crate) fn served(&self) -> u32 {
         self.ended.load(Ordering::Acquire)
     }
@@ -173,7 +173,7 @@ impl Activity {
         self.at(self.idle_since.load(Ordering::Acquire))
     }
 
-    /// The last bytes have been written only now.
+    /// Notes that the last bytes were written now.
     pub(super) fn flushed(&self) {
         self.idle_since.fetch_max(self.millis(), Ordering::AcqRel);
     }
@@ -187,8 +187,8 @@ impl Activity {
         self.multiplexed.store(multiplexed, Ordering::Relaxed);
     }
 
-    /// Asks that the connection, when it is closed, waits for the client to notice: it is still sending a body that
-    /// nobody reads, and a reset could take the answer from it before it was read.
+    /// Makes the connection linger when it is closed: its client still sends a body that the server does not read, and a reset
+    /// could destroy the answer before the client has read it.
     pub(crate) fn linger(&self) {
         self.linger.store(true, Ordering::Release);
     }
@@ -213,12 +213,12 @@ impl Activity {
         speed.last.store(now, Ordering::Relaxed);
     }
 
-    /// How the connection gets on.
+    /// The progress of the connection.
     pub(crate) fn pace(&self) -> Pace {
         let speed = &self.speed;
         let age = self.millis().saturating_sub(speed.began.load(Ordering::Relaxed));
         let (now, before) = (speed.now.load(Ordering::Relaxed), speed.before.load(Ordering::Relaxed));
-        // At most two windows are told of; a young connection is not taken for a slow one.
+        // Over at most two windows, and not less than the age, so that a new connection does not look slow.
         let span = (age + u64::try_from(WINDOW.as_millis()).unwrap_or_default())
             .min(self.millis())
             .max(1000);
@@ -247,13 +247,13 @@ impl Activity {
         transfers.push(transfer.clone());
     }
 
-    /// Ends the answers that have got on too little for `stall`, or took longer than they may; and one of those that have to
-    /// give way to others, who wait for the memory that it holds.
+    /// Ends the answers that made too little progress for `stall`, or took longer than allowed. Also ends one of the slow
+    /// answers whose memory others wait for.
     pub(crate) fn end_stalled(&self, stall: Duration) -> Verdict {
         let now = Instant::now();
         let mut next = now + stall.min(LOOK);
         let mut has_given_way = false;
-        // Cut outside of the lock: what ends then looks here again.
+        // Answers are ended without the lock, because their end takes it again.
         let transfers: Vec<_> = self.transfers().iter().filter_map(Weak::upgrade).collect();
         for transfer in transfers {
             match transfer.standing(now, stall, !has_given_way) {
@@ -261,10 +261,10 @@ impl Activity {
                 Standing::Stalled if transfer.cut() => {}
                 Standing::GivesWay if transfer.cut() => {
                     has_given_way = true;
-                    // Others may have to follow.
+                    // Further answers may have to end.
                     next = next.min(now + Duration::from_millis(ArrivalRate::ASK_EVERY_MS));
                 }
-                // It cannot end alone, and the rest of the connection gets on.
+                // It cannot end alone, and the other exchanges of the connection make progress.
                 Standing::GivesWay if self.pace().speed >= ArrivalRate::LEAST_RATE => {}
                 Standing::Stalled | Standing::GivesWay => return Verdict::End,
             }
@@ -272,40 +272,39 @@ impl Activity {
         Verdict::LookAgain(next)
     }
 
-    /// Tells the connection to end now: others need its place more.
+    /// Tells the connection to end now, because others need its place.
     pub(crate) fn dismiss(&self) {
         self.dismissed.give();
     }
 
-    /// Completes when the connection has to end.
+    /// Completes when the connection must end.
     pub(crate) async fn dismissed(&self) {
         self.dismissed.given().await;
     }
 
-    /// Tells a connection that was dismissed that its time to say goodbye is over.
+    /// Tells a dismissed connection to end without a graceful close.
     pub(crate) fn cut_off(&self) {
         self.cut_off.give();
     }
 
-    /// Completes when the connection has to end without a word.
+    /// Completes when the connection must end without a graceful close.
     pub(crate) async fn is_cut_off(&self) {
         self.cut_off.given().await;
     }
 
-    /// Counts a request for which there was a place.
+    /// Notes that a request has got a place.
     pub(crate) fn found_place(&self) {
         self.refused.store(0, Ordering::Relaxed);
     }
 
-    /// Counts a request for which there was none. A client that goes on asking is told to stop: to refuse takes time,
-    /// too.
+    /// Notes that a request has got no place. Refusals take time too, so the connection ends after too many of them.
     pub(crate) fn found_no_place(&self) {
         if self.refused.fetch_add(1, Ordering::Relaxed) + 1 == MAX_REFUSED {
             self.unwelcome.give();
         }
     }
 
-    /// Completes when the connection has to end after what is in progress on it.
+    /// Completes when the connection must end after its exchanges in progress.
     pub(crate) async fn is_unwelcome(&self) {
         self.unwelcome.given().await;
     }
@@ -328,12 +327,12 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// The connection's.
+    /// The activity of the connection.
     pub(crate) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 
-    /// The same, whose request has a place until the exchange has ended.
+    /// Keeps the place of the request until the exchange has ended.
     pub(crate) fn occupying(mut self, place: Arc<RequestPlace>) -> Self {
         self.place = Some(place);
         self

@@ -1,30 +1,31 @@
-//! What a connection may send before the registry asks for it: its buffers, bounded over all connections.
+//! The receive buffers of connections, whose total size is limited.
 
 use registry::budget::{Budget, ClientKey, Grant};
 
 use super::socket;
 
-/// What all connections together may have beyond the least that each of them gets, in bytes.
+/// Memory for the large buffers of all connections together, in bytes. The minimum of each connection is not included.
 const ALL: u64 = 64 << 20;
 
-/// What a connection gets in any case: HTTP/2 allows no less, and a head of the largest size fits twice.
+/// The minimum buffer of a connection, in bytes: HTTP/2 allows no less, and it has room for two heads of the maximum size.
 const LEAST: u32 = 64 << 10;
 
-/// With this much an HTTP/1.1 connection reads as fast as any.
+/// The large buffer of an HTTP/1.1 connection, in bytes. A larger one would not make it faster.
 const LARGE_READS: u32 = 256 << 10;
 
-/// The same for HTTP/2, whose clients send so many bytes before they hear that others were taken.
+/// The large window of an HTTP/2 connection, in bytes: its client sends this many bytes before an acknowledgement arrives.
 const LARGE_WINDOW: u32 = 1 << 20;
 
-/// The most that TLS holds: what waits for the socket, and records that were not read, decrypted and not.
+/// Maximum memory of TLS, in bytes: for bytes that wait for the socket, and for encrypted and decrypted records that were not
+/// read yet.
 const TLS: u64 = (socket::PENDING + socket::READ_AHEAD + (32 << 10)) as u64;
 
-/// Memory for the buffers of fast connections, shared fairly between clients. When there is none left, further
-/// connections work with small buffers: they are slower, and as many as can be.
+/// Memory for the large buffers of connections, shared fairly between clients. If there is none left, further connections get
+/// small buffers and are slower.
 #[derive(Debug)]
 pub(crate) struct Buffers(Budget);
 
-/// How much one connection may have received that nobody has asked for.
+/// The number of bytes that one connection may receive before they are read.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) bytes: u32,
@@ -49,7 +50,7 @@ impl Buffers {
         let (bytes, cost) = if multiplexed {
             (LARGE_WINDOW, u64::from(LARGE_WINDOW))
         } else {
-            // One buffer is filled while the chunk out of another one is used.
+            // One buffer is filled while a chunk of another one is used.
             (LARGE_READS, 2 * u64::from(LARGE_READS))
         };
         let memory = self.0.try_take(client, cost + if tls { TLS } else { 0 });

@@ -1,4 +1,4 @@
-//! How a connection with TLS begins.
+//! The TLS handshake of a connection.
 
 use std::io;
 use std::time::Duration;
@@ -13,26 +13,26 @@ use crate::tls::TlsFiles;
 
 /// The first byte of every connection with TLS: the type of its first record (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
-/// The answer to plain HTTP, in the version and with the words that other servers use for it.
+/// The answer to plain HTTP. Version and text are those of other servers.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
     client sent an HTTP request to an HTTPS server; use https\n";
-/// How long a client may take to read that answer, and how much of its request is read meanwhile.
+/// Maximum time in which a client reads that answer, and maximum size of its request that is read meanwhile, in bytes.
 const LINGER: Duration = Duration::from_secs(3);
 const MAX_DISCARDED: usize = 1 << 20;
 
-/// Shakes hands until `deadline`. An error ends the connection.
+/// Does the TLS handshake, which must end before `deadline`. An error ends the connection.
 pub(crate) async fn shake(socket: TcpStream, tls: &TlsFiles, deadline: Instant) -> io::Result<Socket> {
     let shaken = timeout_at(deadline, async {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Methods of HTTP are letters; whatever else is no TLS is told so by an alert.
+        // Methods of HTTP are letters. Other bytes that are not TLS are answered with an alert.
         if first[0] != HANDSHAKE && first[0].is_ascii_alphabetic() {
             refuse(socket).await;
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "plain HTTP at an address with TLS",
+                "the client sends plain HTTP to an address with TLS",
             ));
         }
         let acceptor = TlsAcceptor::from(tls.current().await);
@@ -40,12 +40,17 @@ pub(crate) async fn shake(socket: TcpStream, tls: &TlsFiles, deadline: Instant) 
         let stream = acceptor.accept_with(Counted::new(socket), bound).await?;
         Ok(Socket::Tls(Box::new(stream)))
     });
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not shake hands");
+    let late = |_| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client has not completed the TLS handshake in time",
+        )
+    };
     shaken.await.map_err(late)?
 }
 
-/// Tells a client that speaks plain HTTP what is wrong, and lets it read that: it would lose the answer by a reset if
-/// what it has sent were not read.
+/// Answers a client that sends plain HTTP, and reads its request. If the request were not read, closing the connection would
+/// reset it, and the client could lose the answer.
 async fn refuse(mut socket: TcpStream) {
     let _ = timeout(LINGER, async {
         socket.write_all(PLAIN_HTTP).await?;

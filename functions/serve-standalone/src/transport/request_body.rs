@@ -1,4 +1,4 @@
-//! A request's body on its way to the core, within its time.
+//! The body of a request, with its timeouts.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,13 +18,14 @@ use super::timeouts::Timeouts;
 use super::timer::LazyTimer;
 use crate::metrics::Metrics;
 
-/// What is read of a body that nobody wants, so that the connection can be kept: most such bodies are manifests.
+/// Maximum number of bytes that are read of an unread body, so that the connection can stay open. Most such bodies are
+/// manifests.
 const UNWANTED: usize = 1 << 20;
-/// For how long it is read.
+/// Maximum time for which they are read.
 const UNWANTED_FOR: Duration = Duration::from_secs(2);
 
-/// Makes a body that the core can read, and where it is found again if the core leaves some of it. `multiplexed`: it
-/// comes on a stream of HTTP/2.
+/// Makes a body for the core, and a value that has the rest of the body if the core does not read all of it. `multiplexed`
+/// says that it is on a stream of HTTP/2.
 pub(crate) fn receive(
     incoming: Incoming,
     multiplexed: bool,
@@ -52,19 +53,19 @@ pub(crate) fn receive(
 }
 
 struct ReceivedBody {
-    /// `None` once it is over.
+    /// `None` after its end.
     incoming: Option<Incoming>,
     multiplexed: bool,
     leftover: Leftover,
     declared: Option<u64>,
     received: u64,
     idle: Duration,
-    /// For how long the client may be waited for in all.
+    /// Maximum time for which the client is awaited in total.
     total: Duration,
-    /// For how long it was waited for until the last byte came. What passes while the registry reads nothing, because it
-    /// waits for memory or for a disk, is no fault of the client's.
+    /// The total time for which the client was awaited until its last byte. While the registry reads nothing, because it waits
+    /// for memory or for a disk, the time does not count.
     waited: Duration,
-    /// Since when it is waited for.
+    /// When the current wait began.
     waiting: Option<Instant>,
     timer: LazyTimer,
     metrics: Arc<Metrics>,
@@ -85,7 +86,7 @@ impl Body for ReceivedBody {
         loop {
             let end = match Pin::new(&mut *incoming).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers say nothing that this protocol knows.
+                    // Trailers have no meaning in this protocol.
                     let Ok(data) = frame.into_data() else { continue };
                     if let Some(since) = this.waiting.take() {
                         this.waited += since.elapsed();
@@ -95,7 +96,7 @@ impl Body for ReceivedBody {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Poll::Ready(Some(Err(_))) => Some(BodyError::Cut),
-                // A stream that its client resets with NO_ERROR reads like one that has ended; END_STREAM alone ends a body.
+                // A stream that was reset with NO_ERROR looks like one that has ended. Only END_STREAM ends a body.
                 Poll::Ready(None) if this.multiplexed && !incoming.is_end_stream() => Some(BodyError::Cut),
                 Poll::Ready(None) if this.declared.is_some_and(|declared| this.received < declared) => {
                     Some(BodyError::Cut)
@@ -135,7 +136,7 @@ impl Drop for ReceivedBody {
     }
 }
 
-/// Where the rest of a body is found that the core has answered without reading.
+/// The rest of a body, if the core has answered without reading all of it.
 #[derive(Clone, Default)]
 pub(crate) struct Leftover(Arc<Mutex<Option<Incoming>>>);
 
@@ -144,16 +145,17 @@ impl Leftover {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(incoming);
     }
 
-    /// Sees to it that the client gets to read the answer. Many send their whole body before they look, and closing
-    /// a connection while bytes arrive resets it, which may take the answer away: so a short rest is read and
-    /// thrown away, and a longer one makes the connection linger when it is closed.
+    /// Makes sure that the client can read the answer. Many clients send their whole body before they read. If a connection is
+    /// closed while bytes arrive, it is reset, and the client may lose the answer. So a short rest is read and discarded, and
+    /// a longer rest makes the connection linger when it is closed.
     ///
-    /// `awaited` says that the client waits to be asked for its body (`Expect: 100-continue`): reading would ask.
+    /// `awaited` says that the client waits for a request for its body (`Expect: 100-continue`). Then nothing is read, because
+    /// a read would send that request.
     pub(crate) fn discard(&self, activity: &Arc<Activity>, awaited: bool) {
         let rest = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut rest) = rest else { return };
         if activity.is_multiplexed() || awaited {
-            // A stream is simply reset; and who was not asked sends nothing.
+            // A stream of HTTP/2 is reset alone. A client that was not asked for its body sends nothing.
             return;
         }
         let activity = activity.clone();
@@ -166,7 +168,7 @@ impl Leftover {
     }
 }
 
-/// Whether the body ended within the bound.
+/// Whether the body ended within the limit.
 async fn read_through(body: &mut Incoming) -> bool {
     let mut read = 0;
     loop {

@@ -1,4 +1,4 @@
-//! A response's body on its way to the client: as much of it as the client's reading asks for.
+//! The body of an answer. It is read from the store only as fast as the client reads it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -15,23 +15,24 @@ use super::transfer::{Part, Transfer};
 use crate::access_log::Entry;
 use crate::metrics::Measured;
 
-/// The largest part that is given to the library at once, in bytes.
+/// Maximum size of a part that the HTTP library gets at once, in bytes.
 const PART: usize = 256 << 10;
 
-/// Bytes that the library may have at least before the store is asked for more. The store's parts may be larger; then
-/// it is the last one of them, so that not more than two are in memory.
+/// While the HTTP library has fewer unwritten bytes than this, the store is asked for more. If the parts of the store are
+/// larger, the limit is the size of the last part, so that at most two parts are in memory.
 const IN_FLIGHT: u64 = 32 << 10;
 
-/// An answer of this size or less ends together with its bytes. The end of a larger one is held back under HTTP/2 until
-/// all its bytes are written, so that its stream can be reset until then; for small ones the additional frame costs more.
+/// An answer of at most this size, in bytes, ends together with its last part. With HTTP/2, the end of a larger one is sent
+/// after all its bytes are written, so that its stream can be reset until then. For small answers, the additional frame would
+/// cost more than it helps.
 const SMALL: u64 = 16 << 10;
 
 /// A response body that keeps its exchange open until its last byte is written.
 pub(crate) struct SentBody {
     body: ResponseBody,
-    /// Read from the body and not given to the library.
+    /// Bytes that were read from the body and that the HTTP library does not have yet.
     rest: Bytes,
-    /// The size of what was read last.
+    /// The size of the last part that was read.
     last: u64,
     length: u64,
     transfer: Arc<Transfer>,
@@ -62,7 +63,7 @@ impl SentBody {
         }
     }
 
-    /// Whether the library is to be told that the last part is the last one.
+    /// Whether the answer ends together with its last part.
     fn ends_with_its_bytes(&self) -> bool {
         self.length <= SMALL || !self.transfer.exchange().activity().is_multiplexed()
     }
@@ -81,7 +82,7 @@ impl Body for SentBody {
         let allowed = if whole { 0 } else { this.last.max(IN_FLIGHT) - 1 };
         if this.transfer.in_flight() > allowed {
             this.transfer.wake(context.waker());
-            // It may have been written between the two looks.
+            // It may have been written between the two checks.
             if this.transfer.in_flight() > allowed {
                 return Poll::Pending;
             }
@@ -90,7 +91,7 @@ impl Body for SentBody {
             let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)?) else {
                 return Poll::Ready(None);
             };
-            // A body of the registry has no trailers.
+            // Bodies of the core have no trailers.
             this.rest = frame.into_data().unwrap_or_default();
             this.last = this.rest.len() as u64;
         }

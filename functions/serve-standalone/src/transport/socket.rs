@@ -1,6 +1,6 @@
-//! What a connection reads from and writes to: a TCP socket, bare or with TLS over it.
+//! The socket of a connection: a TCP socket, with TLS or without.
 //!
-//! What TLS holds is bounded: [`PENDING`] bytes that the client has not taken yet, [`READ_AHEAD`] bytes that were not
+//! The memory of TLS is limited: [`PENDING`] bytes that the socket has not taken yet, [`READ_AHEAD`] bytes that were not
 //! decrypted yet, and two records (16 KiB each) that were not read yet.
 
 use std::io;
@@ -12,12 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Encrypted bytes that may wait for the socket. What waits there counts as written, so it must not be much.
+/// Maximum number of encrypted bytes that wait for the socket. They count as written, so the number must be small.
 pub(super) const PENDING: usize = 64 << 10;
-/// The same of a connection that has not asked for anything, or for whose buffers there is no memory: one record.
+/// The same for a connection without a request so far, or without memory for large buffers: one record.
 pub(super) const LEAST_PENDING: usize = 16 << 10;
 
-/// Encrypted bytes that are read at once. TLS itself asks for 4 KiB at a time, which would be five calls for each record.
+/// Number of encrypted bytes that are read in one call. TLS itself reads 4 KiB at a time, which takes five calls for each
+/// record.
 pub(super) const READ_AHEAD: usize = 32 << 10;
 
 /// The transport of a connection.
@@ -35,8 +36,8 @@ impl Socket {
         }
     }
 
-    /// How many bytes the client's side has taken by a write, or by what else writes: under TLS bytes that were accepted
-    /// are not on their way yet, and a write that accepts none may have sent some.
+    /// The number of bytes that the TCP socket has taken in a write. With TLS it differs from the result of the write: accepted
+    /// bytes may still wait, and a write that accepts none may have sent waiting bytes.
     pub(super) fn taken(&mut self, written: &Poll<io::Result<usize>>) -> usize {
         match self {
             Self::Plain(_) => match written {
@@ -47,7 +48,7 @@ impl Socket {
         }
     }
 
-    /// Lets TLS hold as much as makes a connection fast, for whose buffers there is memory.
+    /// Gives TLS the large buffers of a fast connection.
     pub(super) fn enlarge(&mut self) {
         if let Self::Tls(stream) = self {
             let (counted, session) = stream.get_mut();
@@ -66,7 +67,7 @@ impl AsyncRead for Socket {
         match &mut *self {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
             Self::Tls(stream) => match Pin::new(stream).poll_read(context, buffer) {
-                // A client that closes without a goodbye. HTTP tells by itself whether a message is whole.
+                // The client has closed the connection without a TLS alert. HTTP itself tells whether a message is complete.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
                 read => read,
             },
@@ -99,7 +100,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
-            // A socket holds nothing back.
+            // A TCP socket has no buffer to flush.
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
@@ -113,16 +114,16 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The socket below TLS, which counts what it has taken.
+/// The TCP socket below TLS, which counts the bytes that it has taken.
 pub(crate) struct Counted {
     socket: TcpStream,
-    /// Since it was last asked.
+    /// Bytes taken since the counter was last read.
     written: usize,
-    /// How much is read at once; nothing more than what is asked for, if this is nothing.
+    /// Number of bytes that are read in one call. If it is 0, only the requested bytes are read.
     read_ahead: usize,
-    /// What was read at once; empty while nothing comes.
+    /// The bytes that were read in one call; empty while none arrive.
     ahead: Box<[u8]>,
-    /// The part of it that was not asked for yet.
+    /// The part of these bytes that was not requested yet.
     rest: Range<usize>,
 }
 
@@ -163,7 +164,7 @@ impl AsyncRead for Counted {
             let read = Pin::new(&mut this.socket).poll_read(context, &mut ahead);
             this.rest = 0..ahead.filled().len();
             if read.is_pending() {
-                // Gives its memory back: the connection may live long.
+                // Frees the memory, because the connection may stay open for long.
                 this.ahead = Box::default();
             }
             ready!(read)?;

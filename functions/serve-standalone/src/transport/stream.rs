@@ -1,5 +1,5 @@
-//! The socket of a connection, with an eye on the clock: it fails when the client takes too long to send a request's
-//! head, keeps the connection without using it, or does not read what it is sent.
+//! The socket of a connection with timeouts. It fails if the client takes too long to send a request's head, keeps the
+//! connection without a request, or does not read its answers.
 
 use std::future::poll_fn;
 use std::io;
@@ -20,27 +20,27 @@ use super::transfer::MIN_PROGRESS;
 
 /// How every HTTP/2 connection begins (RFC 9113, 3.4); no HTTP/1.1 request does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most requests fit, so that telling the versions apart costs no read of its own.
+/// Size of the first read, in bytes. Most requests fit, so that the detection of the version needs no additional read.
 const FIRST_READ: usize = 4096;
-/// How long a closed connection waits for its client to close too.
+/// Maximum time for which a closed connection waits until its client closes it too.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// A socket that gives up on clients that do not go on.
+/// A socket that fails if its client makes no progress.
 pub(crate) struct GuardedStream {
     socket: Socket,
     activity: Arc<Activity>,
     timeouts: Timeouts,
-    /// What was read to tell the version, and is to be read again.
+    /// The bytes that were read to detect the version. They are read again.
     first: BytesMut,
     read_timer: LazyTimer,
-    /// When the first byte arrived that came after the exchange number `seen` (a head in the making).
+    /// When the first byte after the exchange number `seen` arrived, which begins a head.
     head_began: Option<Instant>,
     seen: u32,
     write_timer: LazyTimer,
     written: u64,
-    /// While bytes wait to be written: since when too few of them could be, and how many had been written then.
+    /// While bytes wait to be written: since when too few of them were written, and how many had been written then.
     stalled: Option<(Instant, u64)>,
-    /// Until when a closed connection is kept for the client to notice, and until when at most.
+    /// Until when a closed connection lingers, and the latest time of its end.
     lingers_until: Option<(Instant, Instant)>,
 }
 
@@ -61,13 +61,13 @@ impl GuardedStream {
         }
     }
 
-    /// Lets TLS hold as much as makes the connection fast.
+    /// Gives TLS the large buffers of a fast connection.
     pub(crate) fn enlarge(&mut self) {
         self.socket.enlarge();
     }
 
-    /// Reads until it is clear whether the client speaks HTTP/2. What was read is read again later. Fails when the
-    /// client hangs up or takes too long.
+    /// Reads until it is clear whether the client uses HTTP/2. These bytes are read again later. Fails if the client closes the
+    /// connection or takes too long.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         let mut buffer = BytesMut::zeroed(FIRST_READ);
         let mut filled = 0;
@@ -89,17 +89,17 @@ impl GuardedStream {
         }
     }
 
-    /// Until when a client that has nothing to wait for must send something.
+    /// The time until which a client that waits for no answer must send something.
     fn read_deadline(&mut self) -> Instant {
         if self.activity.open() > 0 || self.stalled.is_some() {
-            // Bodies have limits of their own, and so has what waits to be written. This wakes the connection now and
-            // then, so that the end of an exchange elsewhere is noticed in any case.
+            // Bodies and pending writes have their own timeouts. This deadline only wakes the connection from time to time, so
+            // that it notices the end of an exchange in another task.
             return Instant::now() + self.timeouts.keep_alive;
         }
         self.forget_old_head();
         match self.head_began {
             _ if self.seen == 0 => self.activity.born() + self.timeouts.header,
-            // Frames of HTTP/2 that open no exchange do not lengthen the life of a connection that is not used.
+            // Frames of HTTP/2 that open no exchange do not keep an unused connection open.
             Some(began) if !self.activity.is_multiplexed() => began + self.timeouts.header,
             _ => self.activity.idle_since() + self.timeouts.keep_alive,
         }
@@ -120,7 +120,8 @@ impl GuardedStream {
         }
     }
 
-    /// Passes on how a write went, of which the socket has `taken` so many bytes; fails when it took too few for too long.
+    /// Returns the result of a write in which the socket has `taken` this many bytes. Fails if it has taken too few for too
+    /// long.
     fn guard_write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -134,7 +135,7 @@ impl GuardedStream {
                 .stalled
                 .is_some_and(|(_, before)| self.written >= before + MIN_PROGRESS)
             {
-                // What is still waiting begins anew when the socket is full again.
+                // The time begins anew when the socket is full again.
                 self.stalled = Some((Instant::now(), self.written));
             }
         }
@@ -143,24 +144,28 @@ impl GuardedStream {
         }
         let (since, _) = *self.stalled.get_or_insert_with(|| (Instant::now(), self.written));
         if self.write_timer.poll_passed(context, since + self.timeouts.stall) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client does not read its answers",
+            )));
         }
         Poll::Pending
     }
 
-    /// What TLS holds back reaches the socket, or waits for it as a write does.
+    /// Applies the timeout of writes to the bytes that TLS still has to write.
     fn guard_rest(&mut self, context: &mut Context<'_>, rest: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         let taken = self.socket.taken(&Poll::Pending);
         self.guard_write(context, rest, taken)
     }
 
-    /// Whether the client has not used the connection for as long as it may keep it.
+    /// Whether the client has not used the connection for the keep-alive time.
     fn is_unused(&self) -> bool {
         self.seen > 0 && (self.head_began.is_none() || self.activity.is_multiplexed())
     }
 
-    /// Reads and discards until the client closes, or for a moment; under HTTP/2 until it has been silent for so long,
-    /// since it tells of what it reads, and would lose the rest by the reset that is the answer to that.
+    /// Reads and discards bytes until the client closes the connection, or until the timeout. With HTTP/2, the time begins anew
+    /// with each byte: the client acknowledges what it reads, and an acknowledgement after the end would cause a reset, by
+    /// which the client would lose the rest.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         let last = now + self.timeouts.total;
@@ -183,7 +188,7 @@ impl GuardedStream {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        // The client sends faster than this reads; others want their turn.
+        // The client sends faster than this reads. Other tasks get their turn.
         context.waker().wake_by_ref();
         Poll::Pending
     }
@@ -201,7 +206,7 @@ impl AsyncRead for GuardedStream {
             buffer.put_slice(&this.first[..count]);
             this.first.advance(count);
             if this.first.is_empty() {
-                // Gives its memory back: the connection may live long.
+                // Frees the memory, because the connection may stay open for long.
                 this.first = BytesMut::new();
             }
             return Poll::Ready(Ok(()));
@@ -217,7 +222,7 @@ impl AsyncRead for GuardedStream {
                 let deadline = this.read_deadline();
                 if this.read_timer.poll_passed(context, deadline) {
                     if this.is_unused() {
-                        // The end of a connection like any other: the client may still be reading its last answer.
+                        // A normal end of the connection: the client may still be reading its last answer.
                         if this.activity.is_multiplexed() {
                             this.activity.linger();
                         }
@@ -254,7 +259,7 @@ impl AsyncWrite for GuardedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The libraries ask only once they have written all they had. A bare socket holds nothing back.
+        // The HTTP library flushes only after it has written everything. A TCP socket has no buffer to flush.
         if matches!(self.socket, Socket::Tls(_)) {
             let flushed = Pin::new(&mut self.socket).poll_flush(context);
             ready!(self.guard_rest(context, flushed))?;

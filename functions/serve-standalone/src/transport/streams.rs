@@ -1,8 +1,8 @@
 //! The tasks of the streams of HTTP/2 connections.
 //!
-//! The library runs each stream as a task, and resets the stream when the task is dropped before its answer has ended.
-//! That is the one way to end a stream whose client does not read: the library asks a body for nothing while it waits
-//! for the client's window, so that the body cannot tell it.
+//! The HTTP library runs each stream as a task, and resets the stream if the task is dropped before the end of its answer.
+//! This is the only way to end a stream whose client does not read: while the library waits for the client's window, it does
+//! not poll the body, so the body cannot report an error.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -19,12 +19,12 @@ tokio::task_local! {
 pub(super) struct StreamTask(Arc<OnceLock<AbortHandle>>);
 
 impl StreamTask {
-    /// The one that runs this, if there is one.
+    /// The task of a stream that runs this code, if there is one.
     pub(super) fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// Ends it.
+    /// Ends the task.
     pub(super) fn abort(&self) {
         if let Some(task) = self.0.get() {
             task.abort();
@@ -32,7 +32,7 @@ impl StreamTask {
     }
 }
 
-/// Runs streams.
+/// Runs each stream as a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamExecutor;
 
@@ -43,7 +43,7 @@ where
     fn execute(&self, stream: F) {
         let task = StreamTask::default();
         let running = tokio::spawn(CURRENT.scope(task.clone(), stream));
-        // Before an answer has a body, nobody asks for it.
+        // The handle is needed only after an answer has a body.
         let _ = task.0.set(running.abort_handle());
     }
 }

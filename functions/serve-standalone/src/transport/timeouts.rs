@@ -1,17 +1,17 @@
-//! How long clients may take.
+//! The timeouts of clients.
 
 use std::time::Duration;
 
-/// How long clients may take.
+/// Maximum times for clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     /// To send a request's head.
     pub(crate) header: Duration,
     /// To keep a connection without a request.
     pub(crate) keep_alive: Duration,
-    /// To send no byte of a body.
+    /// Between two bytes of a request's body.
     pub(crate) idle: Duration,
-    /// To read fewer than 1 KiB of a response.
+    /// To read 1 KiB of an answer.
     pub(crate) stall: Duration,
     /// To send or to read a whole body.
     pub(crate) total: Duration,

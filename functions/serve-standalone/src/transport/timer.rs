@@ -1,11 +1,12 @@
-//! A timer for deadlines that move all the time and are seldom met.
+//! A timer for deadlines that move often and are seldom reached.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Moving the deadline later costs nothing: the timer fires at the old one, finds that it is not due, and goes on.
+/// To move the deadline to a later time costs nothing: the timer fires at the old time, sees that the deadline is later, and
+/// waits again.
 #[derive(Default)]
 pub(super) struct LazyTimer(Option<Pin<Box<Sleep>>>);
 

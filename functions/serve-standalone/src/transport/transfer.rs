@@ -1,10 +1,9 @@
-//! An answer on its way: which of its bytes the connection has, and which of them the socket.
+//! The transfer of an answer: how many of its bytes the HTTP library has, and how many were written to the socket.
 //!
-//! HTTP libraries take a part of a body long before they can write it: under HTTP/2 it may wait for the client's window
-//! as long as the client likes. So a part goes to the library as a [`Part`], which counts when its bytes are written.
-//! An answer's [`Transfer`] is shared by its body and by all of its parts, and everything that is held for the answer
-//! (memory, the exchange, its line in the log) ends with the last of them: when the last byte was written to the
-//! socket, or was given up.
+//! HTTP libraries take a part of a body long before they can write it. With HTTP/2, a part may wait for the client's window
+//! without end. So the library gets each part as a [`Part`], which counts its bytes when they are written. The body of an
+//! answer and all its parts share one [`Transfer`]. Everything that the answer holds (memory, the exchange, its log line) ends
+//! with the last of them: when the last byte was written to the socket or was discarded.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,31 +21,31 @@ use super::streams::StreamTask;
 use crate::access_log::Entry;
 use crate::metrics::Measured;
 
-/// A client that reads fewer bytes than this of an answer within the stall timeout has stalled, as if it had read none.
-/// Otherwise a byte a minute would hold what the answer needs for as long as a whole answer may take.
+/// A client that reads fewer bytes of an answer than this within the stall timeout has stalled. Otherwise a client that reads
+/// a byte a minute would keep the memory of the answer until the timeout of the whole answer.
 pub(crate) const MIN_PROGRESS: u64 = 1 << 10;
 
 /// An answer from its head to the last byte that is written.
 pub(super) struct Transfer {
-    /// How many bytes the body has.
+    /// The length of the body in bytes.
     length: u64,
     deadline: Instant,
     begun: Instant,
     handed: AtomicU64,
     written: AtomicU64,
-    /// How much was written when progress was last noted, and when that was, in milliseconds after `begun`.
+    /// The number of written bytes when progress was last noted, and the time of that, in milliseconds after `begun`.
     noted: AtomicU64,
     noted_at: AtomicU64,
-    /// Whether the body has given its last part to the library.
+    /// Whether the HTTP library has the last part of the body.
     handed_over: AtomicBool,
     /// The body, while it waits for parts to be written.
     body: AtomicWaker,
-    /// The stream's task, under HTTP/2.
+    /// The task of the stream, with HTTP/2.
     task: Option<StreamTask>,
     measured: Measured,
     entry: Option<Entry>,
     memory: Option<Mutex<Memory>>,
-    // The last one: who waits for the exchange to end finds the rest done.
+    // The last field: when the exchange ends, everything else has ended.
     exchange: Exchange,
 }
 
@@ -61,7 +60,7 @@ impl Transfer {
     ) -> Self {
         let begun = Instant::now();
         let memory = memory.map(|mut memory| {
-            // From now on it is measured how fast the client reads.
+            // The speed of the client is measured from now on.
             memory.look(0, false);
             Mutex::new(memory)
         });
@@ -87,15 +86,15 @@ impl Transfer {
         &self.exchange
     }
 
-    /// Whether the last byte of the body was given to the library.
+    /// Whether the HTTP library has the last byte of the body.
     pub(super) fn is_handed(&self) -> bool {
         self.handed.load(Ordering::Acquire) >= self.length
     }
 
-    /// A part for the library.
+    /// A part for the HTTP library.
     pub(super) fn part(self: &Arc<Self>, bytes: Bytes) -> Part {
         if self.in_flight() == 0 {
-            // From now on the client is waited for; before, it was the store.
+            // From now on the answer waits for the client; before, it waited for the store.
             self.note(self.written.load(Ordering::Acquire));
         }
         self.handed.fetch_add(bytes.len() as u64, Ordering::AcqRel);
@@ -110,7 +109,7 @@ impl Transfer {
         self.body.register(waker);
     }
 
-    /// The body will be asked for nothing more.
+    /// Notes that the HTTP library has the whole body.
     pub(super) fn hand_over(&self) {
         self.handed_over.store(true, Ordering::Release);
     }
@@ -193,7 +192,7 @@ impl fmt::Debug for Transfer {
     }
 }
 
-/// Bytes on their way to the socket.
+/// Bytes that the HTTP library writes to the socket.
 #[derive(Debug)]
 pub(crate) struct Part {
     bytes: Bytes,
@@ -209,8 +208,8 @@ impl Buf for Part {
         &self.bytes
     }
 
-    /// Libraries advance a buffer by what the socket has taken. The exception are frames of some bytes, which are copied
-    /// together with their head first.
+    /// HTTP libraries advance a buffer by the bytes that the socket has taken. The exception are very small frames, which are
+    /// first copied together with their head.
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         self.transfer.wrote(count);

@@ -200,7 +200,7 @@ async fn space_that_is_free_again_is_told_without_a_write() {
     assert!(condition.push_blocks().is_empty());
 }
 
-/// Somebody who may push relies on the answer to a HEAD: a link that a collection has marked is not promised where
+/// A client that may push relies on the answer to a HEAD: a link that a collection has marked is not promised where
 /// its mark cannot be removed, and all others are answered.
 #[tokio::test]
 async fn where_nothing_may_change_a_marked_link_is_not_promised() {
@@ -275,7 +275,7 @@ async fn a_refused_write_is_remembered() {
         .await;
     assert!(
         claimed.is_ok(),
-        "it is tried, or nobody would learn that it works again"
+        "it is tried; otherwise its recovery would not be noticed"
     );
     assert!(
         !condition.push_blocks().is_empty(),
@@ -438,7 +438,7 @@ async fn s33_a_wrong_clock_is_compared_again_without_being_asked() {
     assert_eq!(
         asked.load(Ordering::Relaxed),
         0,
-        "nobody is asked while nothing is wrong"
+        "no service is asked while nothing is wrong"
     );
     clock.observe(day, day - 7_200_000, day - 7_200_000);
     let guarded = condition.guarding(&stores());
