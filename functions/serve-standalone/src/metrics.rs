@@ -153,7 +153,7 @@ impl Metrics {
         );
         let scheduled_bytes = Counter::default();
         registry.register_with_unit(
-            "collection_buried",
+            "collection_scheduled",
             "Bytes of blobs that garbage collection has scheduled for deletion",
             Unit::Bytes,
             scheduled_bytes.clone(),

@@ -10,7 +10,7 @@ use crate::store::Location;
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding {
     /// A link has another location than the record of the blob's object, or there is no such record.
-    LinkAstray {
+    LinkLocationDiffers {
         /// The repository.
         repository: RepositoryName,
         /// The blob.
@@ -84,7 +84,7 @@ pub enum Finding {
         location: Location,
     },
     /// The record of a large manifest has another location than the record of its object, or there is no such record.
-    ManifestAstray {
+    ManifestLocationDiffers {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.

@@ -75,7 +75,7 @@ impl Over<'_> {
         let found = match self.recorded_object(digest).await? {
             Some(object) if object.location == *location => object.size,
             _ => {
-                suspicions.push(Finding::ManifestAstray {
+                suspicions.push(Finding::ManifestLocationDiffers {
                     repository: repository.clone(),
                     digest: *digest,
                     location: location.clone(),

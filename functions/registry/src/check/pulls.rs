@@ -34,8 +34,8 @@ impl Losses {
                 digest,
                 ..
             }
-            | Finding::LinkAstray { repository, digest, .. }
-            | Finding::ManifestAstray { repository, digest, .. }
+            | Finding::LinkLocationDiffers { repository, digest, .. }
+            | Finding::ManifestLocationDiffers { repository, digest, .. }
             | Finding::TagDangling { repository, digest, .. } => {
                 self.in_repository.insert((repository.clone(), *digest));
             }

@@ -161,7 +161,7 @@ impl Over<'_> {
                     });
                 }
             }
-            _ => suspicions.push(Finding::LinkAstray {
+            _ => suspicions.push(Finding::LinkLocationDiffers {
                 repository: repository.clone(),
                 digest: *digest,
                 location: link.location.clone(),

@@ -42,12 +42,12 @@ impl Run<'_> {
                 location: Some(location),
                 ..
             } => (None, digest, location, Defect::Damaged),
-            Finding::LinkAstray {
+            Finding::LinkLocationDiffers {
                 repository,
                 digest,
                 location,
             }
-            | Finding::ManifestAstray {
+            | Finding::ManifestLocationDiffers {
                 repository,
                 digest,
                 location,

@@ -109,7 +109,7 @@ Examples:
       Run one pass, while servers run. It marks unreferenced blobs; later passes delete them, and free their space two to three days later
   roadstead collect --every 6h
       Run a pass every 6 hours, until SIGTERM or SIGINT
-  roadstead collect --deep --json | jq .buried_bytes
+  roadstead collect --deep --json | jq .scheduled_bytes
       Also delete orphaned records, which interrupted operations have left; once a month is enough
 
 Servers keep working during a pass. If a pass is interrupted, the next one continues where it stopped. If two passes run at \

@@ -271,11 +271,11 @@ fn every_outcome_of_a_pass_is_counted_and_what_it_did() {
     eventually("a whole pass", || (passes("whole") >= 1).then_some(()));
     assert_eq!(count("deleted_objects_total"), 1);
     assert_eq!(count("swept_uploads_total"), 1);
-    assert_eq!(count("buried_bytes_total"), 12345);
+    assert_eq!(count("scheduled_bytes_total"), 12345);
 
     assert_eq!(passes("busy"), 0);
     let hold = "INSERT OR REPLACE INTO pass VALUES (1, 1, 1 << 60, NULL)";
-    eventually("a pass that finds the names held", || {
+    eventually("a pass that finds the metadata held", || {
         database(&data).execute(hold, []).unwrap();
         (passes("busy") >= 1).then_some(())
     });

@@ -222,14 +222,14 @@ async fn a_link_with_another_location_is_found() {
             at: CX.now,
         })
         .await;
-    let astray = |repository: &str, digest| Finding::LinkAstray {
+    let differing = |repository: &str, digest| Finding::LinkLocationDiffers {
         repository: repository.parse().unwrap(),
         digest,
         location: location.clone(),
     };
     assert_eq!(
         world.check().await,
-        [astray("a", image.layer), astray("b", sha256(b"nowhere"))]
+        [differing("a", image.layer), differing("b", sha256(b"nowhere"))]
     );
 }
 
@@ -306,13 +306,13 @@ async fn a_damaged_record_is_found() {
 async fn a_large_manifest_with_another_location_is_found() {
     let (world, _) = World::furnished().await;
     let bytes = padded(&image(b"{}", &[]), 40_000);
-    let mut astray = entry("a", &bytes);
+    let mut differing = entry("a", &bytes);
     let location = Location::main("123.1");
-    astray.content = EntryContent::Stored(location.clone());
-    astray.references = vec![sha256(b"{}")];
-    let digest = astray.digest;
-    world.plant(Record::Manifest(Box::new(astray))).await;
-    let finding = Finding::ManifestAstray {
+    differing.content = EntryContent::Stored(location.clone());
+    differing.references = vec![sha256(b"{}")];
+    let digest = differing.digest;
+    world.plant(Record::Manifest(Box::new(differing))).await;
+    let finding = Finding::ManifestLocationDiffers {
         repository: "a".parse().unwrap(),
         digest,
         location,
