@@ -9,7 +9,7 @@ use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
 use crate::store::{Context, StoreError, Timestamp};
 
-/// The largest response, in bytes, that counts as small. Most manifests and max_bytes lists are small.
+/// The largest response, in bytes, that counts as small. Most manifests and most lists are small.
 pub(crate) const SMALL_ANSWER: usize = 64 << 10;
 
 /// The registry as one request sees it. It adds the request's client and deadline to the calls of stores and shell.

@@ -235,10 +235,10 @@ impl CollectionStore for MemoryCollection {
             seen: positions.len() as u64,
             ..PassStatistics::default()
         };
-        for name in &positions {
-            match name {
+        for position in &positions {
+            match position {
                 WalkPosition::Link(repository, digest) => {
-                    records.collect_link(cx, plan, repository, *digest, &mut statistics)
+                    records.collect_link(cx, plan, repository, *digest, &mut statistics);
                 }
                 WalkPosition::Blob(digest) => records.collect_blob(cx, plan, *digest, &mut statistics),
                 WalkPosition::Repository(name) => records.collect_repository(cx, plan, name, &mut statistics),
