@@ -115,7 +115,7 @@ fn a_collection_that_is_told_to_end_is_gone_on_with_at_once() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let stderr = text(&output.stderr);
-        assert!(stderr.contains("interrupted; the next run continues"), "{stderr}");
+        assert!(stderr.contains("interrupted: the next pass continues"), "{stderr}");
         let first = report(&output);
         assert_eq!((&first["stopped"], &first["complete"]), (&true.into(), &false.into()));
         assert_gone_on_with(&data, seen(&first));
@@ -145,14 +145,14 @@ fn a_collection_that_was_killed_is_gone_on_with_when_its_time_is_over() {
     let marked = || rows(&database(&data), "link WHERE condemned IS NOT NULL");
     assert!(marked() < LINKS, "it was killed in the middle");
 
-    // Whoever comes now leaves the names alone, empties graves all the same, and says what to do.
+    // Another collection does not examine the metadata, carries out pending deletions, and says what to do.
     let pending_deletions = "INSERT INTO graveyard VALUES (1, 'main', printf('%032x.7', 1), NULL, 0)";
     database(&data).execute(pending_deletions, []).unwrap();
     let busy = collect(&data, &[]);
     assert_eq!(busy.status.code(), Some(1));
     let stderr = text(&busy.stderr);
     for word in [
-        "another process goes through it until 20",
+        "another collection examines it at least until 20",
         "expired uploads and pending deletions were handled",
         "run this again after",
     ] {
@@ -289,7 +289,7 @@ fn every_outcome_of_a_pass_is_counted_and_what_it_did() {
     let failed = server.wait_for_line("it is told", |line| {
         line["message"]
             .as_str()
-            .is_some_and(|told| told.starts_with("not all could be collected"))
+            .is_some_and(|told| told.starts_with("a collection pass has failed in part"))
     });
     assert!(failed["what"].as_str().unwrap().starts_with("the object "), "{failed}");
 }
