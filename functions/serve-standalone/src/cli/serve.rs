@@ -33,8 +33,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ROADSTEAD_ALLOW_ANONYMOUS", value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
     /// A host name or address, without a port, for which requests are answered, in addition to localhost, 127.0.0.1 and
-    /// `[::1]`. On a loopback address without --htpasswd, and for --metrics on a loopback address, requests for other hosts
-    /// are refused, because a web page could send them. Elsewhere, requests for all hosts are answered unless this flag is
+    /// `[::1]`. Requests for other hosts are refused at a loopback address without --htpasswd, and at a loopback address of
+    /// --metrics, because a web page could send them. Elsewhere, requests for all hosts are answered unless this flag is
     /// given. May be repeated, or separated by commas
     #[arg(long, env = "ROADSTEAD_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = values::host)]
     pub(crate) allow_host: Vec<registry::Host>,
@@ -75,7 +75,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ROADSTEAD_COLLECT_EVERY", value_name = "DURATION")]
     pub(crate) collect_every: Option<Span>,
     /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (at the address of the registry, for all clients),
-    /// or a separate ADDRESS:PORT. On a loopback address, only requests for localhost, 127.0.0.1, `[::1]` and the hosts of
+    /// or a separate ADDRESS:PORT. On loopback, only requests for localhost, 127.0.0.1, `[::1]` and the hosts of
     /// --allow-host are answered
     #[arg(long, env = "ROADSTEAD_METRICS", value_name = "WHERE", default_value = "off")]
     pub(crate) metrics: MetricsAddress,

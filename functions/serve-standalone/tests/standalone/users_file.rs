@@ -87,7 +87,7 @@ fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
 #[test]
 fn a_hangup_ends_no_server() {
     let server = Server::start(&[]);
-    hang_up(&server, "there is no file to read again");
+    hang_up(&server, "there are no files to read again");
     assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
 
     let folder = folder_with_users(&[("alice", "secret")]);
@@ -348,7 +348,7 @@ fn what_cannot_be_set_changes_nothing() {
     std::fs::write(&users, &text).unwrap();
     let longer = "x".repeat(73);
     for (arguments, password, code, told) in [
-        (&["users", "bob"][..], "", 1, "not empty"),
+        (&["users", "bob"][..], "", 1, "cannot be empty"),
         (&["users", "bob", "--hash", "bcrypt"], longer.as_str(), 1, "argon2id"),
         (&["users", "#bob"], "secret", 2, "name"),
         (&["users", " bob"], "secret", 2, "name"),
