@@ -12,7 +12,7 @@ mod seal;
 mod segments;
 #[cfg(test)]
 mod tests;
-mod upload_memory;
+mod upload_budget;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ use crate::turns::Turns;
 use crate::watch::PathWatch;
 use crate::{Options, Sync};
 use read::BlobReads;
-use upload_memory::UploadMemory;
+use upload_budget::UploadBudget;
 use walk::ObjectWalk;
 
 /// The maximum number of files that stay open for reading, for any number of readers. A reader opens its file again if
@@ -48,7 +48,7 @@ pub const READ_FILES: usize = 256;
 pub struct DiskBlobs {
     files: Arc<dyn Files>,
     sync: Sync,
-    upload_memory: UploadMemory,
+    upload_memory: UploadBudget,
     reads: Arc<BlobReads>,
     /// Separate from the turns of reads, so that reads and writes do not delay each other.
     writes: Arc<Turns>,
@@ -61,7 +61,7 @@ impl DiskBlobs {
     /// Opens the tree at `root`. The memory in `options` is the budget for the buffers of all uploads together.
     pub(crate) fn open(root: &Path, options: &Options) -> io::Result<Self> {
         let disk = Disk::open(root, options.sync)?;
-        let memory = UploadMemory::new(options.upload_memory, options.memory_timeout);
+        let memory = UploadBudget::new(options.upload_memory, options.memory_timeout);
         let (space, watch) = (Arc::clone(disk.space()), disk.watch().clone());
         Ok(Self {
             space,
@@ -83,7 +83,7 @@ impl DiskBlobs {
         &self.watch
     }
 
-    fn new(files: Arc<dyn Files>, sync: Sync, upload_memory: UploadMemory) -> Self {
+    fn new(files: Arc<dyn Files>, sync: Sync, upload_memory: UploadBudget) -> Self {
         Self {
             reads: Arc::new(BlobReads::new(Arc::clone(&files), READ_FILES)),
             writes: Arc::new(Turns::new()),

@@ -240,7 +240,7 @@ fn s34_a_store_that_is_removed_under_a_server_takes_no_writes() {
         let line = server.wait_for_line("the log says what to do", |line| {
             line["error"]
                 .as_str()
-                .is_some_and(|error| error.contains("put back what was there"))
+                .is_some_and(|error| error.contains("restore the previous file"))
         });
         assert_eq!(line["level"], "ERROR", "{line}");
         std::fs::rename(&away, &path).unwrap();

@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::body::BodyBatch;
 use super::segments::{self, Segment};
-use super::upload_memory::BASE;
+use super::upload_budget::BASE;
 use super::{DiskBlobs, failure};
 use crate::Sync;
 use crate::files::{FileName, Files};

@@ -38,7 +38,7 @@ impl Store {
             blobs: Arc::new(DiskBlobs::new(
                 files.clone(),
                 Sync::Full,
-                UploadMemory::new(upload_memory, Options::MEMORY_TIMEOUT),
+                UploadBudget::new(upload_memory, Options::MEMORY_TIMEOUT),
             )),
             files,
             directory,
@@ -279,7 +279,7 @@ async fn stalled_uploads_do_not_block_others() {
                     number: 1,
                 };
                 // Some send much, some send little, and then all send nothing.
-                let mut body = StallingBody(session as usize * 20);
+                let mut body = BodyThatStalls(session as usize * 20);
                 blobs.append(cx(), attempt, &[], &mut body).await.map(drop)
             })
         })
@@ -416,10 +416,10 @@ impl Source for SlowBody {
 }
 
 /// A body of some chunks, after which the client sends nothing.
-struct StallingBody(usize);
+struct BodyThatStalls(usize);
 
 #[async_trait]
-impl Source for StallingBody {
+impl Source for BodyThatStalls {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         if self.0 == 0 {
             std::future::pending::<()>().await;

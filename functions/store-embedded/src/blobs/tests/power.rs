@@ -5,9 +5,9 @@ use registry::store::blobs::Discarded;
 use super::*;
 
 /// A small pseudorandom number generator, so that a failure can report its seed.
-struct Random(u64);
+struct SeededNumbers(u64);
 
-impl Random {
+impl SeededNumbers {
     /// A number from 0 to `bound` - 1.
     fn below(&mut self, bound: u64) -> u64 {
         // SplitMix64.
@@ -20,7 +20,7 @@ impl Random {
 }
 
 /// An upload, with the values that its session's row would have.
-struct UploadSession {
+struct RecordedSession {
     id: SessionId,
     attempts: u32,
     state: Vec<u8>,
@@ -31,7 +31,7 @@ struct UploadSession {
     object: Option<Location>,
 }
 
-impl UploadSession {
+impl RecordedSession {
     fn new(id: u128) -> Self {
         Self {
             // The ids are spread over several directories.
@@ -54,7 +54,7 @@ impl UploadSession {
     }
 
     /// Sends one more body. It counts only if it is acknowledged.
-    async fn append(&mut self, blobs: &DiskBlobs, random: &mut Random) {
+    async fn append(&mut self, blobs: &DiskBlobs, random: &mut SeededNumbers) {
         self.attempts += 1;
         let attempt = Attempt {
             session: self.id,
@@ -90,17 +90,17 @@ impl UploadSession {
 /// Simulates several runs of a machine with the same disk. Each run ends with a power failure. Returns the number of
 /// sealed objects.
 async fn run_with_power_failures(seed: u64) -> usize {
-    let mut random = Random(seed);
+    let mut random = SeededNumbers(seed);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("blobs");
-    let mut sessions: Vec<_> = (1..=3).map(UploadSession::new).collect();
+    let mut sessions: Vec<_> = (1..=3).map(RecordedSession::new).collect();
     for run in 0..4 {
         let what = format!("seed {seed}, run {run}");
         let files = Arc::new(RecordedFiles::open(&root));
         let blobs = DiskBlobs::new(
             files.clone(),
             Sync::Full,
-            UploadMemory::new(8 << 20, Options::MEMORY_TIMEOUT),
+            UploadBudget::new(8 << 20, Options::MEMORY_TIMEOUT),
         );
         files.stop_after(usize::try_from(random.below(40)).unwrap());
         for _ in 0..8 {
@@ -128,7 +128,7 @@ async fn run_with_power_failures(seed: u64) -> usize {
     let blobs = DiskBlobs::new(
         files.clone(),
         Sync::Full,
-        UploadMemory::new(8 << 20, Options::MEMORY_TIMEOUT),
+        UploadBudget::new(8 << 20, Options::MEMORY_TIMEOUT),
     );
     let sealed = sessions.iter().filter(|session| session.object.is_some()).count();
     for session in &sessions {

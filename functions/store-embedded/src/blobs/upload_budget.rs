@@ -22,12 +22,12 @@ const MIN_BYTES: u64 = 128 << 10;
 /// many they are. Such an upload waits again when its client continues. If no memory becomes free in time, its request
 /// is answered with 503, and the client can continue with what the session stored before.
 #[derive(Debug)]
-pub(super) struct UploadMemory {
+pub(super) struct UploadBudget {
     all: Budget,
     timeout: Duration,
 }
 
-impl UploadMemory {
+impl UploadBudget {
     pub(super) fn new(bytes: u64, timeout: Duration) -> Self {
         Self {
             all: Budget::new(bytes.max(MIN_BYTES), MAX_WAITING),
@@ -62,7 +62,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_upload_waits_for_its_base_but_not_for_more_memory() {
-        let upload_memory = UploadMemory::new(MIN_BYTES, Duration::from_secs(9));
+        let upload_memory = UploadBudget::new(MIN_BYTES, Duration::from_secs(9));
         let mut first = upload_memory.wait(CLIENT, BASE).await.expect("all is free");
         let mut waiting = std::pin::pin!(upload_memory.wait(CLIENT, 1 << 20));
         assert!(waiting.as_mut().now_or_never().is_none());
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_always_memory_for_one_upload() {
-        let upload_memory = UploadMemory::new(0, Duration::from_secs(1));
+        let upload_memory = UploadBudget::new(0, Duration::from_secs(1));
         assert!(upload_memory.wait(CLIENT, BASE).await.is_ok());
     }
 }
