@@ -437,7 +437,7 @@ pub async fn an_unreadable_record_fails_an_export_but_not_a_check(test: CheckTes
     let pushed = test.fill().await;
     let Pushed { app, image, .. } = &pushed;
     let location = test.seal(&Bytes::from_static(b"an orphan")).await;
-    assert_eq!(test.found().await, [Finding::Orphan { location, size: 8 }]);
+    assert_eq!(test.found().await, [Finding::Orphan { location, size: 9 }]);
     test.lose(&test.edge(app, &pushed.large, &pushed.layer).await).await;
     test.store.corruption.corrupt_media_type(app, image).await;
     let found = test.found().await;

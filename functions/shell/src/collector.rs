@@ -157,7 +157,7 @@ impl Passes {
                     waiting = report.metadata.waiting,
                     waiting_bytes = report.metadata.waiting_bytes,
                     unlinked = report.metadata.unlinked,
-                    leftovers = report.metadata.leftovers,
+                    orphaned_records = report.metadata.orphaned_records,
                     repositories = report.metadata.repositories,
                     scheduled = report.metadata.scheduled,
                     scheduled_bytes = report.metadata.scheduled_bytes,

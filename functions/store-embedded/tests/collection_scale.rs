@@ -65,7 +65,7 @@ async fn a_million_records_are_collected_in_bounded_memory() {
         link_ms: 10,
         session_ms: 10,
         deletion_ms: 10,
-        leftover_ms: 10,
+        orphan_ms: 10,
     };
     let before = peak();
     let mut longest = Duration::ZERO;

@@ -107,7 +107,7 @@ const GRACES: GracePeriods = GracePeriods {
     link_ms: 2 * HOUR,
     session_ms: HOUR,
     deletion_ms: 4 * HOUR,
-    leftover_ms: 2 * HOUR,
+    orphan_ms: 2 * HOUR,
 };
 
 /// Longer than all grace periods, and than the lifetime of an upload token.

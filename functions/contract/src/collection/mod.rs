@@ -45,7 +45,7 @@ const GRACE: u64 = 26 * HOUR;
 /// The maximum number of slices of a walk.
 const MAX_SLICES: usize = 10_000;
 
-/// The default plan, and the one that also removes leftovers.
+/// The default plan, and the one that also removes orphaned records.
 const PLAN: Plan = Plan {
     dry_run: false,
     deep: false,
@@ -53,7 +53,7 @@ const PLAN: Plan = Plan {
         link_ms: 24 * HOUR,
         session_ms: HOUR,
         deletion_ms: 25 * HOUR,
-        leftover_ms: 24 * HOUR,
+        orphan_ms: 24 * HOUR,
     },
 };
 const DEEP: Plan = Plan { deep: true, ..PLAN };
@@ -211,14 +211,14 @@ impl CollectionTest {
 
 /// What of a pass's statistics the clauses compare.
 pub(crate) trait Done {
-    /// How many links and blob records were marked, unlinked and scheduled for deletion, and how many leftovers were
+    /// How many links and blob records were marked, unlinked and scheduled for deletion, and how many orphaned records were
     /// removed; without what was only looked at.
     fn done(&self) -> (u64, u64, u64, u64);
 }
 
 impl Done for PassStatistics {
     fn done(&self) -> (u64, u64, u64, u64) {
-        (self.marked, self.unlinked, self.scheduled, self.leftovers)
+        (self.marked, self.unlinked, self.scheduled, self.orphaned_records)
     }
 }
 

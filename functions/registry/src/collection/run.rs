@@ -55,7 +55,7 @@ impl Default for Options {
 pub struct Report {
     /// It was a dry run: nothing was written, and the numbers say what a run would do now.
     pub dry_run: bool,
-    /// The pass was a deep one: it looked for leftovers in the metadata.
+    /// The pass was a deep one: it looked for orphaned records in the metadata.
     pub deep: bool,
     /// The pass over the metadata continued an interrupted one.
     pub resumed: bool,
@@ -71,7 +71,7 @@ pub struct Report {
     /// Objects that these have scheduled for deletion.
     pub objects_scheduled: u64,
     /// Expired sessions that were skipped: a request writes under them, or they have changed meanwhile.
-    pub sessions_spared: u64,
+    pub sessions_skipped: u64,
     /// Keys of objects that were deleted. Includes keys without an object, as most keys of an upload are.
     pub objects_deleted: u64,
     /// The objects that existed under these keys; `None` if the store did not report all of them.

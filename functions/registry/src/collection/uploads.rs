@@ -36,7 +36,7 @@ pub(super) async fn sweep_expired(over: &Over<'_>, running: &mut RunningReport<'
                 }
                 Ok(None) => {
                     running.succeeded();
-                    running.report.sessions_spared += 1;
+                    running.report.sessions_skipped += 1;
                 }
                 Err(fault) => {
                     let what = || format!("the upload {} cannot be ended", key.id);

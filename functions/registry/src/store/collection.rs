@@ -32,7 +32,7 @@ use super::sessions::{Attempt, Session, SessionKey, State};
 use super::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
 /// For how many milliseconds a recorded reference counts although its manifest does not exist (yet). This is longer
-/// than any put may take. Older ones are leftovers of an interrupted put.
+/// than any put may take. Older ones are orphaned records of an interrupted put.
 pub const YOUNG_MS: u64 = 3_600_000;
 
 /// Grace periods, in milliseconds.
@@ -47,8 +47,8 @@ pub struct GracePeriods {
     /// is also an hour longer than the validity of an upload token: until then, a repeated final PUT may reference the
     /// object again.
     pub deletion_ms: u64,
-    /// For the leftovers that a deep pass deletes.
-    pub leftover_ms: u64,
+    /// For the orphaned records that a deep pass deletes.
+    pub orphan_ms: u64,
 }
 
 impl Default for GracePeriods {
@@ -58,7 +58,7 @@ impl Default for GracePeriods {
             link_ms: 24 * HOUR,
             session_ms: HOUR,
             deletion_ms: 25 * HOUR,
-            leftover_ms: 24 * HOUR,
+            orphan_ms: 24 * HOUR,
         }
     }
 }
@@ -68,7 +68,7 @@ impl Default for GracePeriods {
 pub struct Plan {
     /// Only counts what the pass would do; writes nothing.
     pub dry_run: bool,
-    /// Also deletes leftovers of interrupted operations in the metadata.
+    /// Also deletes orphaned records of interrupted operations in the metadata.
     pub deep: bool,
     /// The grace periods.
     pub grace_periods: GracePeriods,
@@ -97,7 +97,7 @@ pub struct PassStatistics {
     /// The bytes of these objects.
     pub scheduled_bytes: u64,
     /// Edges and back-links without a manifest or link, which a deep pass has deleted.
-    pub leftovers: u64,
+    pub orphaned_records: u64,
     /// Repositories without manifests and links that were removed from the catalog.
     #[serde(default)]
     pub repositories: u64,
@@ -113,7 +113,7 @@ impl AddAssign for PassStatistics {
         self.unlinked += other.unlinked;
         self.scheduled += other.scheduled;
         self.scheduled_bytes += other.scheduled_bytes;
-        self.leftovers += other.leftovers;
+        self.orphaned_records += other.orphaned_records;
         self.repositories += other.repositories;
     }
 }

@@ -148,7 +148,7 @@ fn grace_periods(args: &CollectArgs) -> GracePeriods {
             link_ms: grace,
             session_ms: grace,
             deletion_ms: grace,
-            leftover_ms: grace,
+            orphan_ms: grace,
         }
     })
 }

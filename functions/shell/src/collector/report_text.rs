@@ -127,7 +127,7 @@ fn metadata_lines(report: &Report, grace_periods: GracePeriods, size: &impl Fn(u
     if report.deep {
         lines.push(format!(
             "{} {}",
-            count(metadata.leftovers, "orphaned record", "orphaned records"),
+            count(metadata.orphaned_records, "orphaned record", "orphaned records"),
             done(report, "deleted")
         ));
     }
@@ -170,7 +170,7 @@ mod tests {
                 unlinked: of_each,
                 scheduled: of_each,
                 scheduled_bytes: 10 * of_each,
-                leftovers: of_each,
+                orphaned_records: of_each,
                 repositories: of_each,
             },
             sessions_swept: of_each,

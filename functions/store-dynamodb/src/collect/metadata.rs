@@ -271,13 +271,13 @@ impl MetadataPass<'_> {
             self.call.main.write(&Write::delete(key.clone())).await?;
         }
         Ok(PassStatistics {
-            leftovers: 1,
+            orphaned_records: 1,
             ..PassStatistics::default()
         })
     }
 
     fn is_young(&self, at: Timestamp) -> bool {
-        !self.is_past(at, self.plan.grace_periods.leftover_ms.max(YOUNG_MS))
+        !self.is_past(at, self.plan.grace_periods.orphan_ms.max(YOUNG_MS))
     }
 
     async fn edge(&self, repository: &RepositoryName, item: &Item) -> Result<PassStatistics, StoreError> {

@@ -72,16 +72,16 @@ impl StoreCall<'_> {
         };
         loop {
             let found = self.main.query(&query).await?;
-            let mut leftovers = Vec::new();
+            let mut orphaned_records = Vec::new();
             for item in &found.items {
                 let edge = EdgeRow::read(item)?;
                 if self.counts(repository, &edge).await? {
                     return Ok(Some(edge.parent));
                 }
-                leftovers.push(Write::delete(item.key.clone()));
+                orphaned_records.push(Write::delete(item.key.clone()));
             }
             if tidy {
-                self.main.write_all(&leftovers).await?;
+                self.main.write_all(&orphaned_records).await?;
             }
             match found.more_after {
                 Some(last) => query.after = Some(last.sort),

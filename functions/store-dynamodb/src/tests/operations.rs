@@ -98,7 +98,7 @@ pub(super) const PLAN: Plan = Plan {
         link_ms: 24 * HOUR,
         session_ms: HOUR,
         deletion_ms: 25 * HOUR,
-        leftover_ms: 24 * HOUR,
+        orphan_ms: 24 * HOUR,
     },
 };
 

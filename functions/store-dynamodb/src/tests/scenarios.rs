@@ -50,7 +50,7 @@ scenarios! {
     }
 
     /// A manifest is put by an instance whose clock is two hours behind, while what it refers to is unlinked: its edges
-    /// look like the leftovers of a crash.
+    /// look like the orphaned records of a crash.
     S33_PUT_BEHIND s33_put_by_a_clock_that_is_behind_against_unlink {
         PUSHED;
         [WrongClock(-2, Wrong::Put(R, IMAGE, &[0]))]

@@ -208,7 +208,7 @@ impl SharedTables {
                 link_ms: HOUR,
                 session_ms: HOUR,
                 deletion_ms: HOUR,
-                leftover_ms: HOUR,
+                orphan_ms: HOUR,
             },
         };
         let mut statistics = PassStatistics::default();

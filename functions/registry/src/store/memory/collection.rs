@@ -1,5 +1,5 @@
 //! Collection in memory. One slice of a walk is one transaction, so no operation is ever interrupted, and a deep pass
-//! finds no leftovers.
+//! finds no orphaned records.
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};

@@ -248,8 +248,8 @@ async fn a_report_says_what_was_done() {
         serde_json::to_value(report).unwrap(),
         json!({
             "dry_run": false, "deep": false, "resumed": false, "busy_until": null,
-            "seen": 2, "marked": 0, "marked_bytes": 0, "waiting": 0, "waiting_bytes": 0, "unlinked": 1, "scheduled": 1, "scheduled_bytes": 5, "leftovers": 0, "repositories": 0,
-            "sessions_swept": 0, "objects_scheduled": 0, "sessions_spared": 0,
+            "seen": 2, "marked": 0, "marked_bytes": 0, "waiting": 0, "waiting_bytes": 0, "unlinked": 1, "scheduled": 1, "scheduled_bytes": 5, "orphaned_records": 0, "repositories": 0,
+            "sessions_swept": 0, "objects_scheduled": 0, "sessions_skipped": 0,
             "objects_deleted": 1, "deleted": { "objects": 1, "bytes": 9 }, "deletions_cancelled": 0,
             "failed": 0, "stopped": false, "complete": true,
         })
@@ -441,7 +441,7 @@ async fn a_session_with_a_valid_claim_is_not_swept() {
     let claimed = claimed.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
     let report = world.collect().await;
-    assert_eq!((report.sessions_swept, report.sessions_spared), (0, 1));
+    assert_eq!((report.sessions_swept, report.sessions_skipped), (0, 1));
     world.clock.pass(60_000);
     let report = world.collect().await;
     assert_eq!((report.sessions_swept, report.objects_scheduled), (1, 1));

@@ -172,7 +172,7 @@ impl CollectionPosition {
 
     fn walk(&self, rows: &Rows<'_>, cx: Context, plan: &Plan, limit: usize) -> Result<WalkedRows, OperationFailure> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let is_old = |at: Timestamp| cx.now.millis_since(at) > plan.grace_periods.leftover_ms;
+        let is_old = |at: Timestamp| cx.now.millis_since(at) > plan.grace_periods.orphan_ms;
         let found = match self {
             Self::Edges(repository, target, parent, uid) => {
                 let after = params![repository, target, parent, uid, limit];
@@ -361,7 +361,7 @@ impl Nominee {
                 statistics.scheduled += 1;
                 statistics.scheduled_bytes += size;
             }
-            Self::Orphan(_) => statistics.leftovers += 1,
+            Self::Orphan(_) => statistics.orphaned_records += 1,
             Self::Empty(_) => statistics.repositories += 1,
         }
     }

@@ -21,7 +21,7 @@ fn plan(deep: bool) -> Plan {
             link_ms: GRACE,
             session_ms: GRACE,
             deletion_ms: GRACE,
-            leftover_ms: GRACE,
+            orphan_ms: GRACE,
         },
     }
 }
@@ -289,10 +289,10 @@ async fn a_deep_pass_removes_orphans() {
     );
 
     let young = pass(store, later(0), &plan(true), 2).await;
-    assert_eq!((young.leftovers, young.marked, young.scheduled), (0, 0, 0));
+    assert_eq!((young.orphaned_records, young.marked, young.scheduled), (0, 0, 0));
     let shallow = pass(store, later(1), &plan(false), 2).await;
     assert_eq!(
-        (shallow.leftovers, shallow.marked, shallow.scheduled),
+        (shallow.orphaned_records, shallow.marked, shallow.scheduled),
         (0, 0, 0),
         "everything looks referenced"
     );
@@ -300,15 +300,15 @@ async fn a_deep_pass_removes_orphans() {
         dry_run: true,
         ..plan(true)
     };
-    assert_eq!(pass(store, later(1), &dry, 2).await.leftovers, 4);
+    assert_eq!(pass(store, later(1), &dry, 2).await.orphaned_records, 4);
     let deep = pass(store, later(1), &plan(true), 2).await;
     assert_eq!(
-        (deep.leftovers, deep.marked, deep.scheduled),
+        (deep.orphaned_records, deep.marked, deep.scheduled),
         (4, 1, 1),
         "what they referred to is collected"
     );
     let again = pass(store, later(1), &plan(true), 2).await;
-    assert_eq!((again.leftovers, again.marked, again.scheduled), (0, 0, 0));
+    assert_eq!((again.orphaned_records, again.marked, again.scheduled), (0, 0, 0));
     let kept = store.unlink(cx(), &repository(), &digest(0)).await.unwrap();
     assert_eq!(
         kept,

@@ -167,7 +167,7 @@ impl Fixture {
         let grace_periods = GracePeriods {
             session_ms: 0,
             deletion_ms: 0,
-            leftover_ms: 0,
+            orphan_ms: 0,
             ..GracePeriods::default()
         };
         let options = Options {
