@@ -1,4 +1,4 @@
-//! The contract suite: what every store must do. Each rule is stated once, as a named test.
+//! The contract suite: what every store must do. Each rule of the contract is one test function, called a *clause*.
 //!
 //! A store's tests run it with one line:
 //!

@@ -3,8 +3,9 @@
 //! All requests together are bounded by a [`Budget`] for each resource. It guarantees:
 //!
 //! * The grants never exceed the total.
-//! * A client has at most [`SHARE`] times as much as is left free. So a client without a grant finds something, however
-//!   much another client has. A client without a grant gets what it asks for as soon as that much is free.
+//! * A client that already has some gets more only while its total stays at most [`SHARE`] times what remains free
+//!   (three quarters to one quarter). So a client without a grant finds something, however much another client has. A
+//!   client without a grant gets what it asks for as soon as that much is free.
 //! * The queue is bounded, and fair between clients. The client with the smallest grants is served first. Of several
 //!   with the same amount, the one that was served least recently is first, so the clients take turns even with a
 //!   budget of one unit. When the queue is full, the newest request of the client with the most waiting requests is

@@ -1,8 +1,8 @@
 //! Compares the clock of this process with the clock of a service that it uses.
 //!
 //! Each instance decides by its own clock what is young, due or expired. An instance whose clock is off by hours would
-//! take a reference that another instance has just written for the leftover of a crash, and delete the reference's
-//! target. Services send the time in every response, so the comparison costs nothing.
+//! take a new reference for an orphan of a crash, and delete the reference's target. Services send the time in every
+//! response, so the comparison costs nothing.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

@@ -1,6 +1,7 @@
 //! The protocol core of the registry. It turns an HTTP request into a response.
 //!
-//! The core does not receive requests from a network and does not store anything itself: shells and stores do that.
+//! A *shell* is a program around the core: it receives the requests. A *store* keeps the data. The core does neither
+//! itself.
 //!
 //! Read in this order:
 //!
@@ -17,8 +18,7 @@
 //!    [`limits`]: every limit. [`environment`]: time and randomness. [`memory`]: the memory that requests may use.
 //!    [`budget`]: how clients share a resource. [`backoff`]: the times between retries.
 //!
-//! A module imports only modules below it: `dispatch` imports `operations`, these import `call`, and `call` imports
-//! `registry`. No import goes the other way.
+//! Imports go one way: `dispatch` → `operations` → `call` → `registry`.
 //!
 //! The crate has no runtime, file system, network, clock or randomness of its own, and builds unchanged for
 //! `wasm32-unknown-unknown`.

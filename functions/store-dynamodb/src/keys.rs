@@ -24,8 +24,8 @@
 //! | | `expiry#id#p<n>` | a part record of it |
 //! | `G#h` | `key#store` | the pending deletion of an object |
 //! | `K` | `upload#id`, `first` | a key that signs tokens; the id of the first such key |
-//! | | `pass` | the collection pass |
-//! | | `schema` | the version of this layout |
+//! | | `pass` | the position of the collection pass, and its lease |
+//! | | `schema` | the version of this layout, and whether a registry has used the table |
 //!
 //! Versions, timestamps and uids are 16 hexadecimal digits, so that they sort as numbers. `h` is one hexadecimal digit:
 //! it spreads rows over sixteen collections that would otherwise be appended to one.

@@ -6,10 +6,11 @@
 //! holds a lock. Every change is a protocol of single conditional writes and of transactions. No transaction contains
 //! an item that an unrelated request also changes. One rule makes the protocols safe:
 //!
-//! *Write your claim, then look. Mark your target, then look. Delete only if your mark is still yours.* A creator of a
-//! reference writes the reference (its claim) before it reads the target. A remover of a target marks the target before
-//! it looks for references. All reads are strongly consistent, so that at least one of the two sees the other. A crash
-//! at any point leaves unused claims, marks or objects. Collection removes them.
+//! *Write the back-reference, then read its target. Mark the target, then look for back-references. Delete the target
+//! only if the mark is still yours.* The first sentence is for the creator of a reference or link, the others are for a
+//! remover. (A [back-reference](registry::store::records::BackReference) is an edge or a back-link.) All reads are
+//! strongly consistent, so at least one of the two sees the other. A crash at any point leaves unused back-references,
+//! marks or objects. Collection removes them.
 //!
 //! Read in this order: `table` (the requests to a table), `retrying` (how they are sent), `keys` and `records` (what a
 //! table contains), `metadata` (the protocols), `sessions`, `collect`, `export`. `aws` and `schema` speak to DynamoDB,

@@ -2,8 +2,8 @@
 //!
 //! A check makes two walks. The first is over all records, and compares each with what it refers to (`records`). The
 //! second is over all objects, and looks for orphans (`objects`). The registry serves requests meanwhile. So a mismatch
-//! is only a suspicion at first. It is reported if the record is still the same after the mismatch was found: if both
-//! sides had been correct, a change of the record would explain the mismatch.
+//! is only a suspicion at first, because a request may have changed one side between the two reads. The check reads the
+//! record again, and reports the mismatch only if the record has not changed.
 //!
 //! Content that was found lost is also reported as the manifests and blobs that cannot be pulled (`pulls`). The check
 //! writes nothing, unless it is to repair what can be repaired without the bytes (`repair`). Findings are reported one

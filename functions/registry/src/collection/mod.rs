@@ -4,16 +4,17 @@
 //!
 //! 1. Metadata, slice by slice: links, and records of objects without back-links. The position is recorded after every
 //!    slice. So the next run continues an interrupted one, and two runs do not do the same work.
-//! 2. Expired upload sessions, unless a request still writes under them.
-//! 3. Pending deletions that are due. If the object is referenced again, it stays, and unfinished writes beside it are
-//!    deleted. If it was scheduled again, it is left for later. All other objects are deleted, many at once, and after
-//!    that their pending deletions. So a run that was interrupted in between deletes again, and forgets nothing.
+//! 2. Upload sessions that have expired and have no valid claim.
+//! 3. Pending deletions that are due. If the object is referenced again, it is kept, and only incomplete uploads under
+//!    its key are deleted. If it was scheduled again, a later run handles it. All other objects are deleted first and
+//!    their pending deletions afterwards, so an interrupted run repeats the deletion.
 //!
 //! Each step runs even if the steps before it failed. For instance, a full disk may prevent writes to the table, and
 //! then the due deletions must still free space. An item that fails does not prevent the work on other items.
 //!
-//! The sizes in [`Options`] bound the memory. Nothing is locked: the registry serves requests meanwhile, and concurrent
-//! collections are as safe as one.
+//! The sizes in [`Options`] bound the memory. No request waits for a collection, and concurrent collections are as safe
+//! as one. A lease lets one run at a time walk over the metadata. It only saves work, and correctness does not depend
+//! on it. (An import also takes the lease.)
 
 mod metadata;
 mod pending_deletions;

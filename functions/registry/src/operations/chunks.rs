@@ -1,4 +1,4 @@
-//! The chunks of an upload, and its status: end-5 and end-13.
+//! The chunks of an upload, and its status: end-5 (`PATCH <location>`) and end-13 (`GET <location>`).
 //!
 //! A chunk is stored as a whole or not at all. A refused chunk leaves the session unchanged, and the response (416)
 //! contains the current offset, so that the client can continue from there.

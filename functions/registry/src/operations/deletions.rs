@@ -1,4 +1,5 @@
-//! Deletions of manifests, tags and blobs: end-9 and end-10.
+//! Deletions: of manifests and tags by end-9 (`DELETE /v2/<name>/manifests/<reference>`), and of blobs by end-10
+//! (`DELETE /v2/<name>/blobs/<digest>`).
 
 use http::{Response, StatusCode};
 use oci::{Digest, Reference};

@@ -1,8 +1,10 @@
-//! The last request of an upload: end-6 and end-4b.
+//! The last request of an upload: end-6 (`PUT <location>?digest=…`) and end-4b
+//! (`POST /v2/<name>/blobs/uploads/?digest=…`).
 //!
-//! It may take minutes. An object store makes one object of 10,000 parts, or copies hundreds of gigabytes inside itself
-//! (see the blob store's seal). A disk joins segments. A sha512 that was not declared when the upload was opened is
-//! computed from the stored bytes. Some clients repeat the request while it is still in progress:
+//! It may take minutes, because it seals the upload ([`BlobStore::seal`](crate::store::blobs::BlobStore::seal)). An
+//! object store makes one object of 10,000 parts, or copies hundreds of gigabytes inside itself. A disk joins segments.
+//! A sha512 that was not declared when the upload was opened is computed from the stored bytes. Some clients repeat the
+//! request while it is still in progress:
 //!
 //! * containerd since 2.3, and Docker since 29.7 with the containerd image store, wait 30 seconds for a response after
 //!   the last byte of a body. Since 2.3.2 they then send the same PUT again, with the whole body, five times in all.
@@ -14,13 +16,15 @@
 //!
 //! Measured on two cores and an ext4 disk: 10,000 bodies of 1 KiB are joined in 1.0 s (0.3 s without syncs), 102,400
 //! bodies, which is [`upload_bodies`](crate::Limits::upload_bodies), in 16 s without syncs; versitygw completes 2,500
-//! parts of 5 MiB in 2.8 s. No store was seen to complete 10,000 parts: see tests/bench/README.md.
+//! parts of 5 MiB in 2.8 s. Completion of 10,000 parts has not been measured: versitygw did not succeed in it (see
+//! tests/bench/README.md).
 //!
-//! So the first request renews its claim while the object is made. A repeated PUT waits for the request with the claim
-//! ([`upload_wait_ms`](crate::Limits::upload_wait_ms)) before a byte of its body is read; containerd's timeout does not
-//! run while its body is not read. If the first request succeeds, the repeated one is compared with the published blob,
-//! and is answered 201 again. If the first one fails, the repeated one takes its place. All five requests together take
-//! nearly four minutes. After that the push fails, the first request continues, and the next push finds the blob.
+//! So the first request renews its claim while the object is made. A repeated PUT waits for the first one, for at most
+//! [`upload_wait_ms`](crate::Limits::upload_wait_ms), and reads nothing of its body meanwhile. containerd's 30 seconds
+//! begin only after the body is sent, so this wait does not use them up. If the first request succeeds, the repeated
+//! one is compared with the published blob, and is answered 201 again. If the first one fails, the repeated one takes
+//! its place. All five requests together take nearly four minutes. After that the push fails, the first request
+//! continues, and the next push finds the blob.
 
 use futures_util::TryStreamExt as _;
 use http::header::CONTENT_RANGE;

@@ -1,4 +1,4 @@
-//! Pulls of blobs: end-2.
+//! Pulls of blobs: end-2 (`GET` and `HEAD /v2/<name>/blobs/<digest>`).
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Pulls of manifests: end-3.
+//! Pulls of manifests: end-3 (`GET` and `HEAD /v2/<name>/manifests/<reference>`).
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};

@@ -1,4 +1,5 @@
-//! Lists: tags (end-8), referrers (end-12) and repositories. The cost depends on the page, not on the list.
+//! Lists: tags by end-8 (`GET /v2/<name>/tags/list`), referrers by end-12 (`GET /v2/<name>/referrers/<digest>`), and
+//! repositories (`GET /v2/_catalog`). The cost depends on the page, not on the list.
 
 use http::{HeaderName, HeaderValue, Response};
 use oci::{Descriptor, Digest, Manifest, MediaType, RepositoryName, Tag};

@@ -1,5 +1,5 @@
 //! The operations, one for each endpoint. An operation takes a permit and parsed values, and returns a response or an
-//! [`Error`](crate::error::Error).
+//! [`Error`](crate::error::Error). "end-N" is the number of an endpoint in the specification's table of endpoints.
 //!
 //! * Pulls: `get_blob`, `get_manifest`, `lists`. They use `ranges`, `manifest_bytes`, and `objects` (what happens when
 //!   an object is missing).

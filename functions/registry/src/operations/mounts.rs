@@ -1,4 +1,4 @@
-//! Mounts: end-11.
+//! Mounts: end-11 (`POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>`).
 
 use oci::Digest;
 

@@ -1,9 +1,9 @@
 //! Missing and damaged objects: what a read does that finds none, and what a push does that finds an older one.
 //!
 //! Metadata has the location of each object. Only the blob store can tell whether the object still exists, and pulls do
-//! not ask it in advance. So a read that finds no object records that. After that, HEAD and GET get 404, and the next
-//! push uploads the blob. HEAD reads the table only: until the loss is recorded it gets 200, and a client that relies
-//! on that does not upload. A push that finds another object of the digest checks that object before it drops its own.
+//! not ask it in advance. So a read that finds no object records the loss. From then on HEAD and GET answer 404, and
+//! the next push uploads the blob. Before that, HEAD answers 200, because it reads only the table, and clients skip the
+//! upload. A push that finds another object of the digest checks that object before it drops its own.
 
 use std::ops::Range;
 

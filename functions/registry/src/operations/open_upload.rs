@@ -1,4 +1,5 @@
-//! Opens uploads: end-4a, end-4b, end-4c and end-11.
+//! Opens uploads (`POST /v2/<name>/blobs/uploads/`): end-4a without a parameter, end-4b with `digest`, end-4c with
+//! `digest-algorithm`, and end-11 with `mount`.
 
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use http_body::Body as _;

@@ -1,4 +1,4 @@
-//! Pushes of manifests: end-7.
+//! Pushes of manifests: end-7 (`PUT /v2/<name>/manifests/<reference>`).
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;

@@ -1,8 +1,8 @@
 //! Receives the body of a manifest into memory. Its size is bounded, and memory is taken as it arrives.
 //!
-//! A body starts with a small amount of the memory for first bytes, which is enough for most manifests. A larger body
-//! waits for all the rest at once. So a client that sends the beginning of a manifest and then nothing uses little
-//! memory, and a body that has some of the rest does not wait for more of it.
+//! A body starts with a small buffer, which is enough for most manifests. A larger body then waits for all the memory
+//! that it needs, in one step. So a client that sends the beginning of a manifest and then nothing uses little memory,
+//! and a body that has some of the rest does not wait for more of it.
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};

@@ -1,6 +1,12 @@
-//! The states of an upload session, as the operations change them: claim, save, release, fail, commit, cancel, discard.
-//! The table of states and verbs is in the contract of [`SessionStore`](crate::store::sessions::SessionStore). Sessions
-//! expire in [`collection`](crate::collection).
+//! The states of an upload session, as the operations change them.
+//!
+//! A request *claims* a session before it stores its body. A stored chunk is *saved*. A verified final PUT is
+//! *committed*. *Release* ends a claim under which nothing was stored. *Fail* ends the claim of a refused or
+//! interrupted body; the offset stays. *Cancel* ends the session: by DELETE, or because the bytes do not have the
+//! expected digest. *Discard* deletes what an ended session has left in the blob store.
+//!
+//! The table of states and events is in the contract of [`SessionStore`](crate::store::sessions::SessionStore).
+//! Sessions expire in [`collection`](crate::collection).
 
 use http::{Response, StatusCode};
 use oci::Digest;

@@ -1,5 +1,5 @@
 //! The bytes of blobs and large manifests. They are appended under opaque keys, sealed once, then read or redirected
-//! to, and deleted at last.
+//! to, and deleted at last. To *seal* an upload is to make one immutable object of all its bodies.
 
 use std::net::IpAddr;
 use std::ops::{AddAssign, Range};

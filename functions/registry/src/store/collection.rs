@@ -1,15 +1,16 @@
 //! Garbage collection: deletes unreferenced metadata and objects while the registry serves requests.
 //!
 //! A collection pass walks over all metadata and finds *candidates*. The same checks and marks as in the deletions of
-//! [`metadata`](super::metadata) decide what is deleted, so a push never finds a gap:
+//! [`metadata`](super::metadata) decide what is deleted, so a push never loses content that it relies on:
 //!
-//! 1. A link that no manifest refers to, older than [`GracePeriods::link_ms`], is marked. If a later pass finds the
-//!    mark after the same time again, it deletes the link. Every push removes the mark: a put of a manifest, a commit
-//!    or mount of the blob, or a HEAD by a client that may push ([`MetadataStore::link_and_unmark`]).
+//! 1. A pass marks a link to which no manifest refers and which is older than [`GracePeriods::link_ms`]. A pass that
+//!    finds the mark at least `link_ms` later deletes the link. Every push removes the mark: a put of a manifest, a
+//!    commit or mount of the blob, or a HEAD by a client that may push ([`MetadataStore::link_and_unmark`]).
 //! 2. The record of an object without back-links is deleted, and its object is scheduled for deletion.
 //! 3. A repository without manifests and links is removed from the catalog, at once or by a later pass. If a client
 //!    publishes a manifest in it meanwhile, the repository stays, or is added again.
-//! 4. Expired upload sessions are swept: everything that their attempts may have left is scheduled for deletion.
+//! 4. An expired upload session is *swept*: every object that its attempts may have written is scheduled for deletion,
+//!    then its row is deleted.
 //! 5. An object is deleted if it has been pending deletion for [`GracePeriods::deletion_ms`], which is longer than any
 //!    redirect to it is valid, and if it is not referenced again. No other step deletes the object of a blob or
 //!    manifest. An object has one pending deletion, however often it is scheduled, and the time counts from the last

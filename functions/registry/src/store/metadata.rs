@@ -1,12 +1,13 @@
 //! Metadata: links of repositories to blobs, manifests, tags, and the records that protect them from deletion.
 //!
 //! Operations are coarse, because each store keeps the invariants in its own way: with one SQL transaction, or with a
-//! protocol of claims and marks. Every implementation records the following, even where nothing reads it yet:
+//! protocol of back-references and marks. Every implementation records the following, even where nothing reads it yet:
 //!
-//! * links and manifests, with a uid each,
-//! * an edge for each reference, also for references that need not be present (excepted, or allowed by `--sparse`),
-//! * a back-link for each repository that links a digest, or has a large manifest with it,
-//! * one location for each digest,
+//! * links and manifests, with a *uid* each: a random number for each creation,
+//! * an *edge* for each reference: manifest M refers to digest D; also for references that need not be present (the
+//!   subject, non-distributable layers, and what `--sparse` allows),
+//! * a *back-link* for each repository that uses the object of a digest, through a link or as a large manifest,
+//! * one location for each digest: the store and the key of its object,
 //! * tags with versions and history,
 //! * a catalog row for each repository,
 //! * a pending deletion for each object that is not referenced any more.

@@ -1,4 +1,7 @@
-//! Upload sessions: uploads in progress. A session's row names each object before the object exists.
+//! Upload sessions: uploads in progress.
+//!
+//! The keys of all objects of a session follow from its row: they begin with `<session id>.1` to
+//! `<session id>.<attempts>`. The row is written first, so collection finds every object after a crash.
 //!
 //! Sessions are separate from other metadata because they are never replicated between regions. The key of a session
 //! comes from its signed token, so opening an upload writes nothing. [`SessionStore::claim`] creates the row, before

@@ -1,8 +1,9 @@
-//! Blobs and links: a repository claims the bytes of a digest, then links them.
+//! Blobs and links: a repository writes its back-link to a digest, reads the blob record, then creates the link.
 //!
-//! The claim is the back-link. It is written before the blob record is read. A remover deletes the blob record only
-//! after it has marked the record and then found no back-link. So there are two cases: if the claimant finds no mark,
-//! every later remover sees its claim. If it finds a mark, it clears the mark, and the remover notices that.
+//! The back-link is the back-reference that protects the blob record. It is written before the blob record is read. A
+//! remover deletes the blob record only after it has marked the record and then found no back-link. So there are two
+//! cases: if the creator finds no mark, every later remover sees its back-link. If it finds a mark, it clears the mark,
+//! and the remover notices that.
 
 use oci::{Digest, RepositoryName};
 use registry::store::collection::PendingDeletion;
@@ -16,7 +17,7 @@ use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, MarkPurpose, attribut
 use crate::retrying::WriteOnceOutcome;
 use crate::table::{ItemKey, Value, Write, WriteCondition};
 
-/// The object of a digest that a repository has claimed.
+/// The object of a digest to which a repository has written a back-link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredBytes {
     /// The location of the object.
@@ -166,8 +167,8 @@ impl StoreCall<'_> {
         }))
     }
 
-    /// Claims the bytes of a digest for a repository and decides which object holds them: the recorded one unless it
-    /// has a defect, otherwise the offered one.
+    /// Writes the back-link of a repository to a digest, and decides which object holds the bytes: the recorded one
+    /// unless it has a defect, otherwise the offered one.
     pub(super) async fn claim_bytes(
         &self,
         repository: &RepositoryName,
@@ -180,8 +181,8 @@ impl StoreCall<'_> {
         Ok(claimed.unwrap_or(offered))
     }
 
-    /// Writes the claim, then reads the blob record. `None`: nothing was offered, and the record does not exist or has
-    /// a defect. The claim stays in that case.
+    /// Writes the back-link, then reads the blob record. `None`: nothing was offered, and the record does not exist or
+    /// has a defect. The back-link stays in that case.
     async fn claim(
         &self,
         repository: &RepositoryName,
@@ -266,12 +267,12 @@ impl StoreCall<'_> {
         }
     }
 
-    /// Creates the link to bytes that this call has claimed. From then on the blob can be read. An existing link stays;
-    /// the new claim is then removed, because the link has its own.
+    /// Creates the link, after its back-link was written. From then on the blob can be read. An existing link stays;
+    /// the new back-link is then removed, because the link has its own.
     ///
     /// `false`: it is unknown whether the link was created. It may have been created and removed again together with
-    /// its claim, or it may be created late. So this call neither tries again nor removes the claim: the caller starts
-    /// again with another claim.
+    /// its back-link, or it may be created late. So this call neither tries again nor removes the back-link: the caller
+    /// starts again with another one.
     async fn make_link(
         &self,
         repository: &RepositoryName,

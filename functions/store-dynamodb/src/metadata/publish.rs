@@ -1,9 +1,10 @@
-//! Manifests: a put claims the manifest's references, reads them, and publishes the manifest and its tags at once.
+//! Manifests: a put writes an edge to each digest to which the manifest refers, reads these targets, and publishes the
+//! manifest and its tags at once.
 //!
-//! The claims are the edges. They are written before any of their targets is read. A remover deletes a target only
-//! after it has marked the target and then found no edge. So there are two cases: if the put finds a target without a
-//! mark, its edge keeps the target from then on. If it finds a mark, it clears the mark, and the remover notices that.
-//! Only then does one transaction make the manifest and its tags visible.
+//! The edges are the back-references that protect the targets. They are written before any of the targets is read. A
+//! remover deletes a target only after it has marked the target and then found no edge. So there are two cases: if the
+//! put finds a target without a mark, its edge keeps the target from then on. If it finds a mark, it clears the mark,
+//! and the remover notices that. Only then does one transaction make the manifest and its tags visible.
 //!
 //! An interrupted put leaves edges with a uid that no manifest has. They stop counting after
 //! [`YOUNG_MS`](registry::store::collection::YOUNG_MS), which is much longer than the deadline of any put.
@@ -29,7 +30,7 @@ enum PublishOutcome {
     Done,
     /// The manifest has changed since it was read.
     ManifestChanged {
-        /// A try was not answered and may still be applied late, so that its claims must stay.
+        /// A try was not answered and may still be applied late, so its back-references must stay.
         perhaps_late: bool,
     },
 }
@@ -149,7 +150,7 @@ impl StoreCall<'_> {
         if recorded == location {
             return Ok(Some(ManifestPut::Stored));
         }
-        // The back-link of the existing manifest is the claim.
+        // The back-link of the existing manifest protects the record.
         let offered = StoredBytes::sealed(location, put.size);
         let Some(bytes) = self.find_or_record_bytes(digest, Some(&offered)).await? else {
             return Ok(None);
@@ -177,7 +178,7 @@ impl StoreCall<'_> {
             self.drop_claims(put, &claims, None).await;
             return Ok(Some(ManifestPut::Missing(missing)));
         }
-        // The bytes of a large manifest are claimed last, so that a refused manifest leaves no blob record.
+        // The back-link of a large manifest is written last, so that a refused manifest leaves no blob record.
         let (content, claimed) = match &put.content {
             NewContent::Inline(bytes) => (Content::Inline(bytes.clone()), None),
             NewContent::Sealed(location) => {
@@ -256,8 +257,8 @@ impl StoreCall<'_> {
         self.main.write_all(&writes.collect::<Vec<_>>()).await
     }
 
-    /// Removes the claims of a put that did not publish. A failure is only logged: the claims belong to no manifest,
-    /// soon stop counting, and are collected. The answer to the client does not depend on them.
+    /// Removes the back-references of a put that did not publish. A failure is only logged: they belong to no manifest,
+    /// soon stop counting, and are collected. The response to the client does not depend on them.
     async fn drop_claims(&self, put: &PutManifest, claims: &Claims, content: Option<&Content>) {
         let drops = claims.items.iter().map(|item| item.key.clone());
         let back_link = keys::back_link(&put.digest, &put.repository, claims.uid);

@@ -1,4 +1,4 @@
-//! Removals: mark the target, then look for claims; delete the target only while the mark is still one's own.
+//! Removals: mark the target, then look for back-references; delete the target only if the mark is still one's own.
 
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::collection::YOUNG_MS;

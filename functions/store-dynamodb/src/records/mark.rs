@@ -17,8 +17,8 @@ pub(crate) enum MarkPurpose {
     Collection,
 }
 
-/// A remover writes its mark on a record before it looks for claims on the record. It removes the record only while the
-/// mark is still its own. A request that needs the record clears the mark, and another remover replaces it.
+/// A remover writes its mark on a record before it looks for back-references to the record. It removes the record only
+/// if the mark is still its own. A request that needs the record clears the mark, and another remover replaces it.
 ///
 /// `random` is unique for each try of each request. A request whose answer was lost may be applied late; it then cannot
 /// restore a mark that was cleared since.
