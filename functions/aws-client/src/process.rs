@@ -1,9 +1,9 @@
 //! Runs the program that prints credentials, within a maximum time.
 //!
 //! A profile may name a program that prints credentials as JSON (`credential_process`). The SDK waits for the program
-//! without a limit, and leaves it running when the caller stops waiting: a program that hangs would stay, and each
-//! retry would add one more. This module kills the program and all processes that it started after [`MAXIMUM`], and
-//! also when the request that needs the credentials is dropped.
+//! without a limit, and leaves it running when the caller stops waiting. A hung program would run on, and each retry
+//! would start another one. This module kills the program and all processes that it started after [`MAXIMUM`], and also
+//! when the request that needs the credentials is dropped.
 //!
 //! A profile may also assume a role (`role_arn`) with the credentials of another profile (`source_profile`), which may
 //! do the same. If the last profile of this chain names a program, this module runs it too, and then requests each role

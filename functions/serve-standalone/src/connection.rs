@@ -1,8 +1,9 @@
-//! One connection, until it ends or is told to end: HTTP/1.1 or HTTP/2 (with TLS by ALPN, without TLS by prior knowledge).
+//! One connection until it closes or the server closes it: HTTP/1.1 or HTTP/2 (with TLS by ALPN, without TLS by prior
+//! knowledge).
 //!
 //! Several modules limit the time of a client, each the part that it sees:
 //!
-//! | a client that… | is ended by | after |
+//! | a client that… | is closed by | after |
 //! |---|---|---|
 //! | opens a connection and sends nothing, or sends a head slowly | [`transport::stream`](crate::transport) | `header_timeout` |
 //! | does not complete the TLS handshake | [`transport::handshake`](crate::transport) | `header_timeout`, which is for the first head too |
@@ -12,8 +13,8 @@
 //! | sends or reads a body very slowly | [`transport::request_body`](crate::transport), [`transport::transfer`](crate::transport) | `request_timeout` |
 //! | reads an answer slowly while others wait for its memory | [`transport::transfer`](crate::transport) | 5 s |
 //! | has a slot that others need, and makes less progress | [`crate::connections`] | at once |
-//! | sends more requests although there is no place for them | [`transport::activity`](crate::transport) | 64 refusals |
-//! | has gone without closing an HTTP/2 connection | pings | 50 s |
+//! | sends more requests although there is no free slot for them | [`transport::activity`](crate::transport) | 64 refusals |
+//! | has disappeared without closing an HTTP/2 connection | pings | 50 s |
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -51,7 +52,7 @@ const STREAM_SEND_BUFFER: usize = 256 << 10;
 /// when half of the buffer was sent, so the progress of a slow reader is visible in steps of 128 KiB.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 256 << 10;
-/// Maximum time in which a connection that was told to end closes gracefully. It is shorter if others wait for its end.
+/// Maximum time of a graceful close. It is shorter if other connections wait for the close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,9 +1,9 @@
 //! The limit of connections: which connections exist, and which one is closed when there are too many.
 //!
-//! The number of *places* is limited. If none is free, a new connection takes the place of another one, which is told to
-//! end: of the client with the most connections, the one that makes the least progress. If no connection can be replaced,
-//! the new one goes to the *lobby*, which is small. In the lobby, health checks are answered, and other requests wait for a
-//! place for some seconds. So the server accepts connections whatever its clients do.
+//! The number of connection *slots* is limited (`places` in the code). If all are in use, the server closes one
+//! connection for a new one: of the client with the most connections, the one with the least progress. If none can be
+//! closed, the new connection waits in a small *waiting area* (the lobby in the code). There the server answers health
+//! checks, and other requests wait a few seconds for a slot. So the server accepts connections whatever its clients do.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -21,20 +21,21 @@ use crate::transport::{Activity, Pace};
 /// The state of the server, which all connections watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// No connection must end.
+    /// No connection is closed for another one.
     Serving,
-    /// Connections wait for a place. The number is the smallest number of places that one of their clients has. Connections
-    /// of clients with at least this number end after the exchange in progress, or at once if there is none.
+    /// Connections wait for a slot. The number is the smallest number of slots that one of their clients has.
+    /// Connections of clients with at least this number are closed after the exchange in progress, or at once if there
+    /// is none.
     Crowded(usize),
-    /// The server is ending: all connections end in the same way.
+    /// The server is ending: all connections are closed in the same way.
     Draining,
 }
 
-/// Size of the lobby: connections above the limit that wait for a place or send health checks.
+/// Size of the waiting area: connections above the limit that wait for a slot or send health checks.
 pub(crate) const LOBBY: usize = 64;
-/// Maximum number of connections that were told to end and have not ended yet.
+/// Maximum number of connections that the server is closing at a time.
 pub(crate) const LEAVING: usize = 64;
-/// Maximum time for which a request waits in the lobby for a place.
+/// Maximum time for which a request waits in the waiting area for a slot.
 const WAIT: Duration = Duration::from_secs(5);
 /// Time between two searches of waiting requests for a connection that can be closed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -60,12 +61,12 @@ struct Shared {
 struct State {
     next: u64,
     members: HashMap<u64, Member>,
-    /// Places taken, by all clients and by each client.
+    /// Slots in use, by all clients and by each client.
     taken: usize,
     by_client: HashMap<ClientKey, usize>,
-    /// Connections that were told to end, oldest first.
+    /// Connections that the server is closing, oldest first.
     leaving: VecDeque<u64>,
-    /// Connections in the lobby whose requests wait for a place, oldest first.
+    /// Connections in the waiting area whose requests wait for a slot, oldest first.
     waiting: Vec<u64>,
     /// The time of the next search for a connection that can be closed for them.
     next_look: Option<Instant>,
@@ -79,7 +80,7 @@ struct Member {
     placed: Arc<AtomicBool>,
     /// Notified when the standing has changed.
     changed: Arc<Notify>,
-    /// Number of requests of the connection that wait for its place.
+    /// Number of requests of the connection that wait for its slot.
     requests: usize,
 }
 
@@ -96,7 +97,7 @@ pub(crate) struct Counted {
     id: u64,
 }
 
-/// Tells the exchanges of a connection whether it has a place.
+/// Tells the exchanges of a connection whether it has a slot.
 #[derive(Clone)]
 pub(crate) struct ConnectionPlace {
     connections: Connections,
@@ -106,7 +107,7 @@ pub(crate) struct ConnectionPlace {
 }
 
 impl Connections {
-    /// At most `places` connections, and those in the lobby. `phase` tells connections that others wait.
+    /// At most `places` connections, and those in the waiting area. `phase` tells connections that others wait.
     pub(crate) fn new(places: usize, phase: watch::Sender<Phase>) -> Self {
         Self(Arc::new(Shared {
             places: places.max(1),
@@ -116,10 +117,10 @@ impl Connections {
         }))
     }
 
-    /// Counts a new connection, and closes another one for it if necessary. `None` if even the lobby has no room.
+    /// Counts a new connection, and closes another one for it if necessary. `None` if even the waiting area is full.
     pub(crate) async fn admit(&self, peer: IpAddr, activity: Arc<Activity>) -> Option<(Counted, ConnectionPlace)> {
-        // Connections that were told to end still exist until they are closed. If too many do, the oldest is cut off, so that
-        // slow clients do not delay others.
+        // A connection exists until its graceful close is complete. If too many are closing, the oldest is cut off, so
+        // that slow clients do not delay others.
         loop {
             let ended = self.0.ended.notified();
             if self.lock().has_few_leaving() {
@@ -166,7 +167,7 @@ impl Connections {
         Some((counted, admission))
     }
 
-    /// Tells all connections to end after the exchanges in progress.
+    /// Closes all connections after their exchanges in progress.
     pub(crate) fn drain(&self) {
         self.lock().draining = true;
         self.0.phase.send_replace(Phase::Draining);
@@ -192,7 +193,7 @@ impl Connections {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a connection of `client` may have a place: one is free, or was made free.
+    /// Whether a connection of `client` may have a slot: one is free, or was made free.
     fn make_room(&self, state: &mut State, client: ClientKey) -> bool {
         if state.taken < self.0.places {
             return true;
@@ -204,8 +205,8 @@ impl Connections {
         true
     }
 
-    /// Tells connections whether others wait. That others wait is told only after a search in vain, and so not often, because
-    /// it wakes every connection.
+    /// Tells connections whether others wait. This wakes every connection, so it reports that others wait only after a
+    /// search has found no connection to close.
     fn tell(&self, state: &State, has_looked: bool) {
         if state.draining {
             return;
@@ -224,8 +225,8 @@ impl Connections {
         });
     }
 
-    /// Gives places to waiting connections, first to the client with the fewest places. The places are free, or, from time to
-    /// time, those of connections that can be closed.
+    /// Gives slots to waiting connections, first to the client with the fewest slots. It uses free slots and, from time
+    /// to time, closes connections to free their slots.
     fn serve(&self, state: &mut State) {
         let now = Instant::now();
         let mut has_looked = false;
@@ -237,7 +238,8 @@ impl Connections {
                 }
                 let victim = state.client(id).and_then(|client| state.victim(client));
                 let Some(victim) = victim else {
-                    // No connection can be closed for the other clients either, because they have as many places or more.
+                    // No connection can be closed for the other clients either, because they have as many slots or
+                    // more.
                     state.next_look = Some(now + LOOK);
                     has_looked = true;
                     break;
@@ -250,7 +252,7 @@ impl Connections {
         self.tell(state, has_looked);
     }
 
-    /// The standing of the connection after free places were given out, and the time of the next search.
+    /// The standing of the connection after free slots were given out, and the time of the next search.
     fn look(&self, id: u64) -> (Option<Standing>, Instant) {
         let mut state = self.lock();
         self.serve(&mut state);
@@ -269,12 +271,12 @@ impl State {
         self.members.get(&id).map(|member| member.client)
     }
 
-    /// The number of places of the client of a connection.
+    /// The number of slots of the client of a connection.
     fn held_beside(&self, id: u64) -> usize {
         self.client(id).map_or(0, |client| self.held(client))
     }
 
-    /// Whether one more connection may be told to end. If not, cuts off the oldest of those that were told.
+    /// Whether one more connection may be closed. If not, cuts off the oldest of those that are closing.
     fn has_few_leaving(&self) -> bool {
         if self.leaving.len() < LEAVING {
             return true;
@@ -348,8 +350,8 @@ impl State {
             .map(|(_, id)| id)
     }
 
-    /// Makes room in the lobby. First it closes connections there without a request, then the newest connection of the client
-    /// with the most connections there. `false` if that would be the new connection.
+    /// Makes room in the waiting area. First it closes connections there without a request, then the newest connection
+    /// of the client with the most connections there. `false` if that would be the new connection.
     fn make_lobby(&mut self, client: ClientKey) -> bool {
         let lobby: Vec<_> = self
             .members
@@ -377,13 +379,13 @@ impl State {
     }
 }
 
-/// The rank of a connection among those that can be closed for a client with `own` places; its own client has `held`. The
-/// highest rank is closed first. `None` if the connection is not closed.
+/// The rank of a connection among those that can be closed for a client with `own` slots; its own client has `held`.
+/// The highest rank is closed first. `None` if the connection is not closed.
 fn rank(pace: &Pace, held: usize, own: usize, now: Instant) -> Option<(u8, usize, Reverse<u64>, Duration)> {
     let still = now.saturating_duration_since(pace.moved);
     let greedier = held > own + 1;
     if pace.open == 0 {
-        // It has sent nothing or a part of a head, or is idle. The client with the fewest places keeps its connections.
+        // It has sent nothing or a part of a head, or is idle. The client with the fewest slots keeps its connections.
         let is_new = pace.served == 0 && now.saturating_duration_since(pace.born) < NEW;
         return (greedier || (!is_new && held >= own)).then_some((2, held, Reverse(0), still));
     }
@@ -412,7 +414,7 @@ impl Drop for Counted {
 }
 
 impl ConnectionPlace {
-    /// Waits until the connection has a place, for a request that needs one. `false` if it gets no place in time.
+    /// Waits until the connection has a slot, for a request that needs one. `false` if it gets no slot in time.
     pub(crate) async fn wait(&self) -> bool {
         let deadline = Instant::now() + WAIT;
         let _waiting = Waiting::begin(self);
@@ -429,12 +431,12 @@ impl ConnectionPlace {
         }
     }
 
-    /// The number of places of its client.
+    /// The number of slots of its client.
     pub(crate) fn held(&self) -> usize {
         self.connections.lock().held_beside(self.id)
     }
 
-    /// Whether the connection has a place.
+    /// Whether the connection has a slot.
     pub(crate) fn is_placed(&self) -> bool {
         self.placed.load(Ordering::Acquire)
     }
@@ -479,7 +481,7 @@ mod tests {
         [10, 0, 0, number].into()
     }
 
-    /// However many requests wait for a place, connections are told, and looked through, a few times a second.
+    /// However many requests wait for a slot, connections are notified, and searched, only a few times a second.
     #[tokio::test(start_paused = true)]
     async fn requests_that_wait_look_for_a_place_together() {
         let (phase, mut told) = watch::channel(Phase::Serving);
@@ -511,7 +513,7 @@ mod tests {
         let _ = tokio::time::timeout(Duration::from_secs(4), counting).await;
         assert!((10..=20).contains(&changes), "{changes}");
         assert_eq!(*told.borrow(), Phase::Crowded(1));
-        // The first one goes: all requests of the connection have its place.
+        // The first request ends: the other requests of the connection have its slot.
         drop(admitted);
         for request in requests {
             assert!(request.await.expect("it ends"));
@@ -520,7 +522,7 @@ mod tests {
         assert_eq!(place.held(), 1);
     }
 
-    /// Of two waiting clients, the one with fewer places is served first, whichever of them searches.
+    /// Of two waiting clients, the one with fewer slots is served first, whichever of them searches.
     #[tokio::test(start_paused = true)]
     async fn who_holds_least_has_the_next_place() {
         let (phase, _told) = watch::channel(Phase::Serving);
@@ -546,7 +548,7 @@ mod tests {
         assert!(!greedy.is_finished());
     }
 
-    /// Those that take their time to leave are cut off when there are too many of them.
+    /// Connections that close slowly are cut off when there are too many of them.
     #[tokio::test]
     async fn who_leaves_slowly_does_not_keep_others_out() {
         let (phase, _told) = watch::channel(Phase::Serving);

@@ -46,8 +46,8 @@ impl Service {
         self.timeouts
     }
 
-    /// Answers one request. The place for the request is taken in this call, and not when the future is polled first, because
-    /// a request that waits for its first poll already holds its head.
+    /// Answers one request. The slot for the request is taken in this call, and not when the future is polled first,
+    /// because a request that waits for its first poll already holds its head.
     pub(crate) fn exchange(
         self: Arc<Self>,
         mut request: Request<Incoming>,
@@ -106,7 +106,7 @@ impl Service {
         response.map(|body| SentBody::new(body, exchange, &timeouts, measured, entry))
     }
 
-    /// Answers a request for which there is no place. Only these parts of it were kept.
+    /// Answers a request for which there is no slot. Only these parts of it were kept.
     fn refuse(
         &self,
         request: &Request<()>,
@@ -158,7 +158,7 @@ impl Service {
         } else if reads {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {
-            // The operation holds its place as long as it runs, even if its client has gone.
+            // The operation holds its slot as long as it runs, even if its client has gone.
             let (work, place) = (self.work.token(), exchange.place());
             RunToEnd::new(async move {
                 let response = self.registry.handle(Request::from_parts(head, body)).await;

@@ -1,8 +1,8 @@
 //! Limits the requests in progress on all connections, and the memory of their heads. Clients share the limit fairly.
 //!
-//! With HTTP/2 a client can begin many requests on each connection, each with its own head. A request keeps its head while it
-//! waits for memory or for the verification of a password. So each request asks for a place before anything else, and a
-//! refused request keeps nothing.
+//! With HTTP/2 a client can begin many requests on each connection, each with its own head. A request keeps its head
+//! while it waits for memory or for the verification of a password. So each request asks for a slot ([`RequestPlace`])
+//! before anything else, and a refused request keeps nothing.
 
 use http::header::{EXPECT, USER_AGENT};
 use http::uri::Authority;
@@ -11,17 +11,17 @@ use registry::budget::{Budget, ClientKey, Grant};
 
 use shell::client_address::FORWARDED_FOR;
 
-/// Memory for the head of a request in one place, in bytes. Most heads are smaller. A larger head takes several places.
+/// Memory for the head of a request in one slot, in bytes. Most heads are smaller. A larger head takes several slots.
 const HEAD_MEMORY: u64 = 6 << 10;
 
-/// Memory for the answer in each place, in bytes. A place is kept until the last byte of the answer was written, so an answer
-/// of at most this size needs no other memory.
+/// Memory for the answer in each slot, in bytes. A slot is kept until the last byte of the answer was written, so an
+/// answer of at most this size needs no other memory.
 pub(crate) const ANSWER_MEMORY: usize = 2 << 10;
 
 /// Memory that a header field takes in addition to its text, in bytes.
 const FIELD: u64 = 112;
 
-/// Health checks have their own places, so that they are answered when all other places are taken.
+/// Health checks have their own slots, so that they are answered when all other slots are taken.
 const HEALTH_PLACES: u64 = 64;
 
 /// The header fields that this shell reads, in addition to those of the core.
@@ -30,14 +30,14 @@ const READ: [HeaderName; 3] = [EXPECT, USER_AGENT, FORWARDED_FOR];
 /// Maximum number of characters of a refused request's path and `User-Agent` that are kept for the log.
 const KEPT: usize = 300;
 
-/// Places for requests in progress.
+/// Slots for requests in progress.
 #[derive(Debug)]
 pub(crate) struct RequestPlaces {
     requests: Budget,
     health: Budget,
 }
 
-/// The place of one request, until it is dropped. A request with a large head holds several places.
+/// The slot of one request, until it is dropped. A request with a large head holds several slots.
 #[derive(Debug)]
 pub(crate) struct RequestPlace {
     places: Grant,
@@ -45,16 +45,16 @@ pub(crate) struct RequestPlace {
 }
 
 impl RequestPlaces {
-    /// Places for this number of requests.
+    /// Slots for this number of requests.
     pub(crate) fn new(requests: u32) -> Self {
-        // No request waits for a place, because it would keep its head while it waits.
+        // No request waits for a slot, because it would keep its head while it waits.
         Self {
             requests: Budget::new(requests.into(), 0),
             health: Budget::new(HEALTH_PLACES, 0),
         }
     }
 
-    /// A place for a request of `client`, if one is free now.
+    /// A slot for a request of `client`, if one is free now.
     pub(crate) fn take<B>(&self, client: ClientKey, request: &Request<B>) -> Option<RequestPlace> {
         let is_for_health = matches!(request.uri().path(), "/livez" | "/readyz");
         let places = if is_for_health {
@@ -67,13 +67,13 @@ impl RequestPlaces {
 }
 
 impl RequestPlace {
-    /// Whether this is a place for health checks.
+    /// Whether this is a slot for health checks.
     pub(crate) fn is_for_health(&self) -> bool {
         self.is_for_health
     }
 
-    /// Replaces a large head by copies of the fields that are read, and frees the places of the rest. The request may wait
-    /// for long, and a single field without a copy would keep the whole buffer in which the head arrived.
+    /// Replaces a large head by copies of the fields that are read, and frees the slots of the rest. The request may
+    /// wait for long, and a single field without a copy would keep the whole buffer in which the head arrived.
     pub(crate) fn condense<B>(&mut self, request: &mut Request<B>) {
         if places_of(request) == 1 {
             return;
@@ -98,7 +98,7 @@ impl RequestPlace {
     }
 }
 
-/// The number of places that a request takes.
+/// The number of slots that a request takes.
 fn places_of<B>(request: &Request<B>) -> u64 {
     memory_of(request).div_ceil(HEAD_MEMORY).max(1)
 }

@@ -1,15 +1,15 @@
 //! The certificate that clients see, and its key: two files that are read again when they change.
 //!
-//! They are looked at at most once a second, when a connection is opened. Programs that renew certificates replace one
-//! file after the other, or swap a link to both. So:
+//! The server checks both files at most once a second, when a connection is opened. Programs that renew certificates
+//! replace one file after the other, or swap a link to both. So:
 //!
-//! * A pair that cannot be used changes nothing: new connections get the pair before it. If the next look finds the same
-//!   fault, the log says what to do, and again every ten minutes.
-//! * A pair that changed just now counts when the next look finds the same pair: until then one of the files may be half
-//!   written.
-//! * Connections that are open keep the certificate that they began with.
+//! * An unusable pair is ignored: new connections get the previous pair. If the next check finds the same fault, the
+//!   log says what to do, and repeats it every ten minutes.
+//! * A pair that changed just now is used if the next check finds the same pair. Until then one of the files may be
+//!   half written.
+//! * Open connections keep the certificate that they began with.
 //!
-//! SIGHUP makes a server read the files at once, and believe them as they are.
+//! SIGHUP reloads both files at once and skips the second check.
 
 use std::fmt;
 use std::path::Path;
@@ -43,9 +43,9 @@ struct PairState {
     served: Pair,
     /// The state in which the files were last read, if they need not be read again in that state.
     read: Option<[Stamp; 2]>,
-    /// What was read a moment ago: it counts if the next look finds the same.
+    /// The fingerprint of the pair that was just read. The pair is used if the next check finds the same.
     pending: Option<[u8; 32]>,
-    /// What was wrong a moment ago: it is logged if the next look finds the same.
+    /// The fault that was just found. It is logged if the next check finds the same.
     doubt: Option<String>,
     complaint: Complaint,
 }
@@ -59,7 +59,7 @@ impl fmt::Debug for TlsFiles {
 }
 
 impl TlsFiles {
-    /// Reads both files for the first time: then they must be usable.
+    /// Reads both files for the first time. Fails if they are not usable.
     pub(crate) fn open(certificate: &Path, key: &Path) -> Result<Self, PairError> {
         let paths = Paths {
             certificate: certificate.to_owned(),
@@ -81,7 +81,7 @@ impl TlsFiles {
         })))
     }
 
-    /// What a new connection is to use, once the files were looked at, if it is time to.
+    /// The configuration for a new connection. Checks the files first if a check is due.
     pub(crate) async fn current(&self) -> Arc<ServerConfig> {
         let pair = self.0.clone();
         self.0.looks.when_due(move || pair.read_again(false)).await;

@@ -1,8 +1,10 @@
-//! The condition of the stores. Each call of a server to a store checks it first; `/readyz`, the log and the metrics report
-//! it.
+//! The condition of the stores. Each call of a server to a store checks it first; `/readyz`, the log and the metrics
+//! report it.
 //!
-//! A part of it is checked from time to time: the local files, the free space, the clock. Another part comes from the calls
-//! themselves, because only a write shows it: a refused write counts until a write of the same kind succeeds.
+//! A part of it is checked from time to time: the local files, the free space, the clock. The rest comes from the calls
+//! themselves, because only a write shows it. A refused write is reported until a write of the same kind succeeds
+//! (`steps` lists the kinds). If it was refused because of the minimum free space, it is reported until a check finds
+//! enough.
 
 mod guard;
 mod refused;

@@ -2,8 +2,9 @@
 //! reasons from a fixed list.
 //!
 //! * `/livez`: the process answers.
-//! * `/readyz`: pulls work. It fails if the metadata or the bucket cannot be read, if the clock is wrong, or if the store
-//!   was replaced. If only pushes are refused, the answer stays 200, and has a line with the reason.
+//! * `/readyz`: pulls work. It fails if the metadata or the bucket cannot be read, if the clock is wrong, or if the
+//!   store was replaced. If only pushes are refused, the response stays 200, and has a line with the reason. A refused
+//!   write is reported until a write of the same kind succeeds (see [`Condition`]).
 //! * `/readyz?push`: pushes work too, as far as this is known without a push.
 //!
 //! A check writes nothing. [`Checks`] checks the stores at each call. `Health` keeps its result for some seconds, so that

@@ -1,4 +1,4 @@
-//! Collection. [`metadata`] walks over the main table and removes unreferenced links, blob records and claims;
+//! Collection. [`metadata`] walks over the main table and removes unreferenced links, blob records and back-references;
 //! [`catalog`] then removes empty repositories. [`sweep`] ends expired sessions, and [`deletion_queue`] holds the
 //! objects that wait for their deletion. This module has the row that lets one pass run at a time.
 

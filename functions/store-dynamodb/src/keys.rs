@@ -30,10 +30,9 @@
 //! Versions, timestamps and uids are 16 hexadecimal digits, so that they sort as numbers. `h` is one hexadecimal digit:
 //! it spreads rows over sixteen collections that would otherwise be appended to one.
 //!
-//! `x` exists because the versions of a tag must grow also when the tag is deleted and created again. A tag is created
-//! on condition that its tombstone is as it was read, or still absent. A slow creator whose tag was created *and*
-//! deleted meanwhile finds a newer tombstone, and its write is refused. While the tag exists, the tombstone has no
-//! meaning.
+//! The tombstone `x` keeps the version of a deleted tag, so that a new tag of this name continues from it. A creation
+//! succeeds only if the tombstone has not changed since the creator read it. So a slow creator is refused if the tag
+//! was created *and* deleted meanwhile. While the tag exists, the tombstone has no meaning.
 
 use std::fmt::Display;
 

@@ -5,10 +5,10 @@
 //! limit of a call is the span from now to the deadline of its [`Context`]. This crate measures it with its own clock
 //! from the start of the call, because the clock of the context belongs to the shell. No try outlasts the call.
 //!
-//! **A write may have been applied although no answer came.** A transaction carries a token, so that a retry is applied
-//! once. A retried conditional write may be refused because its first try was applied. [`WriteOutcome::Refused`] says
-//! whether that is possible; the protocols then compare the stored item with what they meant to write. A try may even
-//! be applied late, after its retry. So a change that must not be applied twice carries a value that is unique for each
+//! **A write may have been applied although no response came.** A transaction carries a token, so that a retry is
+//! applied once. A conditional retry may be refused because the first try succeeded. In that case
+//! [`WriteOutcome::Refused`] says so, and the protocol compares the stored item with what it wanted to write. A try may
+//! also be applied after its retry. So a change that must not be applied twice carries a value that is unique for each
 //! try (see [`Requests::write_each`]); every other change leaves only garbage when it is applied twice.
 //!
 //! **Nothing is written while the clock of this host is off** ([`ServiceClock`]), because that clock decides what is

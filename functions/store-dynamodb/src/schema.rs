@@ -1,10 +1,12 @@
 //! Creates the tables, and checks and raises the version of their layout.
 //!
-//! One row in each table holds the layout version. This program writes [`VERSION`], and also works with tables of the
-//! version before and of the one after. A newer program may add attributes and kinds of rows. An older program keeps
-//! them: it updates single attributes of rows to which a newer one may have added some, and skips keys that it cannot
-//! parse. A program relies on such additions only from the next layout version on. So instances of two neighbouring
-//! versions can share a table while one replaces the other. Afterwards `init` of the newer program raises the version.
+//! One row in each table holds the layout version. This program writes [`VERSION`]. Version N works with tables of N-1,
+//! N and N+1, so instances of two neighbouring versions can share a table while one replaces the other. Afterwards
+//! `init` of the newer program raises the version.
+//!
+//! A newer program may add attributes and kinds of rows. An older program keeps them: it updates single attributes of
+//! rows to which a newer one may have added some, and skips keys that it cannot parse. A program relies on such
+//! additions only from the next layout version on.
 
 use std::time::Duration;
 

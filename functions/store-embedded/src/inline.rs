@@ -9,10 +9,10 @@
 //!
 //! A blocked call could delay two other things:
 //!
-//! * The task that the caller has woken last. It is in a slot of its worker, and no other worker takes tasks from this
-//!   slot. So before the call, a task that does nothing is woken into the slot; it moves the other task out.
-//! * Waiting for the network. If the caller's worker was the one that polled the network, no other worker starts to
-//!   poll until it is woken. So a separate thread looks for calls that block for long, and wakes a worker.
+//! * The task that the caller has woken last. It is in tokio's LIFO slot of the worker, from which no other worker
+//!   takes tasks. So before the call, a task that does nothing is woken; it moves the other task out of the slot.
+//! * The network. If the caller's worker was the one that ran the I/O driver, no other worker runs it until it is
+//!   woken. So a separate thread looks for calls that block for long, and wakes a worker.
 //!
 //! `block_in_place` does both, but costs more than the call.
 

@@ -2,10 +2,10 @@
 //! hidden by a mount, or emptied. Without this check, the registry would acknowledge writes that are missing after the
 //! next start.
 //!
-//! The header of a database is also read, because copying a backup over the file (`cp`) keeps the file and changes its
-//! content. The header shows the change if SQLite made the copy (`VACUUM INTO`, as in `backup.sh`): such a copy says
-//! that it has no log, and a database in use never says so. A copy of the file itself, or by `.backup`, has the header
-//! of the original and is not noticed. Nothing in the file is sure to differ, because the latest writes are in the log.
+//! `cp` of a backup over the database keeps the inode, so the header of the database is checked too. It reveals copies
+//! made by `VACUUM INTO` (as in `backup.sh`): such a copy says that it has no log, and a database in use never says so.
+//! It does not reveal plain copies or copies made by `.backup`, which have the header of the original. Nothing else in
+//! the file is sure to differ, because the latest writes are in the log.
 
 use std::fs::File;
 use std::io;

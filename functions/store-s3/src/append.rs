@@ -3,10 +3,10 @@
 //! While a body arrives, full parts of it are sent in parallel; the bytes left at its end are added to the last part. A
 //! body that ends before its first part is full becomes one object, without a multipart upload.
 //!
-//! If a body is cut or its claim is lost, the bytes that it has stored are not saved, and they disturb no other
-//! attempt: every attempt writes to keys of its own, and writes parts to an upload of the session only if no other
-//! attempt can be writing to it. After a cut, an attempt waits a short time until its parts are stored, so that the
-//! next attempt can replace them.
+//! If the client disconnects or the claim of the session is lost, the bytes of this body are not saved. They cannot
+//! damage another attempt, because each attempt writes to keys of its own, and writes parts to a multipart upload of
+//! the session only if no other attempt can be writing to it. After a disconnect, the attempt waits up to 5 seconds
+//! until its parts are stored. Then the next attempt can overwrite them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,8 @@ use crate::state::{OpenMultipart, TailObject, UploadState};
 use crate::store::S3Store;
 use crate::time::CallTimeout;
 
-/// Maximum time to wait for the parts of a cut body. During this time it keeps its memory and the session's claim.
+/// Maximum time to wait for the parts of a body whose connection was cut. During this time it keeps its memory and the
+/// session's claim.
 const PARTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl S3Store {

@@ -23,17 +23,22 @@
 //! | the end of an upload of several bodies | 1 `HeadObject` and 1 `DeleteObjects` more; collection deletes the remains of all bodies before the last 500 |
 //! | a cancelled upload | 1 `DeleteObjects`, and 1 `AbortMultipartUpload` if it had parts |
 //! | a refused or empty body | 0 |
-//! | a body whose connection was cut while its server keeps running | the parts sent so far; the next body replaces them with its own, and nothing is copied |
-//! | a body after one with an unknown outcome, if parts were stored before | as the first body; the end of the upload copies the earlier bytes inside the store: 1 `ListParts` for 1,000 copies, 1 `UploadPartCopy` for 64 MiB or more, 2 `HeadObject` |
+//! | a body whose connection was cut, while its server keeps running | the parts sent so far. The next body overwrites them |
+//! | the first body after one with an unknown outcome, if parts were stored before | as a first body. At the end of the upload, the earlier bytes are copied inside the store: 1 `ListParts` for 1,000 copies, 1 `UploadPartCopy` for 64 MiB or more, 2 `HeadObject` |
 //! | the end of an upload whose entity tags are not MD5 and need more than 256 KiB | 1 `ListParts` more for 1,000 parts |
 //!
-//! The outcome of a body is unknown in these cases: its server has crashed; another request took over its session; a
-//! part of it was sent twice or was not answered in time; it was the last body and its upload could not be sealed or
-//! published. A part of it may then still arrive, so the next body must not share a multipart upload with it.
+//! The outcome of a body is unknown in these cases:
 //!
-//! A body fits its buffer if it has fewer than 13 MiB (52 MiB with equal parts). A body without a declared length may
-//! find no free memory to grow to that size. It then becomes parts as soon as it has 5 MiB, so that it never waits for
-//! the memory of other uploads.
+//! * Its server has crashed.
+//! * Another request has taken over its session.
+//! * One of its parts was sent twice, or was not answered in time.
+//! * It was the last body, and its upload could not be sealed or published.
+//!
+//! A part of such a body may still arrive. So the next body uses another multipart upload.
+//!
+//! A body fits its buffer if it has fewer than 13 MiB (52 MiB with equal parts). If the length of a body is not
+//! declared and no memory is free, the body does not wait for the memory of other uploads: it is sent as parts from 5
+//! MiB on.
 //!
 //! # Bodies and checksums
 //!

@@ -1,11 +1,13 @@
 //! The memory budget for the bodies of all uploads, shared fairly between clients.
 //!
-//! An upload starts with a small permit for its first bytes, which grows as bytes arrive. When the first bytes have
-//! used up their maximum, the upload waits once for its *base*, which it gets at once as a whole. With its base an
-//! upload can proceed to its end without waiting for others. So uploads never wait for each other in a circle, and a
-//! client that sends the beginning of a body and then nothing holds little memory. *Extra* memory makes an upload
-//! faster. An upload takes it only if some is free and no other upload waits. It goes with a part that is sent, and is
-//! released when the part is stored. While others wait, a body that arrives too slowly gives way.
+//! An upload starts with a small permit for its first bytes, which grows as bytes arrive, up to a maximum. When this
+//! memory is used up, the upload waits once for its *base*. The base is granted whole or not at all. With it the upload
+//! can finish without waiting again, so uploads cannot deadlock. A client that sends the beginning of a body and then
+//! nothing holds little memory.
+//!
+//! *Extra* memory makes an upload faster. An upload takes it only if some is free and no other upload waits. It belongs
+//! to a part that is sent, and is released when the part is stored. While others wait for memory, a body that arrives
+//! too slowly is ended with an error.
 
 use std::sync::Arc;
 use std::time::Duration;

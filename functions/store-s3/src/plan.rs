@@ -2,9 +2,9 @@
 //!
 //! The protocol allows 10,000 parts of 5 MiB to 5 GiB each; only the last part of an upload may be smaller. Parts grow
 //! with their number, so that small uploads send many parts at once and 500 GiB still fit the 10,000 numbers: 8 MiB up
-//! to number 500, then 16, 32, and 59 MiB. The largest size is 59 MiB and not 64, because a part is cut only after 5
-//! MiB more have arrived. So the end of a body is never too small for a part, and both together are the 64 MiB that an
-//! upload may hold.
+//! to number 500, then 16, 32, and 59 MiB. A part is sent only when 5 MiB beyond it have arrived, so the end of a body
+//! is large enough for a part. 59 + 5 MiB = 64 MiB, the maximum memory of one upload. When memory is short, a part is
+//! sent earlier.
 
 /// One MiB in bytes.
 pub(crate) const MIB: usize = 1 << 20;

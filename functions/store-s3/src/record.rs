@@ -1,10 +1,11 @@
 //! The record of the parts that one body became.
 //!
 //! The seal completes an upload with exactly the recorded parts, and never with a listing of the store. If another
-//! attempt has replaced one of these parts, completion fails; it never yields wrong bytes. A record is kept in one item
-//! of a table, so each part needs only 24 bytes: a body of 500 GiB needs 240 KB. Entity tags of other forms are kept
-//! unchanged while the record is small. A large record contains only their hashes, and the seal requests the tags from
-//! the store.
+//! attempt has replaced one of these parts, completion fails; it never yields wrong bytes.
+//!
+//! A record is kept in one item of a table, so each part needs only 24 bytes: a body of 500 GiB needs 240 KB. An `ETag`
+//! that is not an MD5 is kept as it is while the record is small. A large record keeps only the hash of each `ETag`,
+//! and the seal reads the `ETag` from the store.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

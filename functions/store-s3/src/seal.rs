@@ -3,25 +3,24 @@
 //! An object of one body without a multipart upload is complete already. The seal completes a multipart upload from the
 //! records of its parts. Staged bytes become its last part with a copy inside the store.
 //!
-//! **Idempotence.** If the upload does not exist, and an object of the right size exists under its key, the upload was
-//! sealed. The size is sufficient evidence: a chain of attempts writes to an upload, each directly after the other. So
-//! all objects that the upload can become are beginnings of the same bytes, each with another length. An attempt after
-//! a gap has an upload of its own (see [`OpenMultipart`](crate::state::OpenMultipart)). The seal also compares the
-//! number of parts, if the entity tag contains it.
+//! **Idempotence.** If the multipart upload no longer exists and the object under its key has the expected size, an
+//! earlier seal has made it. The size proves this: attempts that share a multipart upload only append to it, so two
+//! results of equal size are equal. An attempt after a gap has a multipart upload of its own (see
+//! [`OpenMultipart`](crate::state::OpenMultipart)). The seal also compares the number of parts, if the `ETag` contains
+//! it.
 //!
-//! **Verification.** Several stores answer with success if an upload is completed a second time, whatever the parts in
-//! the request, and some answer so while they still process the first request. So the seal verifies an object before it
-//! returns if the object has several bodies, or if its completion was requested twice. An upload that only one attempt
-//! has written to can become only one object.
+//! **Verification.** Some stores answer a repeated completion with success, even with other parts or while the first
+//! one still runs. So the seal verifies the object if it has several bodies or if completion was sent twice. An upload
+//! that only one attempt has written to can become only one object.
 //!
 //! **Time.** A client may wait for 30 seconds and then ask again (see `finish` in the core). So the seal sends requests
-//! in parallel where possible: pages of the list of parts, and copies. Completion itself remains, which may take
-//! minutes on S3 for 10,000 parts. Only the time of copies depends on the size. Each copy has the time limit of a whole
-//! call, and no copy is made twice, so a seal takes as long as it needs. Another request may claim the session
-//! meanwhile and continues with the copies made so far.
+//! in parallel where possible: pages of the list of parts, and copies. The completion itself is one request, which may
+//! take minutes on S3 for 10,000 parts. Only the time of copies depends on the size. Each copy has the time limit of a
+//! whole call and is made only once, so a seal takes as long as it needs. If another request claims the session
+//! meanwhile, it reuses the finished copies.
 //!
-//! **A lost seal.** If an upload was sealed but not published, the next attempt comes after a gap. It has an upload of
-//! its own, which begins with a copy of the beginning of the sealed object.
+//! **A lost seal.** If an upload was sealed but not published, the next attempt comes after a gap. It starts a new
+//! multipart upload, which begins with a copy of the beginning of the sealed object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

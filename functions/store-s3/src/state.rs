@@ -1,8 +1,7 @@
 //! The state of an upload that a session saves: a few dozen bytes, which each body replaces.
 //!
-//! The bytes of an upload are, in this order: the parts of its multipart upload, if it has one; then the object of the
-//! last body, if that body did not fill a part. Without a multipart upload, this object has all bytes, and its key is
-//! that of the sealed object. After a multipart upload it is *staged* under a separate key.
+//! An upload without a multipart upload is a single object under its final key. Otherwise its bytes are the parts, then
+//! possibly one *staged* object under a separate key. The staged object has the last bytes, if they do not fill a part.
 
 use registry::store::StoreError;
 

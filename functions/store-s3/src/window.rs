@@ -1,9 +1,9 @@
-//! The times at which URLs are signed. All requests of a period get the same URL.
+//! The times at which URLs are signed.
 //!
-//! A URL is not signed for the time of the request, but for the beginning of a window of half its lifetime. All
-//! requests in this window get the same URL, on all instances that share credentials, so caches see one URL for one
-//! blob. A URL works for at least half of its lifetime after it is returned. The windows of different blobs begin at
-//! different times, so not all URLs change at once.
+//! Time is divided into windows of half the lifetime of a URL. All requests for a blob in one window get the same URL,
+//! signed for the start of the window, on all instances that share credentials. So caches see one URL for one blob. A
+//! URL works for at least half of its lifetime after it is returned. The windows of different blobs begin at different
+//! times, so not all URLs change at once.
 
 /// Calculates the validity of URLs.
 #[derive(Clone, Copy, Debug)]

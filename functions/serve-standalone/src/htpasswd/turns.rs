@@ -1,9 +1,11 @@
 //! Turns to verify a password, shared between clients.
 //!
-//! A verification takes a core a large part of a second, and any client can cause one. So at most as many run at the same time
-//! as there are cores, and clients take turns (see [`Budget`]). A pair of user and client that was never verified, as in all
-//! guesses, must pass a gate first. The gate lets one fewer through at a time than there are cores. So a user who was
-//! verified before from the same client waits for at most that many others.
+//! A verification takes a core a large part of a second, and any client can cause one. So at most as many run at the
+//! same time as there are cores, and clients take turns (see [`Budget`]).
+//!
+//! A pair of user and client that was never verified may be a guess. Such pairs must pass a gate first, which lets them
+//! use all cores but one. So a pair that was verified before does not wait behind guesses, because one core is left for
+//! it. On a machine with one core, it waits for at most one guess.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};

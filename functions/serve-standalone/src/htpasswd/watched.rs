@@ -1,15 +1,16 @@
 //! A file of users that is read again when it changes.
 //!
-//! The file is checked at most once a second, when a request needs it. An accident with the file must not lock out its users,
-//! and a removed user must not stay:
+//! The file is checked at most once a second, when a request needs it. A broken file must not lock users out. A removed
+//! user must lose access. So:
 //!
-//! * A file that is missing, unreadable, empty or malformed changes nothing. The known users stay, and the log says what is
-//!   wrong, again every ten minutes.
-//! * A file without a user that it had before may be incomplete. If it has just changed, the next check decides: if the file
-//!   is still the same, the user is removed. New users and new passwords have effect at once.
+//! * A file that is missing, unreadable, empty or malformed changes nothing. The known users stay. The log reports the
+//!   fault, and repeats it every ten minutes.
+//! * If a user is missing from a file that changed just now, the file may be half written, so the whole file takes
+//!   effect at the next check if it is still the same. New users and new passwords take effect at once if no user is
+//!   missing.
 //! * A file that has only comments has no users.
 //!
-//! After a signal, the file is used as it is.
+//! After a signal, the file takes effect at once.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

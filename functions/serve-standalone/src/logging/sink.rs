@@ -1,11 +1,11 @@
 //! Standard error, written to by a thread of its own, in batches.
 //!
-//! A line for each request would otherwise cost a system call for each request, and a reader of the log that stands
-//! still would make the registry stand still. Lines gather for a moment and are written together; beyond a bound they
-//! are counted instead of kept. A process that is killed loses what it gathered in the last moment.
+//! Without this thread, each request would cost a system call for its line, and a blocked log reader would block the
+//! registry. Lines are collected for 2 milliseconds and are written together. If more than 4 MiB are waiting, further
+//! lines are dropped and counted. A process that is killed loses the lines that are not written yet.
 //!
-//! `tracing-appender` has such a thread too. It bounds lines and not bytes, wakes its thread for each line, and does not
-//! write how many were lost.
+//! `tracing-appender` has such a thread too. It bounds lines and not bytes, wakes its thread for each line, and does
+//! not write how many were lost.
 
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,8 @@
 //! A separate address for `/metrics`, so that clients of the registry cannot read the metrics.
 //!
-//! No client needs a password here. So what a browser sends for a page of another site is refused, and on loopback
-//! every host name but those of this machine and those that are allowed, as the registry does where it asks nobody.
+//! No client needs a password here. So this server refuses requests that a browser sends for a page of another site. On
+//! loopback it also refuses all host names except those of this machine and those that are allowed, as the registry
+//! does when it needs no password.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

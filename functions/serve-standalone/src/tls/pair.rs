@@ -1,4 +1,4 @@
-//! A certificate and its key, out of two files in PEM.
+//! A certificate and its key, read from two files in PEM.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use crate::requests::RequestPlace;
 /// The speed of a connection is measured over the last one or two of these windows.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// After this number of consecutive requests without a place, a connection accepts no more requests.
+/// After this number of consecutive requests without a slot, a connection accepts no more requests.
 const MAX_REFUSED: u32 = 64;
 
 /// Maximum time between two checks of the answers of a connection.
@@ -33,7 +33,7 @@ pub(crate) struct Activity {
     speed: Speed,
     /// The answers in progress that have bodies.
     transfers: Mutex<Vec<Weak<dyn AnswerInFlight>>>,
-    /// Number of requests without a place since the last one with a place.
+    /// Number of requests without a slot since the last one with a slot.
     refused: AtomicU32,
     unwelcome: Signal,
     dismissed: Signal,
@@ -272,7 +272,7 @@ impl Activity {
         Verdict::LookAgain(next)
     }
 
-    /// Tells the connection to end now, because others need its place.
+    /// Tells the connection to end now, because others need its slot.
     pub(crate) fn dismiss(&self) {
         self.dismissed.give();
     }
@@ -292,12 +292,12 @@ impl Activity {
         self.cut_off.given().await;
     }
 
-    /// Notes that a request has got a place.
+    /// Notes that a request has got a slot.
     pub(crate) fn found_place(&self) {
         self.refused.store(0, Ordering::Relaxed);
     }
 
-    /// Notes that a request has got no place. Refusals take time too, so the connection ends after too many of them.
+    /// Notes that a request has got no slot. Refusals take time too, so the connection ends after too many of them.
     pub(crate) fn found_no_place(&self) {
         if self.refused.fetch_add(1, Ordering::Relaxed) + 1 == MAX_REFUSED {
             self.unwelcome.give();
@@ -332,13 +332,13 @@ impl Exchange {
         &self.activity
     }
 
-    /// Keeps the place of the request until the exchange has ended.
+    /// Keeps the slot of the request until the exchange has ended.
     pub(crate) fn occupying(mut self, place: Arc<RequestPlace>) -> Self {
         self.place = Some(place);
         self
     }
 
-    /// The place of its request.
+    /// The slot of its request.
     pub(crate) fn place(&self) -> Option<Arc<RequestPlace>> {
         self.place.clone()
     }

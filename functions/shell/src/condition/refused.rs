@@ -1,5 +1,5 @@
-//! Writes of pushes that a store has refused. Only a write shows such a fault, so it counts until a write of the same kind
-//! succeeds.
+//! Writes of pushes that a store has refused. Only a write shows such a fault, so it is reported until a write of the
+//! same kind succeeds. The kinds are those of [`PushStep`].
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -6,8 +6,8 @@
 //! the mark: those that publish a manifest ([`StoreCall::keep_listed`]), and every pass that meets a link or a manifest
 //! of the repository earlier in its walk.
 //!
-//! The deletion is safe because a publisher has read the row without a mark at most [`REMEMBERED_MS`] and the time of
-//! one call before it publishes. That is much less than the grace.
+//! The deletion is safe. A publisher relies on its last read of the row, which found no mark, for at most
+//! [`REMEMBERED_MS`], and then publishes within the time of one call. The grace period is longer than both together.
 
 use oci::RepositoryName;
 use registry::store::collection::{Collected, GracePeriods, PassStatistics, Plan, YOUNG_MS};

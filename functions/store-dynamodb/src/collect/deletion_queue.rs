@@ -1,8 +1,8 @@
 //! The deletion queue: one item for each object that waits for its deletion, however often it was scheduled.
 //!
-//! Scheduling an object again never makes its item older, and an item is removed only if it is as it was read. So an
-//! object waits from the last time that it was scheduled. Scheduling is conditional on the item that was read, and a
-//! removal is conditional on the item's time: the second of the two notices the first.
+//! Scheduling an object again only moves the time of its item forward, so the object waits from the last time that it
+//! was scheduled. A removal succeeds only if the time of the item has not changed, so it fails if the object was
+//! scheduled again later. Scheduling is conditional on the item that was read, so it notices a removal.
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 //! One slice of the walk over the main table: unreferenced links, blob records without back-links and, in a deep pass,
-//! claims without an owner.
+//! orphaned edges, back-links and lists of references.
 //!
 //! The walk only nominates records. A record is marked before it is checked for the last time, and is removed only
 //! while the mark is present: a request that needs the record clears the mark.
@@ -265,7 +265,8 @@ impl MetadataPass<'_> {
         Ok(row.filter(|row| row.record.uid == uid))
     }
 
-    /// Removes a claim without an owner. Its call has ended long ago, because the grace is longer than any call.
+    /// Removes an orphaned row. The call that wrote it has ended long ago, because the grace period is longer than any
+    /// call.
     async fn remove_leftover(&self, key: &ItemKey) -> Result<PassStatistics, StoreError> {
         if !self.plan.dry_run {
             self.call.main.write(&Write::delete(key.clone())).await?;

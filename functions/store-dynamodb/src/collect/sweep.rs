@@ -1,7 +1,7 @@
 //! The expiry of a session: mark it as swept, so that no request continues it; schedule the deletion of its objects;
 //! delete its rows.
 //!
-//! This order is necessary, because the row names the objects until the deletion queue does.
+//! The row is deleted last. Until the deletions are scheduled, the row is the only record of the objects.
 
 use registry::store::collection::remains;
 use registry::store::sessions::{Session, SessionKey, State};

@@ -1,9 +1,9 @@
 //! Imports records, each with all rows that belong to it.
 //!
-//! No other process writes meanwhile, so that rows are put unconditionally. A record that replaces another one also
-//! removes the rows that belonged to that one. There is one exception: the tombstone of a tag stands for all deletions
-//! of the tag, and these may be in slices that are written at the same time. So the tombstone is written on condition
-//! that it is as it was read.
+//! No other process writes during an import, so rows are written unconditionally. A record that replaces another one
+//! also removes the rows that belonged to that one. There is one exception: all deletions of a tag share one tombstone,
+//! and slices that are written at the same time may both write it. So the tombstone is written only if it has not
+//! changed since it was read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

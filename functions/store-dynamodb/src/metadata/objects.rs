@@ -1,10 +1,15 @@
 //! The location of the bytes of each digest, and the defects of objects.
 //!
 //! The blob record decides. Links and large manifests copy location and defect from it, so that a pull costs one read.
-//! A request that changes the record then goes through the back-links and updates each copy
-//! ([`StoreCall::sync_object`]). A request that creates a copy then reads the record once more. Both write first and
-//! read then, so that at least one of them sees the other. If the former is interrupted, some copies keep a location
-//! without an object. A read that finds no object there calls [`StoreCall::record_defect`], which updates the copy.
+//! Two kinds of requests keep the copies equal to the record:
+//!
+//! 1. A request that changes the blob record then finds all copies by the back-links, and updates them
+//!    ([`StoreCall::sync_object`]).
+//! 2. A request that makes a copy then reads the record again.
+//!
+//! Both write before they read, so at least one sees the other. If a request of the first kind is interrupted, some
+//! copies keep a location without an object. A read that finds no object there calls [`StoreCall::record_defect`],
+//! which updates the copy.
 
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};

@@ -99,7 +99,8 @@ mod with_faults {
         let (names, guard) = names(Faults::SOME, 1);
         (names.sessions, guard)
     });
-    // A link whose answer was lost leaves a claim for a deep pass, and these clauses count the findings of such a pass.
+    // A link whose response was lost leaves a back-link for a deep pass, and these clauses count the findings of such a
+    // pass.
     contract::collection_contract_tests!(async { names(Faults::ANSWERED, 1) });
     contract::record_contract_tests!(async { names(Faults::SOME, 1) });
     contract::churn_tests!(async { stores(Faults::SOME, 1) });

@@ -14,7 +14,7 @@ fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
     }
 }
 
-/// Whether a change of this item can break an invariant. A claim can only by its absence.
+/// Whether a change of this item can break an invariant. A back-reference can only by its absence.
 fn matters(items: &Items, key: &ItemKey) -> bool {
     let kinds = ["L", "M", "B"];
     let begins = |prefix: &str| key.sort.starts_with(prefix);

@@ -1,11 +1,9 @@
 //! Makes one object from the segments of a session.
 //!
-//! A single segment is already the object. Several segments are joined in a separate file, which gets the name of the
-//! last segment after it is complete and synced. So every object has the name of an attempt, and the session's row
-//! leads to it. The file of a segment therefore contains either that segment alone or everything up to its end. The
-//! length of the file says which. The other segments stay, because a seal is void if the session's claim expires; the
-//! session then continues after the same segments.
-//!
+//! A single segment is already the object. Several segments are joined in a separate file. The joined file is synced
+//! and then renamed over the last segment. So every object has the name of an attempt, and the session's row leads to
+//! it. A segment's file holds either that segment or the whole upload up to its end; its length shows which. The other
+//! segments stay, because the session continues from them if its claim expires.
 //! Sealing may be repeated: while another seal runs, or after a crash at any point. It writes the same bytes to the
 //! same files, or finds the finished object.
 

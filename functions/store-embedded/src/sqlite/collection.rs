@@ -1,8 +1,8 @@
 //! Collection: removes unreferenced rows, a bounded number in each transaction.
 //!
 //! A reader looks for candidates without the writer. The transaction that removes a row checks it again. So pushes wait
-//! only for removals and never for the walk. The transactions are safe without marks. The mark protects clients: a HEAD
-//! tells a client that a blob exists before the client pushes the manifest that refers to it.
+//! only for removals and never for the walk. Marks are not needed for the safety of the data here. They give a client
+//! time: a HEAD has promised it a blob for the manifest that it pushes next.
 
 pub(super) mod deletion_queue;
 mod metadata;

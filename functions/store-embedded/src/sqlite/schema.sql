@@ -18,10 +18,10 @@
 --
 -- Digests and names are text and compare by their bytes, so that every list is in ASCII order. Timestamps (`at`, `due`,
 -- `expires`, `created`, `claimed_until`) are milliseconds since the Unix epoch. `incarnation` is the uid of a row: the
--- 64 bits of an unsigned number. `condemned` is the mark of a collection pass that is about to delete the row; readers
--- ignore it. In `blob` it says what is wrong with the object, 'missing' or 'damaged'. In `manifest` it says that the
--- bytes in the row itself are 'damaged'. Readers report these defects. A session that is 'committing' and has a
--- `claimed_until` is published, and some of its objects may still have to be deleted.
+-- 64 bits of an unsigned number. `condemned` stores the defect of the object in `blob`, 'missing' or 'damaged', and in
+-- `manifest` that the bytes in the row itself are 'damaged'. Readers report these defects. In `link` it stores the mark
+-- of a collection pass that is about to delete the row; readers ignore the mark. A session that is 'committing' and has
+-- a `claimed_until` is published, and some of its objects may still have to be deleted.
 
 CREATE TABLE blob (
     digest      TEXT    NOT NULL PRIMARY KEY,

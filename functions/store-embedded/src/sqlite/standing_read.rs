@@ -2,10 +2,11 @@
 //!
 //! A connection that starts to read takes a shared lock on a position in the log, and releases it at the end. These two
 //! system calls are a large part of the cost of a small read. SQLite makes neither of them while another connection of
-//! the process holds the same lock. So one connection reads all the time, from the end of the log.
+//! the process holds the same lock. So one connection keeps a read transaction open, and the others need no system call
+//! for the lock.
 //!
-//! After a commit, other connections read from a later position. The log cannot be restarted while any connection reads
-//! in it. So this read starts again many times a second. It ends while the log is moved into the file, and when there
+//! The read restarts many times a second, for two reasons: after a commit, other connections read from a later
+//! position, and an open read prevents SQLite from restarting the log. It closes during a checkpoint, and when there
 //! are no other reads.
 
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The metadata contract without faults, and with faults: conflicts, throttles, and partly processed batches.
 //!
-//! The schedules in the crate's `tests` cover lost answers. After a lost answer a claim stays as a guard against a late
-//! write, until a deep collection pass removes it; the contract requires that no claim stays.
+//! After a lost response a back-reference stays, because the write that needs it may still be applied. A deep pass
+//! deletes it. The contract requires that none stays, so lost responses are tested only by the scheduler, in the
+//! crate's `tests`.
 
 use ::contract::Guard;
 

@@ -1,10 +1,10 @@
 //! The walk over the metadata: one table after the other, each in the order of its key.
 //!
-//! The order is: edges, links and back-links, which a deep pass checks or which keep other rows; then the blob records,
-//! which are removed when they have no back-link; last the catalog, whose rows are removed when a repository has
-//! neither manifests nor links. A manifest is published in one transaction with its catalog row, so a catalog row needs
-//! no mark before its removal. The rows of one operation are written together, so orphaned edges and back-links can
-//! only come from outside. A deep pass looks for them nevertheless.
+//! First edges, links and back-links; then blob records without back-links; last the catalog rows of repositories
+//! without manifests and links. Only a deep pass walks over edges and back-links. A manifest is published in one
+//! transaction with its catalog row, so a catalog row needs no mark before its removal. The rows of one operation are
+//! written together, so only a fault outside this store can leave orphaned edges and back-links. A deep pass looks for
+//! them nevertheless.
 
 use oci::RepositoryName;
 use registry::store::collection::{Collected, PassStatistics, Plan};

@@ -1,10 +1,11 @@
 //! The location of a digest's bytes, and their defect.
 //!
-//! Only the digest's row in `blob` says what is wrong with an object, in the column `condemned`. No collection pass
-//! marks rows of `blob` in this store, because it removes an unreferenced row within one transaction. Links and
-//! manifests are read together with this row. A program that does not know defects clears the column when the blob is
-//! committed again, and otherwise ignores it. The same column of a manifest says that the bytes in its own row are
-//! damaged.
+//! The column `condemned` keeps its old name. In `blob` it stores the defect of an object, and in `manifest` that the
+//! bytes in the row itself are damaged. In `link` it stores the mark of a collection pass. Rows of `blob` are never
+//! marked in this store, because collection removes an unreferenced row within one transaction.
+//!
+//! Links and manifests are read together with the row in `blob`. A program that does not know defects clears the column
+//! when the blob is committed again, and otherwise ignores it.
 
 use oci::{Digest, RepositoryName};
 use registry::store::metadata::Defect;

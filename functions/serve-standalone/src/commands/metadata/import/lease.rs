@@ -1,9 +1,9 @@
 //! Prevents collection passes during an import.
 //!
-//! An export may have the records of all blobs before the links to them. A collection pass over a part of the import would
-//! find blobs without links, and schedule their objects for deletion. When these pending deletions are due, the links have
-//! been imported, and the objects are deleted nevertheless. So an import takes the lease on the walk over the metadata before
-//! it writes anything, and keeps it until its last record is written, however often it is interrupted.
+//! An export may have the records of all blobs before the links to them. A collection that runs during an import sees
+//! blobs whose links are not yet imported, and schedules their objects for deletion. Later the objects are deleted,
+//! although the links were imported in the meantime. So the import takes the lease of the walk over the metadata before
+//! it writes anything, and keeps it until its last record is written, even if it is interrupted several times.
 
 use std::sync::Arc;
 
