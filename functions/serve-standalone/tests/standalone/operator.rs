@@ -148,12 +148,12 @@ fn failures_have_exit_codes_and_say_what_to_do() {
         (
             &["tag", "list", "Not/A/Name", "--data", data],
             2,
-            "not the name of a repository",
+            "not a valid name of a repository",
         ),
         (
             &["tag", "history", "zoo", "not a tag", "--data", data],
             2,
-            "not the name of a tag",
+            "not a valid name of a tag",
         ),
         (&["repo", "list", "--data", absent_text], 1, "--data"),
         (&["htpasswd", "a:b"], 2, "colon"),

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -138,7 +140,14 @@ impl Cloud {
     /// Starts a server on the stores that the flags name.
     pub(crate) fn serve(stores: &[String], flags: &[&str]) -> Server {
         let flags: Vec<&str> = stores.iter().map(String::as_str).chain(flags.iter().copied()).collect();
-        Server::start_on(Arc::new(TempDir::new().unwrap()), &flags, &Self::variables())
+        let server = Server::start_on(Arc::new(TempDir::new().unwrap()), &flags, &Self::variables());
+        // A server also starts while its stores do not answer in time, as on a busy machine; then it refuses pushes until it
+        // has reached them. Tests of a server without stores go on after this time.
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while server.request("GET", "/readyz?push", &[], b"").status != 200 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(100));
+        }
+        server
     }
 
     /// Runs a command to its end.

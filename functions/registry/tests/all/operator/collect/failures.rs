@@ -103,7 +103,7 @@ async fn each_step_runs_even_if_others_fail() {
     for (method, what) in [
         ("begin_pass", "the pass over the metadata cannot begin"),
         ("collect_metadata", "the metadata cannot be read"),
-        ("checkpoint", "how far the pass has come cannot be noted"),
+        ("checkpoint", "the position of the pass cannot be recorded"),
         ("expired", "expired uploads cannot be listed"),
     ] {
         let world = World::new().await;
