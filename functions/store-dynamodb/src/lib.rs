@@ -13,8 +13,8 @@
 //! marks or objects. Collection removes them.
 //!
 //! Read in this order: `table` (the requests to a table), `retrying` (how they are sent), `keys` and `records` (what a
-//! table contains), `metadata` (the protocols), `sessions`, `collect`, `export`. `aws` and `schema` speak to DynamoDB,
-//! and `open` builds a store from options.
+//! table contains), `metadata` (the protocols), `sessions`, `collect`, `export`. `layout` names the
+//! version of the tables, `aws` and `schema` speak to DynamoDB, and `open` builds a store from options.
 //!
 //! # Costs
 //!
@@ -46,6 +46,7 @@ mod aws;
 mod collect;
 mod export;
 mod keys;
+mod layout;
 #[cfg(test)]
 mod memory;
 mod metadata;
@@ -62,9 +63,10 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use open::{OpenError, Options};
+pub use layout::{OpenError, VERSION as LAYOUT_VERSION};
+pub use open::Options;
 pub use retrying::Statistics;
-pub use schema::{Prepared, VERSION as LAYOUT_VERSION};
+pub use schema::Prepared;
 
 use metadata::KnownRepositories;
 use registry::clock::ServiceClock;

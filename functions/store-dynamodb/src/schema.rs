@@ -21,14 +21,10 @@ use registry::store::{Reason, StoreError, Uid};
 
 use crate::aws::{MissingTable, classified};
 use crate::keys;
-use crate::open::OpenError;
+use crate::layout::{OpenError, VERSION};
 use crate::records::{ItemFields, attributes, damaged, has_version};
 use crate::retrying::{Requests, RetryEnvironment};
 use crate::table::{PARTITION, SORT, Value, Write, WriteCondition};
-
-/// The version of the table layout that this program writes. It also works with tables of the version before and of the one
-/// after.
-pub const VERSION: u64 = 1;
 
 /// The maximum time until a new table is active.
 const CREATION_TIMEOUT: Duration = Duration::from_mins(2);
