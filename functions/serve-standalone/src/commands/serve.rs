@@ -167,12 +167,7 @@ async fn open(
     bounds: Bounds,
     tls: Option<TlsFiles>,
 ) -> Result<Running, Failure> {
-    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
-        Failure::Failed(format!(
-            "cannot listen on {}: {error}. Choose another address with --listen, or port 0 for a free one",
-            args.listen
-        ))
-    })?;
+    let listener = listen(args).await?;
     let how = OpenOptions {
         absent: Absent::Create,
         sync: match args.sync {
@@ -236,21 +231,13 @@ async fn open(
         observer: metrics.clone(),
     };
     let collector = args.collect_every.map(|every| Collector::start(every.0, passes, &work));
-    let limits = &args.limits;
-    let timeouts = Timeouts {
-        header: limits.header_timeout.0,
-        keep_alive: limits.keep_alive.0,
-        idle: limits.idle_timeout.0,
-        stall: limits.stall_timeout.0,
-        total: limits.request_timeout.0,
-    };
     let service = Arc::new(Service {
         registry,
         health: health.clone(),
         metrics,
         shows_metrics: args.metrics == MetricsAddress::Here,
         proxies: TrustedProxies::new(args.pulls.trusted_proxy.clone()),
-        timeouts,
+        timeouts: timeouts(args),
         places: RequestPlaces::new(bounds.requests),
         buffers: Buffers::new(),
         tls,
@@ -263,13 +250,33 @@ async fn open(
             health,
             work,
             max_connections: bounds.connections,
-            drain_timeout: limits.drain_timeout.0,
+            drain_timeout: args.limits.drain_timeout.0,
         },
         metrics: listener_of_metrics,
         collector,
         statistics,
         refusals,
     })
+}
+
+async fn listen(args: &ServeArgs) -> Result<TcpListener, Failure> {
+    TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::Failed(format!(
+            "cannot listen on {}: {error}. Choose another address with --listen, or port 0 for a free one",
+            args.listen
+        ))
+    })
+}
+
+fn timeouts(args: &ServeArgs) -> Timeouts {
+    let limits = &args.limits;
+    Timeouts {
+        header: limits.header_timeout.0,
+        keep_alive: limits.keep_alive.0,
+        idle: limits.idle_timeout.0,
+        stall: limits.stall_timeout.0,
+        total: limits.request_timeout.0,
+    }
 }
 
 /// Memory that a pull from S3 through the registry may take, in bytes: its own buffers, and those of the connection to S3,
