@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import TIMEOUT, Setting, client, need_root, refused, tool  # noqa: E402
 from containerd import Ctr  # noqa: E402
 from docker import Docker  # noqa: E402
-from engines import Containerd, Dockerd  # noqa: E402
+from engines import Containerd, Dockerd, Engine  # noqa: E402
 from harness import HarnessError, Result, Server, run, wait_until  # noqa: E402
 from harness.process import Finished  # noqa: E402
 from podman import Podman  # noqa: E402
@@ -155,7 +155,17 @@ class NamedDockerd(Dockerd):
         super().__init__(folder, setting.home(name))
 
     def command(self) -> Sequence[str]:
-        return [*self._prefix, *super().command()]
+        words = list(super().command())
+        # It starts its own containerd, in its own mount namespace: another one would not see the root of a container.
+        at = words.index("--containerd")
+        return [*self._prefix, *words[:at], *words[at + 2 :]]
+
+    def __enter__(self) -> "NamedDockerd":
+        Engine.__enter__(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Engine.__exit__(self)
 
     def trusts(self, registry: TlsRegistry) -> None:
         trust = self.etc / "certs.d" / registry.address
