@@ -1,5 +1,7 @@
 //! A store with a hook around every call: for a shell that observes its stores, and for tests that count calls or
-//! inject faults.
+//! inject faults. The methods about metadata are in a file of their own.
+
+mod metadata;
 
 use std::future::poll_fn;
 use std::ops::Range;
@@ -9,22 +11,19 @@ use std::task::Poll;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use oci::{Digest, RepositoryName, Tag};
+use oci::Digest;
 
 use crate::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
     Source, Stored, Upload,
 };
 use crate::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing};
-use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
-};
 use crate::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
 use crate::store::sessions::{
     Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
     SessionStore, SigningKey,
 };
-use crate::store::{Context, Cursor, Location, Page, Slice, StoreError, Timestamp, Uid};
+use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
 /// Observes every call of a store, by the name of its method.
 pub trait Hook: Send + Sync + 'static {
@@ -298,251 +297,6 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
 
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
         self.call("signing_keys", self.inner.signing_keys(cx, candidate)).await
-    }
-}
-
-#[async_trait]
-impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
-    async fn link(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<Link>, StoreError> {
-        self.call("link", self.inner.link(cx, repository, digest)).await
-    }
-
-    async fn link_and_unmark(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<Link>, StoreError> {
-        let Err(refused) = self.hook.may_keep() else {
-            return self
-                .call("link_and_unmark", self.inner.link_and_unmark(cx, repository, digest))
-                .await;
-        };
-        // An unmarked link needs no write.
-        match self.marked_link(cx, repository, digest).await? {
-            Some((_, true)) => Err(refused),
-            found => Ok(found.map(|(link, _)| link)),
-        }
-    }
-
-    async fn marked_link(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<(Link, bool)>, StoreError> {
-        // Counted as `link`: it is the same read, with the mark.
-        self.call("link", self.inner.marked_link(cx, repository, digest)).await
-    }
-
-    async fn manifest(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<ManifestRecord>, StoreError> {
-        self.call("manifest", self.inner.manifest(cx, repository, digest)).await
-    }
-
-    async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
-        self.call("tag", self.inner.tag(cx, repository, tag)).await
-    }
-
-    async fn tagged_manifest(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        tag: &Tag,
-    ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
-        self.call("tagged_manifest", self.inner.tagged_manifest(cx, repository, tag))
-            .await
-    }
-
-    async fn tags(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Tag>, StoreError> {
-        self.call("tags", self.inner.tags(cx, repository, after, limit)).await
-    }
-
-    async fn history(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        tag: &Tag,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Page<HistoryRecord>, StoreError> {
-        self.call("history", self.inner.history(cx, repository, tag, before, limit))
-            .await
-    }
-
-    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
-        self.call("repository", self.inner.repository(cx, repository)).await
-    }
-
-    async fn repositories(
-        &self,
-        cx: Context,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<RepositoryName>, StoreError> {
-        self.call("repositories", self.inner.repositories(cx, after, limit))
-            .await
-    }
-
-    async fn manifests(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Page<Digest>, StoreError> {
-        self.call("manifests", self.inner.manifests(cx, repository, after, limit))
-            .await
-    }
-
-    async fn referrers(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        subject: &Digest,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Page<Referrer>, StoreError> {
-        self.call("referrers", self.inner.referrers(cx, repository, subject, after, limit))
-            .await
-    }
-
-    async fn commit_blob(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-        location: &Location,
-        size: u64,
-    ) -> Result<Location, StoreError> {
-        self.call(
-            "commit_blob",
-            self.inner.commit_blob(cx, repository, digest, location, size),
-        )
-        .await
-    }
-
-    async fn replace_location(
-        &self,
-        cx: Context,
-        digest: &Digest,
-        old: &Location,
-        new: &Location,
-        size: u64,
-    ) -> Result<Option<Location>, StoreError> {
-        self.call(
-            "replace_location",
-            self.inner.replace_location(cx, digest, old, new, size),
-        )
-        .await
-    }
-
-    async fn record_defect(
-        &self,
-        cx: Context,
-        repository: Option<&RepositoryName>,
-        digest: &Digest,
-        location: &Location,
-        defect: Defect,
-    ) -> Result<Option<Location>, StoreError> {
-        self.call(
-            "record_defect",
-            self.inner.record_defect(cx, repository, digest, location, defect),
-        )
-        .await
-    }
-
-    async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
-        self.call("clear_missing", self.inner.clear_missing(cx, digest, location))
-            .await
-    }
-
-    async fn record_damaged_manifest(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<(), StoreError> {
-        self.call(
-            "record_damaged_manifest",
-            self.inner.record_damaged_manifest(cx, repository, digest),
-        )
-        .await
-    }
-
-    async fn mount(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-        from: &RepositoryName,
-    ) -> Result<bool, StoreError> {
-        // A link that existed already need not be written, and the result does not say whether it did.
-        let mounted = self.inner.mount(cx, repository, digest, from);
-        self.call_writing("mount", mounted, |_| false).await
-    }
-
-    async fn linking_repositories(
-        &self,
-        cx: Context,
-        digest: &Digest,
-        limit: usize,
-    ) -> Result<Vec<RepositoryName>, StoreError> {
-        self.call(
-            "linking_repositories",
-            self.inner.linking_repositories(cx, digest, limit),
-        )
-        .await
-    }
-
-    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        let stored = |answer: &ManifestPut| matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
-        self.call_writing("put_manifest", self.inner.put_manifest(cx, put), stored)
-            .await
-    }
-
-    async fn delete_tag(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
-        self.call("delete_tag", self.inner.delete_tag(cx, repository, tag, principal))
-            .await
-    }
-
-    async fn delete_manifest(
-        &self,
-        cx: Context,
-        repository: &RepositoryName,
-        digest: &Digest,
-        principal: &str,
-    ) -> Result<Removal, StoreError> {
-        self.call(
-            "delete_manifest",
-            self.inner.delete_manifest(cx, repository, digest, principal),
-        )
-        .await
-    }
-
-    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
-        self.call("unlink", self.inner.unlink(cx, repository, digest)).await
     }
 }
 
