@@ -101,23 +101,23 @@ impl WatchedFile {
         self.looks.now(move || file.read_again(true)).await;
     }
 
-    fn read_again(&self, told: bool) {
+    fn read_again(&self, asked: bool) {
         let before = self.known().read;
-        if !told && before.is_some() && Stamp::now(&self.path) == before {
+        if !asked && before.is_some() && Stamp::now(&self.path) == before {
             return;
         }
         let file = watched::read(&self.path, MAX_FILE);
-        self.learn(file.map_err(FileError::from).and_then(read), told);
+        self.learn(file.map_err(FileError::from).and_then(read), asked);
     }
 
-    fn learn(&self, result: Result<(Users, Stamp), FileError>, told: bool) {
+    fn learn(&self, result: Result<(Users, Stamp), FileError>, asked: bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let (users, stamp) = match result {
             Ok(read) => read,
             Err(error) => {
                 known.read = None;
                 known.pending = None;
-                return self.complain(&mut known, &error, told);
+                return self.complain(&mut known, &error, asked);
             }
         };
         if known.complaint.end() {
@@ -126,12 +126,12 @@ impl WatchedFile {
         known.read = Some(stamp).filter(Stamp::is_settled);
         if users == *known.users {
             known.pending = None;
-            if told {
+            if asked {
                 tracing::info!(file = ?self.path, users = users.len(), "the users were read again and are the same");
             }
             return;
         }
-        let sure = told || known.read.is_some() || users.include(&known.users);
+        let sure = asked || known.read.is_some() || users.include(&known.users);
         if !sure && known.pending.as_ref() != Some(&users) {
             known.pending = Some(users);
             return;
@@ -146,9 +146,9 @@ impl WatchedFile {
         known.users = Arc::new(users);
     }
 
-    fn complain(&self, known: &mut FileState, error: &FileError, told: bool) {
+    fn complain(&self, known: &mut FileState, error: &FileError, asked: bool) {
         let text = error.to_string();
-        if known.complaint.is_due(&text, told) {
+        if known.complaint.is_due(&text, asked) {
             tracing::error!(
                 file = ?self.path,
                 "the file of users is not usable: {text}; the users before stay until it is repaired"
@@ -195,7 +195,7 @@ impl WatchedFile {
         self.looks.never();
     }
 
-    /// What the log was last told to be wrong.
+    /// The fault that was logged last.
     pub(super) fn complaint(&self) -> Option<String> {
         self.known().complaint.text()
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::tls::{Authority, Pair, pem, replace, shown};
@@ -26,20 +25,6 @@ fn start(folder: &Path, flags: &[&str]) -> Output {
         .current_dir(folder)
         .output()
         .unwrap()
-}
-
-fn says(server: &Server, what: &str) {
-    server.wait_for_line(what, |line| {
-        line["message"].as_str().is_some_and(|text| text.contains(what))
-    });
-}
-
-/// Sends SIGHUP, and waits until the log tells its effect once more.
-fn hang_up(server: &Server, effect: &str) {
-    let count = || server.log().matches(effect).count();
-    let before = count();
-    server.signal(Signal::HUP);
-    eventually(effect, || (count() > before).then_some(()));
 }
 
 /// Whether a new connection is shown the certificate of `pair`.
@@ -151,7 +136,7 @@ fn a_key_that_everybody_can_read_is_warned_of() {
     assert!(!server.log().contains("every user of this host"));
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let server = Authority::serve_in(folder, &[]);
-    says(&server, "every user of this host can read or change the key");
+    server.says("every user of this host can read or change the key");
 }
 
 /// As certbot does: one file after the other, nothing told to the server.
@@ -175,12 +160,12 @@ fn a_renewed_pair_is_for_new_connections_and_old_ones_go_on() {
         assert!(shown(client.transport()) == before);
         thread::sleep(Duration::from_millis(500));
     }
-    says(&server, "The certificate and the key before are served");
+    server.says("The certificate and the key before are served");
     replace(&folder.join("tls.key"), &renewed.key_pem());
     eventually("the new pair is used", || {
         shows(&authority, &server, &renewed).then_some(())
     });
-    says(&server, "are usable again");
+    server.says("are usable again");
     old.send(&bytes[1000..]);
     assert_eq!(old.response("PUT").status, 201);
     assert_eq!(old.request("GET", "/v2/", &[], b"").status, 200);
@@ -221,19 +206,19 @@ fn a_broken_pair_never_replaces_a_good_one() {
     pair.write(folder.path());
     let server = Authority::serve_in(folder.clone(), &[]);
     let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-    hang_up(&server, "were read again and are the same");
+    server.hang_up("were read again and are the same");
     replace(&certificate, "nothing");
-    hang_up(&server, "it holds no certificate");
+    server.hang_up("it holds no certificate");
     assert!(shows(&authority, &server, &pair));
     fs::remove_file(&certificate).unwrap();
-    hang_up(&server, "it cannot be read");
+    server.hang_up("it cannot be read");
     assert!(shows(&authority, &server, &pair));
     let other = authority.issue();
     replace(&certificate, &other.certificate_pem());
-    hang_up(&server, "does not belong to the first certificate");
+    server.hang_up("does not belong to the first certificate");
     assert!(shows(&authority, &server, &pair));
     replace(&key, &other.key_pem());
-    hang_up(&server, "the certificate has changed");
+    server.hang_up("the certificate has changed");
     assert!(shows(&authority, &server, &other));
     assert!(!server.log().contains("PRIVATE KEY"), "{}", server.log());
 }
@@ -271,7 +256,7 @@ fn no_request_fails_while_the_pair_is_renewed_again_and_again() {
             thread::sleep(Duration::from_millis(300));
             replace(&folder.join("tls.crt"), &renewed.certificate_pem());
             if renewal % 2 == 0 {
-                hang_up(&server, "the certificate has changed");
+                server.hang_up("the certificate has changed");
                 assert!(shows(&authority, &server, &renewed));
             } else {
                 eventually("the new pair is used", || {

@@ -21,20 +21,6 @@ fn ping(server: &Server, user: &str, password: &str) -> u16 {
         .status
 }
 
-fn says(server: &Server, what: &str) {
-    server.wait_for_line(what, |line| {
-        line["message"].as_str().is_some_and(|text| text.contains(what))
-    });
-}
-
-/// Sends SIGHUP, and waits until it has had its effect, which the log tells in these words.
-fn hang_up(server: &Server, effect: &str) {
-    let count = || server.log().matches(effect).count();
-    let before = count();
-    server.signal(Signal::HUP);
-    eventually(effect, || (count() > before).then_some(()));
-}
-
 /// Notepad's mark and line ends, a comment, a blank line, and an old line of a user who has a new one.
 #[test]
 fn a_file_as_windows_writes_it_lets_users_in_and_the_last_line_of_a_user_counts() {
@@ -50,10 +36,7 @@ fn a_file_as_windows_writes_it_lets_users_in_and_the_last_line_of_a_user_counts(
     assert_eq!(ping(&server, "zo\u{eb}", "secret"), 200);
     assert_eq!(ping(&server, "alice", "new"), 200);
     assert_eq!(ping(&server, "alice", "old"), 401);
-    says(
-        &server,
-        "the user `alice` is there more than once: line 5 counts, and line 2 has no effect",
-    );
+    server.says("the user `alice` is there more than once: line 5 counts, and line 2 has no effect");
 }
 
 #[test]
@@ -63,14 +46,14 @@ fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
     let server = Server::start_in(folder, &["--htpasswd", "users"]);
     assert_eq!(ping(&server, "alice", "secret"), 200);
     std::fs::write(&users, "alice:hunter2\n").unwrap();
-    hang_up(&server, "is not usable: line 1");
+    server.hang_up("is not usable: line 1");
     assert_eq!(ping(&server, "alice", "secret"), 200);
     assert!(!server.log().contains("hunter2"));
     std::fs::write(&users, "").unwrap();
-    hang_up(&server, "is not usable: the file has no users");
+    server.hang_up("is not usable: the file has no users");
     assert_eq!(ping(&server, "alice", "secret"), 200);
     std::fs::remove_file(&users).unwrap();
-    hang_up(&server, "is not usable: the file cannot be read");
+    server.hang_up("is not usable: the file cannot be read");
     assert_eq!(ping(&server, "alice", "secret"), 200);
     // A push that was begun before goes on as well.
     let authorization = basic("alice", "secret");
@@ -78,7 +61,7 @@ fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
     let put = server.request("PUT", &format!("{upload}?digest={}", digest(EMPTY)), &[], EMPTY);
     assert_eq!(put.status, 201);
     write_users(&users, &[("bob", "secret")]);
-    hang_up(&server, "the users have changed");
+    server.hang_up("the users have changed");
     assert_eq!(ping(&server, "alice", "secret"), 401);
     assert_eq!(ping(&server, "bob", "secret"), 200);
 }
@@ -87,12 +70,12 @@ fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
 #[test]
 fn a_hangup_ends_no_server() {
     let server = Server::start(&[]);
-    hang_up(&server, "there are no files to read again");
+    server.hang_up("there are no files to read again");
     assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
 
     let folder = folder_with_users(&[("alice", "secret")]);
     let mut server = Server::start_in(folder.clone(), &["--htpasswd", "users"]);
-    hang_up(&server, "were read again and are the same");
+    server.hang_up("were read again and are the same");
     let authorization = basic("alice", "secret");
     let upload = server.open_upload("app", &[("Authorization", &authorization)]);
     let mut client = server.connect();
@@ -101,9 +84,9 @@ fn a_hangup_ends_no_server() {
     // Answered, so that the upload has begun too.
     assert_eq!(ping(&server, "alice", "secret"), 200);
     server.signal(Signal::TERM);
-    says(&server, "draining");
+    server.says("draining");
     write_users(&folder.path().join("users"), &[("bob", "secret")]);
-    hang_up(&server, "the users have changed");
+    server.hang_up("the users have changed");
     client.send(&EMPTY[1..]);
     assert_eq!(client.response("PATCH").status, 202);
     assert_eq!(server.wait().code(), Some(0));
@@ -222,7 +205,7 @@ fn a_line_is_set_and_removed_in_the_file_itself() {
         .map(|line| line.split(':').next().unwrap())
         .collect();
     assert_eq!(names, ["# the team", "alice", "# others", "bob", ""]);
-    hang_up(&server, "the users have changed");
+    server.hang_up("the users have changed");
     assert_eq!(ping(&server, "alice", "first"), 401);
     assert_eq!(ping(&server, "alice", "second"), 200);
     assert_eq!(ping(&server, "bob", "secret"), 200);

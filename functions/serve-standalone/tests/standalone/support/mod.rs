@@ -150,6 +150,21 @@ impl Server {
         eventually(what, || self.lines().into_iter().find(&matches))
     }
 
+    /// Waits until the log has a message that contains `what`.
+    pub(crate) fn says(&self, what: &str) {
+        self.wait_for_line(what, |line| {
+            line["message"].as_str().is_some_and(|text| text.contains(what))
+        });
+    }
+
+    /// Sends SIGHUP, and waits until the log reports its `effect` once more.
+    pub(crate) fn hang_up(&self, effect: &str) {
+        let count = || self.log().matches(effect).count();
+        let before = count();
+        self.signal(Signal::HUP);
+        eventually(effect, || (count() > before).then_some(()));
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
