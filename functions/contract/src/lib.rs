@@ -44,7 +44,6 @@ pub mod records;
 pub mod sessions;
 pub mod source;
 
-use std::any::Any;
 use std::sync::Arc;
 
 /// For the macros, which name the traits of the stores through it.
@@ -54,8 +53,8 @@ pub use registry;
 pub use contract_test::{ContractTest, Guard, Spawn};
 
 use registry::Stores;
-use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
+use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
@@ -91,44 +90,46 @@ pub struct MetadataStores {
 
 /// All stores, empty: what a test of all contracts receives.
 pub struct TestStores {
-    /// The blob store.
-    pub blobs: Arc<dyn BlobStore>,
-    /// The metadata store.
-    pub metadata: Arc<dyn MetadataStore>,
-    /// The session store.
-    pub sessions: Arc<dyn SessionStore>,
-    /// The collection over metadata and sessions.
-    pub collection: Arc<dyn CollectionStore>,
-    /// The records of the metadata store.
-    pub records: Arc<dyn RecordStore>,
+    /// The stores.
+    pub stores: Stores,
     /// What must live as long as the stores, for example a temporary directory; `Box::new(())` if nothing must.
-    pub guard: Box<dyn Any + Send>,
+    pub guard: Guard,
 }
 
 impl TestStores {
-    /// All stores, as a registry and its operator use them, and the guard.
+    /// The reference stores, in memory.
     #[must_use]
-    pub fn into_all(self) -> (Stores, Guard) {
-        let all = Stores {
-            blobs: self.blobs,
-            metadata: self.metadata,
-            sessions: self.sessions,
-            collection: self.collection,
-            records: self.records,
+    pub fn in_memory() -> Self {
+        let metadata = Arc::new(MemoryMetadata::new());
+        let sessions = Arc::new(MemorySessions::new());
+        let stores = Stores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            metadata: metadata.clone(),
+            sessions: sessions.clone(),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
+            records: metadata,
         };
-        (all, self.guard)
+        let guard = Box::new(());
+        Self { stores, guard }
     }
 
     /// All stores but the blobs, and the guard.
     #[must_use]
     pub fn into_metadata_stores(self) -> (MetadataStores, Guard) {
-        let names = MetadataStores {
-            metadata: self.metadata,
-            sessions: self.sessions,
-            collection: self.collection,
-            records: self.records,
+        let Stores {
+            blobs,
+            metadata,
+            sessions,
+            collection,
+            records,
+        } = self.stores;
+        let stores = MetadataStores {
+            metadata,
+            sessions,
+            collection,
+            records,
         };
         // The blob store may depend on the guard too.
-        (names, Box::new((self.blobs, self.guard)))
+        (stores, Box::new((blobs, self.guard)))
     }
 }

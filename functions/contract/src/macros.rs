@@ -9,16 +9,16 @@
 macro_rules! contract_tests {
     ($stores:expr) => {
         $crate::session_contract_tests!(async {
-            let stores: $crate::TestStores = $stores.await;
-            (stores.sessions, stores.guard)
+            let $crate::TestStores { stores, guard } = $stores.await;
+            (stores.sessions, guard)
         });
         $crate::blob_contract_tests!(async {
-            let stores: $crate::TestStores = $stores.await;
-            (stores.blobs, stores.guard)
+            let $crate::TestStores { stores, guard } = $stores.await;
+            (stores.blobs, guard)
         });
         $crate::metadata_contract_tests!(async {
-            let stores: $crate::TestStores = $stores.await;
-            (stores.metadata, stores.guard)
+            let $crate::TestStores { stores, guard } = $stores.await;
+            (stores.metadata, guard)
         });
         $crate::collection_contract_tests!(async {
             let stores: $crate::TestStores = $stores.await;
@@ -180,7 +180,7 @@ macro_rules! churn_tests {
                     cuts,
                     ..super::churn_options()
                 };
-                let (stores, guard) = super::churned_stores().await.into_all();
+                let $crate::TestStores { stores, guard } = super::churned_stores().await;
                 let churn = $crate::churn::churn(stores, spawn, options);
                 let statistics = ::tokio::time::timeout(::std::time::Duration::from_secs(300), churn)
                     .await

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use contract::churn::ChurnOptions as Churn;
 use contract::{Guard, TestStores};
+use registry::Stores;
 use rusqlite::Connection;
 use store_embedded::{Embedded, Options, Sync};
 use tempfile::TempDir;
@@ -24,14 +25,15 @@ fn stores() -> TestStores {
         memory_timeout: Options::MEMORY_TIMEOUT,
     })
     .unwrap();
-    TestStores {
+    let stores = Stores {
         blobs,
         sessions,
         collection: metadata.clone(),
         records: metadata.clone(),
         metadata,
-        guard: Box::new(directory),
-    }
+    };
+    let guard = Box::new(directory);
+    TestStores { stores, guard }
 }
 
 /// The number of rows of each table.

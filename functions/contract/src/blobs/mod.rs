@@ -92,6 +92,18 @@ impl BlobTest {
         session.save(appended, bytes.len());
     }
 
+    /// A session with `bodies` bodies of 5,000 bytes, and all of their bytes. The number is also that of the session.
+    async fn uploaded(&self, bodies: u64) -> (Session, Vec<u8>) {
+        let mut session = Session::new(bodies.into());
+        let mut whole = Vec::new();
+        for seed in 0..bodies {
+            let bytes = noise(seed, 5000);
+            self.append(&mut session, &bytes, 1000).await;
+            whole.extend_from_slice(&bytes);
+        }
+        (session, whole)
+    }
+
     /// Appends a body that fails. The session does not change.
     async fn append_failing(&self, session: &mut Session, body: &mut dyn Source) -> AppendError {
         let attempt = session.attempt();
@@ -243,13 +255,7 @@ pub async fn large_bodies_are_joined(test: BlobTest) {
 /// Sealing again answers the same location, for one body and for several, also from several tasks at the same time.
 pub async fn sealing_again_answers_the_same_location(test: BlobTest) {
     for bodies in 1..=3_u64 {
-        let mut session = Session::new(bodies.into());
-        let mut whole = Vec::new();
-        for seed in 0..bodies {
-            let bytes = noise(seed, 5000);
-            test.append(&mut session, &bytes, 1000).await;
-            whole.extend_from_slice(&bytes);
-        }
+        let (session, whole) = test.uploaded(bodies).await;
         let first = test.seal(&session).await;
         assert_eq!(test.seal(&session).await, first);
         let at_once = test
@@ -266,13 +272,7 @@ pub async fn sealing_again_answers_the_same_location(test: BlobTest) {
 /// Several first seals at the same time answer the same location.
 pub async fn racing_first_seals_agree(test: BlobTest) {
     for bodies in 1..=3_u64 {
-        let mut session = Session::new(bodies.into());
-        let mut whole = Vec::new();
-        for seed in 0..bodies {
-            let bytes = noise(seed, 5000);
-            test.append(&mut session, &bytes, 1000).await;
-            whole.extend_from_slice(&bytes);
-        }
+        let (session, whole) = test.uploaded(bodies).await;
         let locations = test
             .together(4, |_| {
                 let (test, session) = (test.clone(), session.clone());

@@ -1,34 +1,18 @@
 //! The reference stores under concurrent operations of all kinds; and proof that a churn finds the defects that it must
 //! find.
 
-use std::sync::Arc;
-
 use contract::TestStores;
 use contract::churn::ChurnOptions;
-use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
-
-fn stores() -> TestStores {
-    let metadata = Arc::new(MemoryMetadata::new());
-    let sessions = Arc::new(MemorySessions::new());
-    TestStores {
-        blobs: Arc::new(MemoryBlobs::new()),
-        metadata: metadata.clone(),
-        sessions: sessions.clone(),
-        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-        records: metadata,
-        guard: Box::new(()),
-    }
-}
 
 mod one {
-    contract::churn_tests!(async { super::stores() });
+    contract::churn_tests!(async { super::TestStores::in_memory() });
 }
 
 mod another {
     use super::ChurnOptions;
 
     contract::churn_tests!(
-        async { super::stores() },
+        async { super::TestStores::in_memory() },
         ChurnOptions {
             seed: 20_301_124,
             workers: 6,
@@ -146,7 +130,7 @@ mod noticed {
     }
 
     async fn run(defect: Defect) {
-        let (mut stores, _guard) = super::stores().into_all();
+        let mut stores = super::TestStores::in_memory().stores;
         stores.collection = Arc::new(Defective {
             inner: stores.collection,
             defect,

@@ -12,49 +12,30 @@ use contract::counting::{
 use contract::faulty::{Fault, FaultKind, FaultPoint, Faults, FaultyMetadata, FaultySessions};
 use contract::source::Body;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
+use registry::Stores;
 use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Upload};
-use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions, RecordCounts};
+use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 
-fn stores() -> TestStores {
-    let metadata = Arc::new(MemoryMetadata::new());
-    let sessions = Arc::new(MemorySessions::new());
-    TestStores {
-        blobs: Arc::new(MemoryBlobs::new()),
-        metadata: metadata.clone(),
-        sessions: sessions.clone(),
-        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-        records: metadata,
-        guard: Box::new(()),
-    }
-}
-
-contract::contract_tests!(async { stores() });
+contract::contract_tests!(async { TestStores::in_memory() });
 
 /// The wrappers pass every call on unchanged.
 mod wrapped {
     use super::*;
 
     fn wrapped() -> TestStores {
-        let TestStores {
-            blobs,
-            metadata,
-            sessions,
-            collection,
-            records,
-            guard,
-        } = stores();
+        let TestStores { stores, guard } = TestStores::in_memory();
         let counts = Counts::new();
-        TestStores {
-            blobs: Arc::new(CountingBlobs::new(blobs, counts.clone())),
-            metadata: Arc::new(CountingMetadata::new(metadata, counts.clone())),
-            sessions: Arc::new(CountingSessions::new(sessions, counts.clone())),
-            collection: Arc::new(CountingCollection::new(collection, counts.clone())),
-            records: Arc::new(CountingRecords::new(records, counts)),
-            guard,
-        }
+        let stores = Stores {
+            blobs: Arc::new(CountingBlobs::new(stores.blobs, counts.clone())),
+            metadata: Arc::new(CountingMetadata::new(stores.metadata, counts.clone())),
+            sessions: Arc::new(CountingSessions::new(stores.sessions, counts.clone())),
+            collection: Arc::new(CountingCollection::new(stores.collection, counts.clone())),
+            records: Arc::new(CountingRecords::new(stores.records, counts)),
+        };
+        TestStores { stores, guard }
     }
 
     contract::contract_tests!(async { wrapped() });
@@ -288,12 +269,12 @@ async fn memory_refuses_locations_of_other_stores() {
 
 #[tokio::test]
 async fn counts_distinguish_reads_from_writes() {
-    let TestStores {
+    let Stores {
         blobs,
         metadata,
         sessions,
         ..
-    } = stores();
+    } = TestStores::in_memory().stores;
     let counts = Counts::new();
     let blobs = CountingBlobs::new(blobs, counts.clone());
     let metadata = CountingMetadata::new(metadata, counts.clone());

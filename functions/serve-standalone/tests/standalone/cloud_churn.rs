@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use contract::churn::ChurnOptions;
 use contract::{Guard, TestStores};
+use registry::Stores;
 use store_dynamodb::DynamoStore;
 use store_s3::S3Blobs;
 
@@ -22,14 +23,15 @@ async fn stores() -> TestStores {
     };
     DynamoStore::init(&of_names).await.unwrap();
     let names = Arc::new(DynamoStore::open(&of_names).await.unwrap());
-    TestStores {
+    let stores = Stores {
         blobs: Arc::new(S3Blobs::open(of_bytes).await.unwrap()),
         metadata: names.clone(),
         sessions: names.clone(),
         collection: names.clone(),
         records: names,
-        guard: Box::new(place),
-    }
+    };
+    let guard = Box::new(place);
+    TestStores { stores, guard }
 }
 
 /// How much is done, with a largest blob that is sent in parts. Bounded by the time that slow services take.

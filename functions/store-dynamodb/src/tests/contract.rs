@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use contract::{Guard, MetadataStores, TestStores};
+use registry::Stores;
 use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
@@ -70,14 +71,14 @@ fn names(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
 
 fn stores(faults: Faults, tables: usize) -> TestStores {
     let (names, guard) = names(faults, tables);
-    TestStores {
+    let stores = Stores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: names.metadata,
         sessions: names.sessions,
         collection: names.collection,
         records: names.records,
-        guard,
-    }
+    };
+    TestStores { stores, guard }
 }
 
 mod without_faults {

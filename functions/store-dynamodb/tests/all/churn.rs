@@ -8,6 +8,7 @@ use crate::service::options;
 use crate::table::{client, key, rows};
 use contract::churn::ChurnOptions;
 use contract::{Guard, TestStores};
+use registry::Stores;
 use registry::store::memory::MemoryBlobs;
 use store_dynamodb::DynamoStore;
 
@@ -20,14 +21,15 @@ async fn stores(local: bool) -> TestStores {
     let store = Arc::new(DynamoStore::open(&options).await.unwrap());
     let mut tables = vec![options.table.clone()];
     tables.extend(options.local_table);
-    TestStores {
+    let stores = Stores {
         blobs: Arc::new(MemoryBlobs::new()),
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),
         records: store,
-        guard: Box::new(Tables(tables)),
-    }
+    };
+    let guard = Box::new(Tables(tables));
+    TestStores { stores, guard }
 }
 
 /// The amount of work, limited because the service may be slow.

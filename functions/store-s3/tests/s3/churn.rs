@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use contract::churn::ChurnOptions;
 use contract::{Guard, TestStores};
-use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
+use registry::Stores;
 use store_s3::{Operation, S3Blobs};
 
 use crate::server::{self, BUCKET};
@@ -34,16 +34,12 @@ async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> TestStores {
         prefix.clone_from(&options.prefix);
     })
     .await;
-    let metadata = Arc::new(MemoryMetadata::new());
-    let sessions = Arc::new(MemorySessions::new());
-    TestStores {
+    let stores = Stores {
         blobs: Arc::new(store.clone()),
-        metadata: metadata.clone(),
-        sessions: sessions.clone(),
-        collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-        records: metadata,
-        guard: Box::new(StoreToCheck { store, prefix }),
-    }
+        ..TestStores::in_memory().stores
+    };
+    let guard = Box::new(StoreToCheck { store, prefix });
+    TestStores { stores, guard }
 }
 
 /// Checks the bucket with requests of its own, since the store's listing may omit objects.

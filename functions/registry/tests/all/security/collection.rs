@@ -1,12 +1,11 @@
 //! Garbage collection during pushes and deletions: S26, S27.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use contract::TestStores;
 use oci::Digest;
 use registry::collection::{Options, Report, collect};
-use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+use registry::store::memory::MemoryBlobs;
 use serde_json::json;
 
 use crate::support::content::{EMPTY, bytes_of, image, padded};
@@ -161,18 +160,5 @@ async fn s27_objects_outlive_their_last_reference() {
 mod s27 {
     use super::*;
 
-    fn stores() -> TestStores {
-        let metadata = Arc::new(MemoryMetadata::new());
-        let sessions = Arc::new(MemorySessions::new());
-        TestStores {
-            blobs: Arc::new(MemoryBlobs::new()),
-            metadata: metadata.clone(),
-            sessions: sessions.clone(),
-            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-            records: metadata,
-            guard: Box::new(()),
-        }
-    }
-
-    contract::churn_tests!(async { stores() });
+    contract::churn_tests!(async { TestStores::in_memory() });
 }
