@@ -26,14 +26,15 @@ pub trait Environment: Send + Sync + 'static {
 pub struct Deadline(pub Timestamp);
 
 /// 8 random bytes, as a number.
-pub(crate) fn random_u64(environment: &dyn Environment) -> u64 {
+pub fn random_u64(environment: &dyn Environment) -> u64 {
     let mut bytes = [0; 8];
     environment.random(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 
-/// The context of a store call with a timeout of `budget_ms` milliseconds.
-pub(crate) fn context(environment: &dyn Environment, client: ClientKey, budget_ms: u64) -> Context {
+/// The context of a store call that begins now, on behalf of `client`, with a timeout of `budget_ms` milliseconds. Its uid is
+/// random.
+pub fn context(environment: &dyn Environment, client: ClientKey, budget_ms: u64) -> Context {
     let now = environment.now();
     Context {
         now,

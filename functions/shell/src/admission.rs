@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use registry::Stores;
 use registry::budget::ClientKey;
-use registry::store::{Context, Location, Reason, StoreError, Uid};
+use registry::environment::context;
+use registry::store::{Context, Location, Reason, StoreError};
 
-use crate::clock;
+use crate::clock::SystemEnvironment;
 use crate::opened::Opened;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, ProbeError};
 
@@ -80,13 +81,7 @@ impl fmt::Debug for Admission {
 
 /// The context of one call on behalf of this process.
 fn cx(timeout_ms: u64) -> Context {
-    let now = clock::now();
-    Context {
-        now,
-        deadline: now.plus_millis(timeout_ms),
-        uid: Uid(0),
-        client: ClientKey::INTERNAL,
-    }
+    context(&SystemEnvironment, ClientKey::INTERNAL, timeout_ms)
 }
 
 impl Admission {

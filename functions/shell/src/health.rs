@@ -21,8 +21,10 @@ use bytes::Bytes;
 use futures_util::future::{Either, join, select};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use registry::budget::ClientKey;
+use registry::environment::{context, random_u64};
 use registry::store::sessions::{Attempt, SessionId, SessionKey};
-use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
+use registry::store::{Context, Location, Reason, StoreError, Timestamp};
 use registry::{Environment, ResponseBody, Stores};
 
 #[cfg(feature = "native")]
@@ -128,9 +130,7 @@ impl Checks {
         let before = before.map(|before| &*before.pushes).unwrap_or_default();
         let (pulls, sessions) = join(self.ask(), self.ask_for_sessions()).await;
         let pulls = pulls.map_err(|error| {
-            let mut id = [0; 8];
-            self.environment.random(&mut id);
-            let id = format!("{:016x}", u64::from_le_bytes(id));
+            let id = format!("{:016x}", random_u64(&*self.environment));
             let reason = error.reason();
             tracing::error!(
                 id,
@@ -199,13 +199,7 @@ impl Checks {
     }
 
     fn cx(&self) -> Context {
-        let now = self.environment.now();
-        Context {
-            now,
-            deadline: now.plus_millis(TIMEOUT_MS),
-            uid: Uid(0),
-            client: registry::budget::ClientKey::INTERNAL,
-        }
+        context(&*self.environment, ClientKey::INTERNAL, TIMEOUT_MS)
     }
 
     /// The answer of a store. A store that does not answer in time is unreachable.

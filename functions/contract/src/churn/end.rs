@@ -2,10 +2,10 @@
 
 use registry::budget::ClientKey;
 use registry::collection::Options;
-use registry::environment::Environment as _;
+use registry::environment::context;
 use registry::store::collection::Plan;
 use registry::store::records::Record;
-use registry::store::{Context, Timestamp, Uid};
+use registry::store::{Context, Timestamp};
 
 use super::client::Call;
 use super::clock::MINUTE;
@@ -18,15 +18,7 @@ const ENOUGH: usize = 100;
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
 
 fn cx(shared: &Shared) -> Context {
-    let mut uid = [0; 8];
-    shared.clock.random(&mut uid);
-    let now = shared.clock.now();
-    Context {
-        now,
-        deadline: now.plus_millis(MINUTE),
-        uid: Uid(u64::from_le_bytes(uid)),
-        client: ClientKey::INTERNAL,
-    }
+    context(&*shared.clock, ClientKey::INTERNAL, MINUTE)
 }
 
 /// Asserts that a check with hashing finds nothing, when no operation runs.

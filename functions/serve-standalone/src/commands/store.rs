@@ -4,10 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry::budget::ClientKey;
+use registry::environment::context;
 use registry::store::metadata::MetadataStore;
-use registry::store::{Context, Page, StoreError, Uid};
+use registry::store::{Context, Page, StoreError};
 use shell::admission::Admission;
-use shell::clock;
+use shell::clock::SystemEnvironment;
 use shell::opened::Opened;
 use shell::stores::{self, Absent, Contact, OpenOptions};
 
@@ -82,15 +84,7 @@ where
 
 /// The context of one operation that begins now.
 pub(super) fn cx() -> Context {
-    let now = clock::now();
-    let mut uid = [0; 8];
-    clock::random(&mut uid);
-    Context {
-        now,
-        deadline: now.plus_millis(OPERATION_TIMEOUT_MS),
-        uid: Uid(u64::from_le_bytes(uid)),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    context(&SystemEnvironment, ClientKey::INTERNAL, OPERATION_TIMEOUT_MS)
 }
 
 /// Calls `show` with every item of a list that is read in pages. `page` gets the last item of the page before.

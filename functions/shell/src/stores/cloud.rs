@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use registry::budget::ClientKey;
+use registry::environment::context;
 use registry::store::blobs::BlobStore;
-use registry::store::{Context, Location, Reason, StoreError, Uid};
+use registry::store::{Context, Location, Reason, StoreError};
 use store_dynamodb::DynamoStore;
 use store_s3::{CheckError, S3Blobs};
 
 use super::{Bucket, Contact, MetadataBackend, OpenFailure, OpenOptions, Opening, ServiceUrl, StoreConfig, TableName};
-use crate::clock;
+use crate::clock::SystemEnvironment;
 use crate::condition::TimeService;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, ProbeError, TableCounts};
 
@@ -196,13 +197,7 @@ async fn in_time(asked: impl Future<Output = Result<(), StoreError>>) -> Result<
 
 /// The context of one call on behalf of this process.
 fn time_cx() -> Context {
-    let now = clock::now();
-    Context {
-        now,
-        deadline: now.plus_millis(TIME_MS),
-        uid: Uid(0),
-        client: ClientKey::INTERNAL,
-    }
+    context(&SystemEnvironment, ClientKey::INTERNAL, TIME_MS)
 }
 
 struct BucketProbe(S3Blobs);
