@@ -307,7 +307,7 @@ pub async fn a_large_manifest_without_its_back_reference_is_found(test: CheckTes
         uid,
     };
     test.lose(&back_reference(LinkKind::Manifest, uid)).await;
-    let finding = Finding::ManifestWithoutHolder {
+    let finding = Finding::ManifestWithoutBackReference {
         repository: pushed.app.clone(),
         digest: pushed.large,
     };
@@ -334,7 +334,7 @@ pub async fn a_link_without_its_own_back_reference_is_found(test: CheckTest) {
         uid,
     };
     test.lose(&back_reference(LinkKind::Blob, uid)).await;
-    let finding = Finding::LinkWithoutHolder {
+    let finding = Finding::LinkWithoutBackReference {
         repository: pushed.app.clone(),
         digest: pushed.layer,
     };

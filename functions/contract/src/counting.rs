@@ -48,11 +48,11 @@ const READS: [&str; 24] = [
     "linking_repositories",
     // collection
     "pending_deletions",
-    "standing",
+    "check_pending_deletion",
     // records
     "walk",
-    "place",
-    "lost",
+    "recorded_object",
+    "missing_back_references",
 ];
 
 /// The number of calls of one store or several. No two of the traits have a method of the same name. Clones share the

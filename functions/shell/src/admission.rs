@@ -306,7 +306,7 @@ mod tests {
             required: BTreeSet::from([layer]),
             excepted: BTreeSet::new(),
             tags: Vec::new(),
-            who: "user".to_owned(),
+            principal: "user".to_owned(),
         };
         let stored = metadata.put_manifest(cx(TABLE_MS), &put).await.unwrap();
         assert_eq!(stored, ManifestPut::Stored);

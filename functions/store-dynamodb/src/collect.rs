@@ -8,7 +8,9 @@ mod metadata;
 mod sweep;
 
 use async_trait::async_trait;
-use registry::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing, is_held};
+use registry::store::collection::{
+    Collected, CollectionStore, DeletionCheck, PassStart, PendingDeletion, Plan, is_held,
+};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 
@@ -131,11 +133,19 @@ impl CollectionStore for DynamoStore {
         deletion_queue::slice(&self.local.within(cx), before, after, limit).await
     }
 
-    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
-        deletion_queue::standing(&self.main.within(cx), &self.local.within(cx), pending_deletion).await
+    async fn check_pending_deletion(
+        &self,
+        cx: Context,
+        pending_deletion: &PendingDeletion,
+    ) -> Result<DeletionCheck, StoreError> {
+        deletion_queue::check_pending_deletion(&self.main.within(cx), &self.local.within(cx), pending_deletion).await
     }
 
-    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
-        deletion_queue::forget(&self.local.within(cx), pending_deletions).await
+    async fn remove_pending_deletions(
+        &self,
+        cx: Context,
+        pending_deletions: &[PendingDeletion],
+    ) -> Result<(), StoreError> {
+        deletion_queue::remove_pending_deletions(&self.local.within(cx), pending_deletions).await
     }
 }

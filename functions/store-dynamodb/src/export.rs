@@ -26,7 +26,7 @@ impl RecordStore for DynamoStore {
         walk::slice(&self.call(cx), after, limit).await
     }
 
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+    async fn recorded_object(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         let item = self.main.within(cx).get(&keys::blob(digest)).await?;
         let row = item.as_ref().map(BlobRow::read).transpose()?;
         Ok(row.map(|row| RecordedObject {
@@ -36,7 +36,11 @@ impl RecordStore for DynamoStore {
         }))
     }
 
-    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+    async fn missing_back_references(
+        &self,
+        cx: Context,
+        back_references: &[BackReference],
+    ) -> Result<Vec<BackReference>, StoreError> {
         let keys: BTreeSet<ItemKey> = back_references.iter().map(key_of).collect();
         let found = self.main.within(cx).get_all(&keys).await?;
         let mut missing = Vec::new();

@@ -111,7 +111,10 @@ async fn a_million_records_are_collected_in_bounded_memory() {
             break;
         }
         deleted += pending_deletions.len() as u64;
-        store.forget(cx(3_000), &pending_deletions).await.unwrap();
+        store
+            .remove_pending_deletions(cx(3_000), &pending_deletions)
+            .await
+            .unwrap();
     }
     assert_eq!(deleted, BLOBS);
     let left = store

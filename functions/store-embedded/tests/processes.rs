@@ -127,7 +127,7 @@ async fn put_manifest(stores: &Embedded, repository: &RepositoryName, tag: &str,
         required: layers.iter().copied().collect(),
         excepted: std::iter::empty().collect(),
         tags: vec![tag.parse().unwrap()],
-        who: "alice".to_owned(),
+        principal: "alice".to_owned(),
     };
     assert_eq!(
         stores.metadata.put_manifest(cx(), &put).await.unwrap(),

@@ -320,7 +320,7 @@ async fn push(data: PathBuf) {
         required: [*digest].into(),
         excepted: std::iter::empty().collect(),
         tags: vec!["latest".parse().unwrap()],
-        who: "alice".to_owned(),
+        principal: "alice".to_owned(),
     };
     assert_eq!(
         stores.metadata.put_manifest(cx(8), &put).await.unwrap(),

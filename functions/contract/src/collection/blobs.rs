@@ -2,7 +2,7 @@
 
 use oci::{Algorithm, Digest};
 use registry::store::Location;
-use registry::store::collection::{PassStatistics, PendingDeletion, Standing};
+use registry::store::collection::{DeletionCheck, PassStatistics, PendingDeletion};
 use registry::store::metadata::{Content, Defect, Removal};
 
 use super::{CollectionTest, GRACE, HOUR, PLAN, own_location};
@@ -18,20 +18,20 @@ pub async fn unreferenced_blobs_are_scheduled_for_deletion(test: CollectionTest)
     let blob = digest("blob");
     metadata.commit_at(&name, &blob, &location(1)).await;
     assert!(metadata.mount(&other, &blob, &name).await);
-    assert!(test.is_named(&blob, &location(1)).await);
+    assert!(test.is_recorded_location(&blob, &location(1)).await);
     assert_eq!(metadata.unlink(&name, &blob).await, Removal::Removed);
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0), "another holds them");
-    assert!(test.is_named(&blob, &location(1)).await);
+    assert!(test.is_recorded_location(&blob, &location(1)).await);
     assert_eq!(metadata.unlink(&other, &blob).await, Removal::Removed);
     assert!(
-        test.is_named(&blob, &location(1)).await,
+        test.is_recorded_location(&blob, &location(1)).await,
         "only a pass schedules deletions"
     );
 
     test.advance(10);
     let statistics = test.run(&PLAN).await;
     assert_eq!((statistics.scheduled, statistics.scheduled_bytes), (1, 1000));
-    assert!(!test.is_named(&blob, &location(1)).await);
+    assert!(!test.is_recorded_location(&blob, &location(1)).await);
     let pending_deletion = PendingDeletion {
         location: location(1),
         digest: Some(blob),
@@ -61,8 +61,11 @@ pub async fn a_blob_scheduled_for_deletion_can_be_pushed_again(test: CollectionT
         metadata.commit_at(&name, &blob, &location(again)).await;
         let link = metadata.link(&name, &blob).await.expect("the link");
         assert_eq!(link.location, location(again));
-        assert!(test.is_named(&blob, &location(again)).await);
-        assert_eq!(test.is_named(&blob, &location(number)).await, number == again);
+        assert!(test.is_recorded_location(&blob, &location(again)).await);
+        assert_eq!(
+            test.is_recorded_location(&blob, &location(number)).await,
+            number == again
+        );
         assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
         assert_eq!(metadata.link(&name, &blob).await, Some(link));
     }
@@ -114,8 +117,8 @@ pub async fn digests_of_the_same_bytes_are_collected_separately(test: Collection
     test.advance(GRACE);
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 1, 1, 0));
     assert_eq!(test.scheduled().await, [location(1)]);
-    assert!(!test.is_named(&short, &location(1)).await);
-    assert!(test.is_named(&long, &location(2)).await);
+    assert!(!test.is_recorded_location(&short, &location(1)).await);
+    assert!(test.is_recorded_location(&long, &location(2)).await);
     assert!(metadata.link(&name, &long).await.is_some());
     assert_eq!(metadata.link(&name, &short).await, None);
 }
@@ -137,18 +140,18 @@ pub async fn the_object_of_a_lost_race_is_scheduled_for_deletion(test: Collectio
         at: test.now(),
     };
     assert_eq!(test.pending_deletions().await, [pending_deletion]);
-    assert!(test.is_named(&blob, &location(1)).await);
-    assert!(!test.is_named(&blob, &location(2)).await);
+    assert!(test.is_recorded_location(&blob, &location(1)).await);
+    assert!(!test.is_recorded_location(&blob, &location(2)).await);
 }
 
 /// An object is in use if the record of its digest has exactly its location.
 pub async fn an_object_is_in_use_at_the_exact_location_of_its_digest(test: CollectionTest) {
     let metadata = test.metadata();
     let blob = digest("blob");
-    assert!(!test.is_named(&blob, &own_location(&blob)).await);
+    assert!(!test.is_recorded_location(&blob, &own_location(&blob)).await);
     metadata.commit(&repository("a"), &blob).await;
     let place = own_location(&blob);
-    assert!(test.is_named(&blob, &place).await);
+    assert!(test.is_recorded_location(&blob, &place).await);
     let elsewhere = Location {
         store: "another".to_owned(),
         ..place.clone()
@@ -157,11 +160,15 @@ pub async fn an_object_is_in_use_at_the_exact_location_of_its_digest(test: Colle
         key: format!("{}.0", place.key),
         ..place.clone()
     };
-    assert!(!test.is_named(&blob, &elsewhere).await);
-    assert!(!test.is_named(&blob, &longer).await);
-    assert!(!test.is_named(&blob, &location(1)).await);
-    assert!(!test.is_named(&digest("other"), &place).await);
-    assert!(!test.is_named(&Digest::of(Algorithm::Sha512, b"blob"), &place).await);
+    assert!(!test.is_recorded_location(&blob, &elsewhere).await);
+    assert!(!test.is_recorded_location(&blob, &longer).await);
+    assert!(!test.is_recorded_location(&blob, &location(1)).await);
+    assert!(!test.is_recorded_location(&digest("other"), &place).await);
+    assert!(
+        !test
+            .is_recorded_location(&Digest::of(Algorithm::Sha512, b"blob"), &place)
+            .await
+    );
 }
 
 /// An object that was replaced, because it was missing or damaged, is scheduled for deletion: it may exist after all.
@@ -206,14 +213,19 @@ pub async fn a_replaced_object_is_scheduled_for_deletion(test: CollectionTest) {
             pending_deletion(4, unknown)
         ]
     );
-    for (pending_deletion, standing) in pending_deletions
-        .iter()
-        .zip([Standing::Due, Standing::Due, Standing::Named])
+    for (pending_deletion, check) in
+        pending_deletions
+            .iter()
+            .zip([DeletionCheck::Due, DeletionCheck::Due, DeletionCheck::InUse])
     {
-        assert_eq!(test.standing(pending_deletion).await, standing, "{pending_deletion:?}");
+        assert_eq!(
+            test.check_pending_deletion(pending_deletion).await,
+            check,
+            "{pending_deletion:?}"
+        );
     }
     assert_eq!(test.run_twice(&PLAN).await.done(), (0, 0, 0, 0));
-    assert!(test.is_named(&known, &location(3)).await);
+    assert!(test.is_recorded_location(&known, &location(3)).await);
 }
 
 /// A defective blob is collected like every other, with its object, which may exist after all.

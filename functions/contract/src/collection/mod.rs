@@ -15,7 +15,7 @@ pub mod sweeps;
 use std::collections::BTreeSet;
 
 use oci::{Digest, RepositoryName};
-use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, Standing};
+use registry::store::collection::{Collected, DeletionCheck, PassStatistics, PendingDeletion, Plan};
 use registry::store::metadata::Link;
 use registry::store::records::{Record, RecordedObject};
 use registry::store::sessions::{Session, SessionKey};
@@ -144,9 +144,13 @@ impl CollectionTest {
         self.pending_deletions_by(self.now().plus_millis(1), 1000).await
     }
 
-    pub(super) async fn standing(&self, pending_deletion: &PendingDeletion) -> Standing {
-        let answer = self.store.collection.standing(self.cx(), pending_deletion).await;
-        answer.expect("standing")
+    pub(super) async fn check_pending_deletion(&self, pending_deletion: &PendingDeletion) -> DeletionCheck {
+        let answer = self
+            .store
+            .collection
+            .check_pending_deletion(self.cx(), pending_deletion)
+            .await;
+        answer.expect("check_pending_deletion")
     }
 
     pub(super) async fn scheduled(&self) -> Vec<Location> {
@@ -157,22 +161,22 @@ impl CollectionTest {
             .collect()
     }
 
-    pub(crate) async fn place(&self, digest: &Digest) -> Option<RecordedObject> {
-        let answer = self.store.records.place(self.cx(), digest).await;
-        answer.expect("place")
+    pub(crate) async fn recorded_object(&self, digest: &Digest) -> Option<RecordedObject> {
+        let answer = self.store.records.recorded_object(self.cx(), digest).await;
+        answer.expect("recorded_object")
     }
 
-    pub(super) async fn is_named(&self, digest: &Digest, location: &Location) -> bool {
-        let object = self.place(digest).await;
+    pub(super) async fn is_recorded_location(&self, digest: &Digest, location: &Location) -> bool {
+        let object = self.recorded_object(digest).await;
         object.is_some_and(|object| object.location == *location)
     }
 
-    pub(super) async fn forget(&self, pending_deletions: &[PendingDeletion]) {
+    pub(super) async fn remove_pending_deletions(&self, pending_deletions: &[PendingDeletion]) {
         self.store
             .collection
-            .forget(self.cx(), pending_deletions)
+            .remove_pending_deletions(self.cx(), pending_deletions)
             .await
-            .expect("forget");
+            .expect("remove_pending_deletions");
     }
 
     pub(super) async fn sweep(&self, key: SessionKey, session: &Session) -> Option<u64> {

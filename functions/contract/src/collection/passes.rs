@@ -198,7 +198,7 @@ pub async fn slices_of_any_size_visit_every_record(test: CollectionTest) {
         );
         let pending_deletions = test.pending_deletions().await;
         assert_eq!(pending_deletions.len(), 13);
-        test.forget(&pending_deletions).await;
+        test.remove_pending_deletions(&pending_deletions).await;
     }
     for number in 0..5 {
         assert!(metadata.link(&kept, &digest(format!("kept {number}"))).await.is_some());
@@ -394,10 +394,10 @@ pub async fn collection_leaves_only_the_history(test: CollectionTest) {
     assert_eq!(pending_deletions.len(), 17, "{pending_deletions:#?}");
     for pending_deletion in &pending_deletions {
         if let Some(digest) = &pending_deletion.digest {
-            assert!(!test.is_named(digest, &pending_deletion.location).await);
+            assert!(!test.is_recorded_location(digest, &pending_deletion.location).await);
         }
     }
-    test.forget(&pending_deletions).await;
+    test.remove_pending_deletions(&pending_deletions).await;
     test.assert_empty().await;
     assert_eq!(metadata.repositories(None, 100).await.items, [], "the catalog is empty");
 }

@@ -1,7 +1,7 @@
 //! Pending deletions: an object has one, which waits from the last time that it was scheduled, and is removed only as
 //! it was listed.
 
-use registry::store::collection::{PendingDeletion, Standing};
+use registry::store::collection::{DeletionCheck, PendingDeletion};
 use registry::store::metadata::Removal;
 use registry::store::sessions::Attempt;
 use registry::store::{Context, Cursor, Location};
@@ -37,7 +37,7 @@ async fn schedule_deletion(test: &CollectionTest, number: usize, place: &Locatio
 async fn name(test: &CollectionTest, number: usize, place: &Location) {
     let blob = digest(format!("blob {number}"));
     test.metadata().commit_at(&repository("a"), &blob, place).await;
-    assert!(test.is_named(&blob, place).await);
+    assert!(test.is_recorded_location(&blob, place).await);
 }
 
 /// Unlinks and collects the blob of this number.
@@ -82,7 +82,7 @@ pub async fn pending_deletions_are_listed_in_slices(test: CollectionTest) {
     loop {
         let slice = test.pending_deletions_slice(before, next.as_ref(), 2).await;
         met += slice.items.len();
-        test.forget(&slice.items).await;
+        test.remove_pending_deletions(&slice.items).await;
         next = slice.next;
         if next.is_none() {
             break;
@@ -96,17 +96,17 @@ pub async fn pending_deletions_are_listed_in_slices(test: CollectionTest) {
 /// `forget` takes many pending deletions, also some that do not exist, and leaves all others.
 pub async fn forgetting_pending_deletions_is_idempotent(test: CollectionTest) {
     let pending_deletions = schedule_some(&test, 6).await;
-    test.forget(&[]).await;
+    test.remove_pending_deletions(&[]).await;
     assert_eq!(test.pending_deletions().await, pending_deletions);
-    test.forget(&pending_deletions[..2]).await;
-    test.forget(&pending_deletions[..4]).await;
-    test.forget(&pending_deletions[..4]).await;
+    test.remove_pending_deletions(&pending_deletions[..2]).await;
+    test.remove_pending_deletions(&pending_deletions[..4]).await;
+    test.remove_pending_deletions(&pending_deletions[..4]).await;
     assert_eq!(test.pending_deletions().await, pending_deletions[4..]);
     for pending_deletion in &pending_deletions {
         let digest = pending_deletion.digest.expect("it had a digest");
-        assert!(!test.is_named(&digest, &pending_deletion.location).await);
+        assert!(!test.is_recorded_location(&digest, &pending_deletion.location).await);
     }
-    test.forget(&pending_deletions).await;
+    test.remove_pending_deletions(&pending_deletions).await;
     assert_eq!(test.pending_deletions().await, []);
 }
 
@@ -156,7 +156,7 @@ pub async fn two_schedules_of_an_object_are_joined(test: CollectionTest) {
             std::slice::from_ref(&expected),
             "{attempt}"
         );
-        test.forget(&[expected]).await;
+        test.remove_pending_deletions(&[expected]).await;
         assert_eq!(test.pending_deletions().await, []);
     }
 }
@@ -174,11 +174,11 @@ pub async fn forgetting_an_old_pending_deletion_leaves_the_new_one(test: Collect
         at: test.now(),
         ..old.clone()
     };
-    test.forget(&[old.clone(), other]).await;
+    test.remove_pending_deletions(&[old.clone(), other]).await;
     assert_eq!(test.pending_deletions().await, std::slice::from_ref(&new));
-    test.forget(&[old]).await;
+    test.remove_pending_deletions(&[old]).await;
     assert_eq!(test.pending_deletions().await, std::slice::from_ref(&new));
-    test.forget(&[new]).await;
+    test.remove_pending_deletions(&[new]).await;
     assert_eq!(test.pending_deletions().await, []);
 }
 
@@ -186,18 +186,29 @@ pub async fn forgetting_an_old_pending_deletion_leaves_the_new_one(test: Collect
 /// it was listed.
 pub async fn an_object_in_use_is_not_due(test: CollectionTest) {
     let pending_deletion = schedule_deletion(&test, 1, &location(1)).await;
-    assert_eq!(test.standing(&pending_deletion).await, Standing::Due);
+    assert_eq!(test.check_pending_deletion(&pending_deletion).await, DeletionCheck::Due);
     name(&test, 1, &location(1)).await;
-    assert_eq!(test.standing(&pending_deletion).await, Standing::Named);
-    test.forget(std::slice::from_ref(&pending_deletion)).await;
-    assert_eq!(test.standing(&pending_deletion).await, Standing::Named);
+    assert_eq!(
+        test.check_pending_deletion(&pending_deletion).await,
+        DeletionCheck::InUse
+    );
+    test.remove_pending_deletions(std::slice::from_ref(&pending_deletion))
+        .await;
+    assert_eq!(
+        test.check_pending_deletion(&pending_deletion).await,
+        DeletionCheck::InUse
+    );
 
     // Its digest has another location.
     let lost = schedule_deletion(&test, 2, &location(2)).await;
     name(&test, 2, &location(3)).await;
-    assert_eq!(test.standing(&lost).await, Standing::Due);
-    test.forget(std::slice::from_ref(&lost)).await;
-    assert_eq!(test.standing(&lost).await, Standing::Changed, "the deletion was done");
+    assert_eq!(test.check_pending_deletion(&lost).await, DeletionCheck::Due);
+    test.remove_pending_deletions(std::slice::from_ref(&lost)).await;
+    assert_eq!(
+        test.check_pending_deletion(&lost).await,
+        DeletionCheck::Changed,
+        "the deletion was done"
+    );
 
     // The object of an attempt has no digest.
     let sessions = test.sessions();
@@ -208,9 +219,9 @@ pub async fn an_object_in_use_is_not_due(test: CollectionTest) {
     assert_eq!(test.sweep(key, &session).await, Some(1));
     let left = test.pending_deletions().await;
     assert_eq!(left[0].location, Location::main(attempt.to_string()));
-    assert_eq!(test.standing(&left[0]).await, Standing::Due);
-    test.forget(&left).await;
-    assert_eq!(test.standing(&left[0]).await, Standing::Changed);
+    assert_eq!(test.check_pending_deletion(&left[0]).await, DeletionCheck::Due);
+    test.remove_pending_deletions(&left).await;
+    assert_eq!(test.check_pending_deletion(&left[0]).await, DeletionCheck::Changed);
 }
 
 /// An object that becomes unreferenced after its old pending deletion was listed is not due: redirects to it were made
@@ -223,11 +234,11 @@ pub async fn an_object_that_was_in_use_until_now_is_not_due(test: CollectionTest
     let listed = test.pending_deletions().await;
     assert_eq!(listed.len(), 1);
     lose(&test, 1).await;
-    assert_eq!(test.standing(&listed[0]).await, Standing::Changed);
-    test.forget(&listed).await;
+    assert_eq!(test.check_pending_deletion(&listed[0]).await, DeletionCheck::Changed);
+    test.remove_pending_deletions(&listed).await;
     let left = test.pending_deletions().await;
     assert_eq!((left.len(), left[0].at), (1, test.now()));
-    assert_eq!(test.standing(&left[0]).await, Standing::Due);
+    assert_eq!(test.check_pending_deletion(&left[0]).await, DeletionCheck::Due);
 }
 
 /// The same at the same time: an old pending deletion is never due.
@@ -241,18 +252,18 @@ pub async fn a_check_of_an_old_pending_deletion_races_a_new_schedule(test: Colle
         assert_eq!(unlinked, Removal::Removed);
         let look = {
             let (test, old) = (test.clone(), old.clone());
-            async move { test.standing(&old).await }
+            async move { test.check_pending_deletion(&old).await }
         };
         let collect = {
             let test = test.clone();
             async move { test.run(&PLAN).await.scheduled }
         };
-        let (standing, scheduled) = test.race(round % 2 == 0, look, collect).await;
-        assert_ne!(standing, Standing::Due, "round {round}");
+        let (check, scheduled) = test.race(round % 2 == 0, look, collect).await;
+        assert_ne!(check, DeletionCheck::Due, "round {round}");
         assert_eq!(scheduled, 1, "round {round}");
-        test.forget(&[old]).await;
+        test.remove_pending_deletions(&[old]).await;
         let left = test.pending_deletions().await;
         assert_eq!((left.len(), left[0].at), (1, test.now()), "round {round}");
-        test.forget(&left).await;
+        test.remove_pending_deletions(&left).await;
     }
 }

@@ -34,7 +34,10 @@ impl CollectionTest {
     /// Asserts that a link has the location of its blob record, and is a back-reference of it.
     async fn assert_whole(&self, repository: &oci::RepositoryName, blob: &oci::Digest) {
         let link = self.metadata().link(repository, blob).await.expect("the link");
-        assert!(self.is_named(blob, &link.location).await, "{link:?} has no object");
+        assert!(
+            self.is_recorded_location(blob, &link.location).await,
+            "{link:?} has no object"
+        );
         let linking_repositories = self.metadata().linking_repositories(blob).await;
         assert!(
             linking_repositories.contains(repository),
@@ -42,7 +45,7 @@ impl CollectionTest {
         );
         self.run(&PLAN).await;
         assert!(
-            self.is_named(blob, &link.location).await,
+            self.is_recorded_location(blob, &link.location).await,
             "{link:?} is scheduled for deletion"
         );
     }
@@ -184,7 +187,7 @@ pub async fn a_schedule_for_deletion_races_a_large_manifest(test: CollectionTest
         let Content::Stored(place) = record.content else {
             panic!("it was stored");
         };
-        assert!(test.is_named(&put.digest, &place).await, "round {round}");
+        assert!(test.is_recorded_location(&put.digest, &place).await, "round {round}");
     }
 }
 
@@ -209,7 +212,7 @@ pub async fn a_collection_races_deletes(test: CollectionTest) {
         let scheduled = test.scheduled().await;
         let place = super::own_location(&blob);
         assert_eq!(scheduled.iter().filter(|location| **location == place).count(), 1);
-        assert!(!test.is_named(&blob, &place).await);
+        assert!(!test.is_recorded_location(&blob, &place).await);
     }
 }
 
@@ -237,7 +240,7 @@ pub async fn racing_collections_schedule_each_object_once(test: CollectionTest) 
     }
     for blob in &blobs[10..] {
         assert_eq!(metadata.link(&name, blob).await, None);
-        assert!(!test.is_named(blob, &super::own_location(blob)).await);
+        assert!(!test.is_recorded_location(blob, &super::own_location(blob)).await);
     }
     assert_eq!(test.scheduled().await.len(), 10);
 }

@@ -140,8 +140,8 @@ pub async fn a_committing_session_expires_with_its_digest(test: CollectionTest) 
         assert_eq!(pending_deletions, expected);
         pending_deletions.retain(|pending_deletion| pending_deletion.location == sealed);
         assert_eq!(pending_deletions.len(), 1);
-        assert_eq!(test.is_named(&blob, &sealed).await, suffix.is_empty());
-        test.forget(&test.pending_deletions().await).await;
+        assert_eq!(test.is_recorded_location(&blob, &sealed).await, suffix.is_empty());
+        test.remove_pending_deletions(&test.pending_deletions().await).await;
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        who: WHO.to_owned(),
+        principal: WHO.to_owned(),
     }
 }
 

@@ -156,11 +156,11 @@ pub async fn deleting_a_manifest_deletes_its_tags(test: MetadataTest) {
         assert_eq!(history.len(), 2);
         if number == 7 {
             assert_eq!(history[0].after, Some(other.digest));
-            assert_eq!(history[0].who, WHO);
+            assert_eq!(history[0].principal, WHO);
         } else {
             assert_eq!(test.tag(&name, tag).await, None);
             assert_eq!((history[0].before, history[0].after), (Some(put.digest), None));
-            assert_eq!(history[0].who, "the deleter");
+            assert_eq!(history[0].principal, "the deleter");
             assert_eq!(history[0].at, test.now());
         }
     }

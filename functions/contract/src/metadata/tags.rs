@@ -19,7 +19,7 @@ pub async fn a_new_tag_begins_its_history(test: MetadataTest) {
         version: record.version,
         before: None,
         after: Some(put.digest),
-        who: WHO.to_owned(),
+        principal: WHO.to_owned(),
         at: test.now(),
     };
     assert_eq!(test.history(&name, &latest).await, [created]);
@@ -113,7 +113,7 @@ pub async fn a_moved_tag_keeps_both_manifests(test: MetadataTest) {
     let latest = tag("latest");
     let one = manifest(&name, "one").tagged([latest.clone(), tag("stays")]);
     let mut two = manifest(&name, "the second").tagged([latest.clone()]);
-    two.who = String::from("another principal");
+    two.principal = String::from("another principal");
     two.media_type = super::media_type("application/vnd.example+json");
     test.put(&one).await;
     test.put(&two).await;
@@ -130,7 +130,7 @@ pub async fn a_moved_tag_keeps_both_manifests(test: MetadataTest) {
     let history = test.assert_chain(&name, &latest).await;
     let changes: Vec<_> = history
         .iter()
-        .map(|change| (change.before, change.after, change.who.as_str()))
+        .map(|change| (change.before, change.after, change.principal.as_str()))
         .collect();
     assert_eq!(
         changes,
@@ -176,7 +176,7 @@ pub async fn deleting_a_tag_keeps_its_manifest(test: MetadataTest) {
     let history = test.assert_chain(&name, &latest).await;
     assert_eq!(history.len(), 2);
     assert_eq!((history[0].before, history[0].after), (Some(put.digest), None));
-    assert_eq!(history[0].who, "the deleter");
+    assert_eq!(history[0].principal, "the deleter");
     assert_eq!(history[0].at, test.now());
 }
 

@@ -210,7 +210,7 @@ pub async fn a_moved_registry_works(test: RecordTest) {
         3,
         "both blobs and the large manifest: {pending_deletions:#?}"
     );
-    to.forget(&pending_deletions).await;
+    to.remove_pending_deletions(&pending_deletions).await;
     to.assert_empty().await;
 }
 
@@ -282,15 +282,15 @@ pub async fn a_defect_is_reported_and_not_exported(test: RecordTest) {
             size: 1000,
             defect,
         };
-        assert_eq!(from.place(&blob).await, Some(recorded.clone()));
+        assert_eq!(from.recorded_object(&blob).await, Some(recorded.clone()));
         to.import(&from.export().await).await;
         assert_eq!(
-            to.place(&blob).await,
+            to.recorded_object(&blob).await,
             Some(RecordedObject {
                 defect: None,
                 ..recorded
             })
         );
     }
-    assert_eq!(from.place(&digest("another")).await, None);
+    assert_eq!(from.recorded_object(&digest("another")).await, None);
 }

@@ -30,7 +30,7 @@ pub async fn records_agree_with_reads(test: RecordTest) {
             Record::Blob {
                 digest, location, size, ..
             } => {
-                assert!(from.is_named(&digest, &location).await);
+                assert!(from.is_recorded_location(&digest, &location).await);
                 assert!(size > 0);
                 1
             }

@@ -30,7 +30,7 @@ pub enum Finding {
         found: u64,
     },
     /// A link has no back-link with its uid: a collection would delete the blob's object.
-    LinkWithoutHolder {
+    LinkWithoutBackReference {
         /// The repository.
         repository: RepositoryName,
         /// The blob.
@@ -104,7 +104,7 @@ pub enum Finding {
         found: u64,
     },
     /// A large manifest has no back-link with its uid: a collection would delete its object.
-    ManifestWithoutHolder {
+    ManifestWithoutBackReference {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.

@@ -67,7 +67,7 @@ impl Over<'_> {
             uid: entry.uid,
         };
         if !self.exists(back_reference).await? {
-            suspicions.push(Finding::ManifestWithoutHolder {
+            suspicions.push(Finding::ManifestWithoutBackReference {
                 repository: repository.clone(),
                 digest: *digest,
             });
@@ -180,7 +180,12 @@ impl Over<'_> {
             })
             .collect();
         let mut unheld = BTreeSet::new();
-        for back_reference in self.stores.records.lost(self.cx(), &back_references).await? {
+        for back_reference in self
+            .stores
+            .records
+            .missing_back_references(self.cx(), &back_references)
+            .await?
+        {
             if let BackReference::Edge { target, .. } = back_reference {
                 unheld.insert(target);
             }

@@ -76,12 +76,17 @@ impl Over<'_> {
     }
 
     pub(super) async fn recorded_object(&self, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
-        self.stores.records.place(self.cx(), digest).await
+        self.stores.records.recorded_object(self.cx(), digest).await
     }
 
     /// Whether a back-reference exists.
     pub(super) async fn exists(&self, back_reference: BackReference) -> Result<bool, StoreError> {
-        Ok(self.stores.records.lost(self.cx(), &[back_reference]).await?.is_empty())
+        Ok(self
+            .stores
+            .records
+            .missing_back_references(self.cx(), &[back_reference])
+            .await?
+            .is_empty())
     }
 
     /// Checks the object of a digest. Objects never change, so a missing or wrong object stays so. But its record may
@@ -174,7 +179,7 @@ impl Over<'_> {
             uid: link.uid,
         };
         if !self.exists(back_reference).await? {
-            suspicions.push(Finding::LinkWithoutHolder {
+            suspicions.push(Finding::LinkWithoutBackReference {
                 repository: repository.clone(),
                 digest: *digest,
             });

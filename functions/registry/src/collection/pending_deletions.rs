@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use super::progress::RunningReport;
 use super::run::Over;
 use crate::store::blobs::DeletedObjects;
-use crate::store::collection::{Clearing, PendingDeletion, Standing};
+use crate::store::collection::{Clearing, DeletionCheck, PendingDeletion};
 use crate::store::{Cursor, StoreError};
 
 /// A pending deletion that was checked, and whether its object is in use.
@@ -48,7 +48,12 @@ async fn process_page(
             .map(|(pending_deletion, _)| pending_deletion.clone())
             .collect();
         if !pending_deletions.is_empty() {
-            match over.stores.collection.forget(over.cx(), &pending_deletions).await {
+            match over
+                .stores
+                .collection
+                .remove_pending_deletions(over.cx(), &pending_deletions)
+                .await
+            {
                 Ok(()) => running.succeeded(),
                 // The objects are deleted or in use. The next run deletes the pending deletions.
                 Err(fault) => running.failed(|| "pending deletions cannot be removed".to_owned(), fault)?,
@@ -74,14 +79,14 @@ async fn check_page(
     let checks: Vec<_> = checks.collect();
     let mut checks = stream::iter(checks).buffer_unordered(over.options.at_once);
     let mut checked = Vec::new();
-    while let Some((pending_deletion, standing)) = checks.next().await {
-        match standing {
-            Ok(standing) => {
+    while let Some((pending_deletion, check)) = checks.next().await {
+        match check {
+            Ok(check) => {
                 running.succeeded();
-                match standing {
-                    Standing::Due => checked.push((pending_deletion, false)),
-                    Standing::Named => checked.push((pending_deletion, true)),
-                    Standing::Changed => {}
+                match check {
+                    DeletionCheck::Due => checked.push((pending_deletion, false)),
+                    DeletionCheck::InUse => checked.push((pending_deletion, true)),
+                    DeletionCheck::Changed => {}
                 }
             }
             Err(fault) => running.failed(
@@ -101,9 +106,13 @@ async fn check_page(
 async fn check_one(
     over: &Over<'_>,
     pending_deletion: PendingDeletion,
-) -> (PendingDeletion, Result<Standing, StoreError>) {
-    let standing = over.stores.collection.standing(over.cx(), &pending_deletion).await;
-    (pending_deletion, standing)
+) -> (PendingDeletion, Result<DeletionCheck, StoreError>) {
+    let check = over
+        .stores
+        .collection
+        .check_pending_deletion(over.cx(), &pending_deletion)
+        .await;
+    (pending_deletion, check)
 }
 
 /// Deletes and tidies up many objects at once. If that fails, tries each alone, to find those that cannot be deleted.

@@ -106,7 +106,7 @@ impl Call<'_> {
             required,
             excepted,
             tags,
-            who: permit.principal().to_string(),
+            principal: permit.principal().to_string(),
         };
         let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
             self.put_large(&mut put, bytes).await?

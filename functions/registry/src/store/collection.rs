@@ -167,12 +167,12 @@ impl PendingDeletion {
 
 /// The result of the last check of a pending deletion that was listed as due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum DeletionCheck {
     /// The object is not in use, and the pending deletion has not changed since it was listed. The object may be
     /// deleted, and then the pending deletion.
     Due,
     /// The object is in use: the record of its digest has this location. The pending deletion may be deleted.
-    Named,
+    InUse,
     /// The object is not in use, but was scheduled again since the pending deletion was listed, or the pending deletion
     /// does not exist any more. Another process or a later pass deletes the object.
     Changed,
@@ -332,9 +332,17 @@ pub trait CollectionStore: Send + Sync + 'static {
     /// reference between the two reads has got its new pending deletion before that. So a pending deletion that has not
     /// changed since it was listed is as old as it says. In the other order, an object that is still in use and also
     /// has an old pending deletion could be deleted at the moment it loses its last reference.
-    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError>;
+    async fn check_pending_deletion(
+        &self,
+        cx: Context,
+        pending_deletion: &PendingDeletion,
+    ) -> Result<DeletionCheck, StoreError>;
 
     /// Deletes pending deletions, whose objects are deleted or in use. A pending deletion whose object was scheduled at
     /// another time since then stays. Idempotent.
-    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError>;
+    async fn remove_pending_deletions(
+        &self,
+        cx: Context,
+        pending_deletions: &[PendingDeletion],
+    ) -> Result<(), StoreError>;
 }

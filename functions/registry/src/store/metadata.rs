@@ -157,7 +157,8 @@ pub struct HistoryRecord {
     /// The digest after; `None` when the change deleted the tag.
     pub after: Option<Digest>,
     /// The principal that changed it.
-    pub who: String,
+    #[serde(rename = "who")]
+    pub principal: String,
     /// The time of the change.
     pub at: Timestamp,
 }
@@ -206,7 +207,7 @@ pub struct PutManifest {
     /// Tags that will refer to it; none, one, or several (the core bounds the number).
     pub tags: Vec<Tag>,
     /// The principal, for the history.
-    pub who: String,
+    pub principal: String,
 }
 
 /// The result of [`MetadataStore::put_manifest`].

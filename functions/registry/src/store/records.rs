@@ -201,10 +201,14 @@ pub trait RecordStore: Send + Sync + 'static {
     }
 
     /// The record of a blob's object. `None`: there is no such record. One read.
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError>;
+    async fn recorded_object(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError>;
 
     /// Which of these back-references are missing, in their order. One read for each.
-    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError>;
+    async fn missing_back_references(
+        &self,
+        cx: Context,
+        back_references: &[BackReference],
+    ) -> Result<Vec<BackReference>, StoreError>;
 
     /// Writes records unchanged, each with all that belongs to it. Idempotent; the order of the records does not
     /// matter. Not for a registry that serves requests: an existing record is replaced, and references are not checked.

@@ -17,7 +17,7 @@ use crate::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
     Source, Stored, Upload,
 };
-use crate::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing};
+use crate::store::collection::{Collected, CollectionStore, DeletionCheck, PassStart, PendingDeletion, Plan};
 use crate::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
 use crate::store::sessions::{
     Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
@@ -346,12 +346,28 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         .await
     }
 
-    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
-        self.call("standing", self.inner.standing(cx, pending_deletion)).await
+    async fn check_pending_deletion(
+        &self,
+        cx: Context,
+        pending_deletion: &PendingDeletion,
+    ) -> Result<DeletionCheck, StoreError> {
+        self.call(
+            "check_pending_deletion",
+            self.inner.check_pending_deletion(cx, pending_deletion),
+        )
+        .await
     }
 
-    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
-        self.call("forget", self.inner.forget(cx, pending_deletions)).await
+    async fn remove_pending_deletions(
+        &self,
+        cx: Context,
+        pending_deletions: &[PendingDeletion],
+    ) -> Result<(), StoreError> {
+        self.call(
+            "remove_pending_deletions",
+            self.inner.remove_pending_deletions(cx, pending_deletions),
+        )
+        .await
     }
 }
 
@@ -366,12 +382,21 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
         self.call("walk", self.inner.walk(cx, after, limit)).await
     }
 
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
-        self.call("place", self.inner.place(cx, digest)).await
+    async fn recorded_object(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+        self.call("recorded_object", self.inner.recorded_object(cx, digest))
+            .await
     }
 
-    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
-        self.call("lost", self.inner.lost(cx, back_references)).await
+    async fn missing_back_references(
+        &self,
+        cx: Context,
+        back_references: &[BackReference],
+    ) -> Result<Vec<BackReference>, StoreError> {
+        self.call(
+            "missing_back_references",
+            self.inner.missing_back_references(cx, back_references),
+        )
+        .await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {

@@ -30,7 +30,7 @@ mod noticed {
     use async_trait::async_trait;
     use contract::churn::{ChurnOptions, churn};
     use registry::store::collection::{
-        Collected, CollectionStore, GracePeriods, PassStart, PendingDeletion, Plan, Standing,
+        Collected, CollectionStore, DeletionCheck, GracePeriods, PassStart, PendingDeletion, Plan,
     };
     use registry::store::sessions::{Session, SessionKey};
     use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
@@ -92,7 +92,7 @@ mod noticed {
             let swept = self.inner.sweep(cx, key, session).await?;
             if self.defect == Defect::Forgetful {
                 let pending_deletions: Vec<_> = registry::store::collection::remains(key, session, cx.now).collect();
-                self.inner.forget(cx, &pending_deletions).await?;
+                self.inner.remove_pending_deletions(cx, &pending_deletions).await?;
             }
             Ok(swept)
         }
@@ -113,12 +113,20 @@ mod noticed {
             self.inner.pending_deletions(cx, before, after, limit).await
         }
 
-        async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
-            self.inner.standing(cx, pending_deletion).await
+        async fn check_pending_deletion(
+            &self,
+            cx: Context,
+            pending_deletion: &PendingDeletion,
+        ) -> Result<DeletionCheck, StoreError> {
+            self.inner.check_pending_deletion(cx, pending_deletion).await
         }
 
-        async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
-            self.inner.forget(cx, pending_deletions).await
+        async fn remove_pending_deletions(
+            &self,
+            cx: Context,
+            pending_deletions: &[PendingDeletion],
+        ) -> Result<(), StoreError> {
+            self.inner.remove_pending_deletions(cx, pending_deletions).await
         }
     }
 

@@ -113,7 +113,7 @@ fn manifest(text: &str) -> PutManifest {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        who: "somebody".to_owned(),
+        principal: "somebody".to_owned(),
     }
 }
 

@@ -80,13 +80,13 @@ pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<()
                     "tag": tag.to_string(),
                     "version": record.version,
                     "at": at,
-                    "who": record.who,
+                    "who": record.principal,
                     "before": before,
                     "after": after,
                 }))?;
             } else {
                 let or_none = |digest: Option<String>| digest.unwrap_or_else(|| "-".into());
-                output.columns(&[at, printable(&record.who), or_none(before), or_none(after)])?;
+                output.columns(&[at, printable(&record.principal), or_none(before), or_none(after)])?;
             }
             Ok(())
         })

@@ -41,8 +41,8 @@ pub(super) fn effect(kind: StoreKind, method: &str) -> Effect {
             | "link_and_unmark",
         )
         | (StoreKind::Sessions, "get" | "parts" | "expired")
-        | (StoreKind::Collection, "pending_deletions" | "standing")
-        | (StoreKind::Records, "walk" | "place" | "lost") => Effect::Reads,
+        | (StoreKind::Collection, "pending_deletions" | "check_pending_deletion")
+        | (StoreKind::Records, "walk" | "recorded_object" | "missing_back_references") => Effect::Reads,
         (StoreKind::Blobs, "append")
         | (StoreKind::Metadata, "commit_blob" | "mount" | "put_manifest")
         | (StoreKind::Sessions, "claim" | "claim_begun")

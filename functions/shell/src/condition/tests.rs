@@ -368,7 +368,7 @@ async fn what_needs_no_write_says_nothing_of_a_refused_one() {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: vec!["latest".parse().unwrap()],
-        who: "user".to_owned(),
+        principal: "user".to_owned(),
     };
     inner.metadata.put_manifest(cx(), &put).await.unwrap();
     metadata.ended("put_manifest", CallEnd::Failed(&refused));

@@ -9,7 +9,7 @@ mod tests;
 
 use futures_util::future::try_join_all;
 use oci::Digest;
-use registry::store::collection::{PendingDeletion, Standing};
+use registry::store::collection::{DeletionCheck, PendingDeletion};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 
 use crate::keys::{self, SHARDS};
@@ -176,8 +176,8 @@ pub(super) async fn slice(
     Ok(Slice { items, next })
 }
 
-/// Whether the blob record of a digest names this object.
-async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
+/// Whether the blob record of a digest has this location.
+async fn is_recorded_location(main: &Requests<'_>, digest: &Digest, location: &Location) -> Result<bool, StoreError> {
     let item = main.get(&keys::blob(digest)).await?;
     let row = item.as_ref().map(BlobRow::read).transpose()?;
     Ok(row.is_some_and(|row| row.location == *location))
@@ -185,26 +185,29 @@ async fn is_named(main: &Requests<'_>, digest: &Digest, location: &Location) -> 
 
 /// Reads the blob record first and the pending deletion second, because a request that removes the record has scheduled
 /// the deletion before.
-pub(super) async fn standing(
+pub(super) async fn check_pending_deletion(
     main: &Requests<'_>,
     local: &Requests<'_>,
     pending_deletion: &PendingDeletion,
-) -> Result<Standing, StoreError> {
+) -> Result<DeletionCheck, StoreError> {
     if let Some(digest) = &pending_deletion.digest
-        && is_named(main, digest, &pending_deletion.location).await?
+        && is_recorded_location(main, digest, &pending_deletion.location).await?
     {
-        return Ok(Standing::Named);
+        return Ok(DeletionCheck::InUse);
     }
     let now = read(local, &pending_deletion.location).await?;
     Ok(if now.as_ref() == Some(pending_deletion) {
-        Standing::Due
+        DeletionCheck::Due
     } else {
-        Standing::Changed
+        DeletionCheck::Changed
     })
 }
 
 /// Removes items whose time is as it was read.
-pub(super) async fn forget(requests: &Requests<'_>, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+pub(super) async fn remove_pending_deletions(
+    requests: &Requests<'_>,
+    pending_deletions: &[PendingDeletion],
+) -> Result<(), StoreError> {
     for some in pending_deletions.chunks(AT_ONCE) {
         let removals = some.iter().map(|pending_deletion| async {
             let remove = Write::Delete {

@@ -373,7 +373,7 @@ impl StoreCall<'_> {
         loop {
             let mut writes = of_manifest.clone();
             for tag in &seen {
-                writes.extend(tag.naming(self.cx, &put.repository, target, &put.who));
+                writes.extend(tag.naming(self.cx, &put.repository, target, &put.principal));
             }
             let (written, unanswered) = self.main.transact_once(&writes).await?;
             perhaps_late |= unanswered;

@@ -80,7 +80,7 @@ impl ReadTag {
             version: self.next_version(cx),
             before: self.record.as_ref().map(|record| record.digest),
             after,
-            who: principal.to_owned(),
+            principal: principal.to_owned(),
             at: cx.now,
         }
     }

@@ -71,7 +71,7 @@ fn manifest(bytes: impl Into<Vec<u8>>) -> PutManifest {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        who: "user".to_owned(),
+        principal: "user".to_owned(),
     }
 }
 

@@ -84,7 +84,7 @@ impl ChangeRow {
             .number(attributes::VERSION, change.version)
             .text_if_any(attributes::BEFORE, change.before)
             .text_if_any(attributes::AFTER, change.after)
-            .text(attributes::PRINCIPAL, &change.who)
+            .text(attributes::PRINCIPAL, &change.principal)
             .timestamp(attributes::AT, change.at)
             .item(keys::change(repository, tag, change.version))
     }
@@ -95,7 +95,7 @@ impl ChangeRow {
             version: fields.number(attributes::VERSION)?,
             before: fields.parsed_if_any::<Digest>(attributes::BEFORE)?,
             after: fields.parsed_if_any::<Digest>(attributes::AFTER)?,
-            who: fields.text(attributes::PRINCIPAL)?.to_owned(),
+            principal: fields.text(attributes::PRINCIPAL)?.to_owned(),
             at: fields.timestamp(attributes::AT)?,
         })
     }

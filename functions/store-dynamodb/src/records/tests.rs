@@ -292,7 +292,7 @@ fn tags_history_referrers_and_edges_are_read_as_written() {
             version: 5,
             before,
             after,
-            who: "user \"Zoë\"".to_owned(),
+            principal: "user \"Zoë\"".to_owned(),
             at: AT,
         };
         assert_eq!(

@@ -117,7 +117,7 @@ impl Fixtures {
             required: references(name).iter().map(|target| *self.digest(*target)).collect(),
             excepted: BTreeSet::new(),
             tags: tags.iter().map(|tag| self.tag(*tag).clone()).collect(),
-            who: "a principal".to_owned(),
+            principal: "a principal".to_owned(),
         }
     }
 }

@@ -6,7 +6,7 @@ mod uploads;
 
 use std::task::{Context as Poller, Poll, Waker};
 
-use registry::store::collection::{CollectionStore, GracePeriods, Plan, Standing};
+use registry::store::collection::{CollectionStore, DeletionCheck, GracePeriods, Plan};
 use registry::store::metadata::{ManifestPut, MetadataStore, Removal};
 use registry::store::sessions::SessionStore;
 use registry::store::{Reason, StoreError, Timestamp};
@@ -342,18 +342,24 @@ impl Caller {
         let pending_deletions = run_alone(self.world.alone().pending_deletions(self.world.cx(), before, None, 100));
         let mut settled = Vec::new();
         for pending_deletion in pending_deletions.expect("pending_deletions").items {
-            let standing = self.store.standing(self.world.cx(), &pending_deletion).await;
-            let standing = standing.expect("standing");
-            if standing == Standing::Due {
+            let check = self
+                .store
+                .check_pending_deletion(self.world.cx(), &pending_deletion)
+                .await;
+            let check = check.expect("check_pending_deletion");
+            if check == DeletionCheck::Due {
                 self.turn().await;
                 self.world
                     .delete_scheduled(&pending_deletion.location.key, PLAN.grace_periods.deletion_ms);
             }
-            if standing != Standing::Changed {
+            if check != DeletionCheck::Changed {
                 settled.push(pending_deletion);
             }
         }
-        self.store.forget(self.world.cx(), &settled).await.expect("forget");
+        self.store
+            .remove_pending_deletions(self.world.cx(), &settled)
+            .await
+            .expect("remove_pending_deletions");
     }
 }
 

@@ -57,7 +57,7 @@ fn image(bytes: &'static [u8], tags: &[&str]) -> PutManifest {
         required: BTreeSet::from([digest(b"layer")]),
         excepted: BTreeSet::new(),
         tags: tags.iter().map(|name| tag(name)).collect(),
-        who: "user".to_owned(),
+        principal: "user".to_owned(),
     }
 }
 

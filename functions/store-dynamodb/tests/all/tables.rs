@@ -108,7 +108,7 @@ async fn a_manifest_with_4096_references_is_stored_and_deleted() {
             .map(|number| Digest::of(Algorithm::Sha512, format!("{number}").as_bytes()))
             .collect(),
         tags: (0..20).map(|number| format!("t{number}").parse().unwrap()).collect(),
-        who: "user".to_owned(),
+        principal: "user".to_owned(),
     };
     assert_eq!(
         store.put_manifest(cx(1, 60_000), &large).await.unwrap(),

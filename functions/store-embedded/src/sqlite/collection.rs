@@ -9,7 +9,9 @@ mod metadata;
 mod sweep;
 
 use async_trait::async_trait;
-use registry::store::collection::{Collected, CollectionStore, PassStart, PendingDeletion, Plan, Standing, is_held};
+use registry::store::collection::{
+    Collected, CollectionStore, DeletionCheck, PassStart, PendingDeletion, Plan, is_held,
+};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 use rusqlite::params;
@@ -108,20 +110,30 @@ impl CollectionStore for SqliteStore {
         .await
     }
 
-    async fn standing(&self, cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
+    async fn check_pending_deletion(
+        &self,
+        cx: Context,
+        pending_deletion: &PendingDeletion,
+    ) -> Result<DeletionCheck, StoreError> {
         let pending_deletion = pending_deletion.clone();
-        self.read(cx, move |rows| deletion_queue::standing(rows, &pending_deletion))
-            .await
+        self.read(cx, move |rows| {
+            deletion_queue::check_pending_deletion(rows, &pending_deletion)
+        })
+        .await
     }
 
-    async fn forget(&self, cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+    async fn remove_pending_deletions(
+        &self,
+        cx: Context,
+        pending_deletions: &[PendingDeletion],
+    ) -> Result<(), StoreError> {
         for some in pending_deletions.chunks(MAX_ROWS) {
             let some = some.to_vec();
             // Ordered: after a power failure, a restored row refers to an object that does not exist, and is removed
             // again.
             self.write_ordered(cx, move |rows| {
                 some.iter()
-                    .try_for_each(|pending_deletion| deletion_queue::forget(rows, pending_deletion))
+                    .try_for_each(|pending_deletion| deletion_queue::remove(rows, pending_deletion))
             })
             .await?;
         }

@@ -197,7 +197,7 @@ impl MetadataStore for SqliteStore {
                         version: row.unsigned(0)?,
                         before: row.parsed_if_any(1)?,
                         after: row.parsed_if_any(2)?,
-                        who: row.value(3)?,
+                        principal: row.value(3)?,
                         at: row.timestamp(4)?,
                     })
                 },
@@ -384,11 +384,13 @@ impl MetadataStore for SqliteStore {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        who: &str,
+        principal: &str,
     ) -> Result<bool, StoreError> {
-        let (repository, tag, who) = (repository.clone(), tag.clone(), who.to_owned());
-        self.write(cx, move |rows| remove::tag(rows, cx, &repository, tag.as_str(), &who))
-            .await
+        let (repository, tag, principal) = (repository.clone(), tag.clone(), principal.to_owned());
+        self.write(cx, move |rows| {
+            remove::tag(rows, cx, &repository, tag.as_str(), &principal)
+        })
+        .await
     }
 
     async fn delete_manifest(
@@ -396,9 +398,9 @@ impl MetadataStore for SqliteStore {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        who: &str,
+        principal: &str,
     ) -> Result<Removal, StoreError> {
-        remove::in_batches(self, cx, repository, &digest.to_string(), who).await
+        remove::in_batches(self, cx, repository, &digest.to_string(), principal).await
     }
 
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {

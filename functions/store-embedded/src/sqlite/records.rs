@@ -32,7 +32,7 @@ impl RecordStore for SqliteStore {
         self.walk(cx, move |rows| read::slice(rows, &position, limit)).await
     }
 
-    async fn place(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+    async fn recorded_object(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         let digest = digest.to_string();
         self.read(cx, move |rows| {
             rows.one(
@@ -50,7 +50,11 @@ impl RecordStore for SqliteStore {
         .await
     }
 
-    async fn lost(&self, cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+    async fn missing_back_references(
+        &self,
+        cx: Context,
+        back_references: &[BackReference],
+    ) -> Result<Vec<BackReference>, StoreError> {
         let back_references = back_references.to_vec();
         self.walk(cx, move |rows| {
             let mut missing = Vec::new();

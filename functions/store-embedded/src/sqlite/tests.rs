@@ -128,7 +128,7 @@ fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
         required: required.iter().map(|number| digest(*number)).collect(),
         excepted: std::iter::once(digest(2_000_000)).collect(),
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
-        who: "alice".to_owned(),
+        principal: "alice".to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use oci::{Digest, RepositoryName};
 use super::metadata::Records;
 use super::{MemoryMetadata, MemorySessions, lock};
 use crate::store::collection::{
-    Collected, CollectionStore, GracePeriods, PassStart, PassStatistics, PendingDeletion, Plan, Standing, is_held,
+    Collected, CollectionStore, DeletionCheck, GracePeriods, PassStart, PassStatistics, PendingDeletion, Plan, is_held,
     remains,
 };
 use crate::store::sessions::{Session, SessionKey};
@@ -149,7 +149,7 @@ impl Records {
         }
     }
 
-    fn is_named(&self, digest: &Digest, location: &Location) -> bool {
+    fn is_recorded_location(&self, digest: &Digest, location: &Location) -> bool {
         let blob = self.blobs.get(digest);
         blob.is_some_and(|blob| blob.location == *location)
     }
@@ -291,23 +291,31 @@ impl CollectionStore for MemoryCollection {
         Ok(Slice { items, next })
     }
 
-    async fn standing(&self, _cx: Context, pending_deletion: &PendingDeletion) -> Result<Standing, StoreError> {
+    async fn check_pending_deletion(
+        &self,
+        _cx: Context,
+        pending_deletion: &PendingDeletion,
+    ) -> Result<DeletionCheck, StoreError> {
         let records = self.metadata.begin();
         let PendingDeletion { location, digest, .. } = pending_deletion;
-        if digest.is_some_and(|digest| records.is_named(&digest, location)) {
-            return Ok(Standing::Named);
+        if digest.is_some_and(|digest| records.is_recorded_location(&digest, location)) {
+            return Ok(DeletionCheck::InUse);
         }
         let now = records
             .deletion_queue
             .get(&(location.store.clone(), location.key.clone()));
         Ok(if now == Some(pending_deletion) {
-            Standing::Due
+            DeletionCheck::Due
         } else {
-            Standing::Changed
+            DeletionCheck::Changed
         })
     }
 
-    async fn forget(&self, _cx: Context, pending_deletions: &[PendingDeletion]) -> Result<(), StoreError> {
+    async fn remove_pending_deletions(
+        &self,
+        _cx: Context,
+        pending_deletions: &[PendingDeletion],
+    ) -> Result<(), StoreError> {
         let mut records = self.metadata.begin();
         for PendingDeletion { location, at, .. } in pending_deletions {
             let key = (location.store.clone(), location.key.clone());

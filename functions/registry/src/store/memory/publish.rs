@@ -81,7 +81,7 @@ impl Records {
             }
         };
         for tag in &put.tags {
-            is_written |= self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.who);
+            is_written |= self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.principal);
         }
         match (&put.content, self.blobs.get(&put.digest)) {
             (NewContent::Sealed(offered), Some(blob)) if blob.location != *offered => {
@@ -171,7 +171,7 @@ impl Records {
             version,
             before,
             after,
-            who: principal.to_owned(),
+            principal: principal.to_owned(),
             at: cx.now,
         };
         history.insert(version, change);

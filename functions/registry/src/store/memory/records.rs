@@ -254,7 +254,7 @@ impl RecordStore for MemoryMetadata {
         })
     }
 
-    async fn place(&self, _cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+    async fn recorded_object(&self, _cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         let records = self.begin();
         let row = records.blobs.get(digest);
         Ok(row.map(|row| RecordedObject {
@@ -264,7 +264,11 @@ impl RecordStore for MemoryMetadata {
         }))
     }
 
-    async fn lost(&self, _cx: Context, back_references: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+    async fn missing_back_references(
+        &self,
+        _cx: Context,
+        back_references: &[BackReference],
+    ) -> Result<Vec<BackReference>, StoreError> {
         let records = self.begin();
         Ok(back_references
             .iter()

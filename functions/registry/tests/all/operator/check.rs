@@ -247,7 +247,7 @@ async fn a_link_without_a_back_link_is_found() {
             uid: link.unwrap().unwrap().uid,
         };
         world.metadata.lose(&hold);
-        expected.push(Finding::LinkWithoutHolder {
+        expected.push(Finding::LinkWithoutBackReference {
             repository,
             digest: image.layer,
         });

@@ -317,7 +317,7 @@ async fn a_dry_run_writes_nothing() {
         let _ = world.counts.take();
         let planned = world.try_collect(&dry).await.unwrap();
         assert_eq!(
-            world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("forget"),
+            world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("remove_pending_deletions"),
             0
         );
         assert_eq!(world.counts.of("begin_pass") + world.counts.of("checkpoint"), 0);
@@ -371,7 +371,7 @@ struct Losing {
 
 impl Hook for Losing {
     fn before(&self, method: &'static str) -> Result<(), StoreError> {
-        if method == "standing" {
+        if method == "check_pending_deletion" {
             let name = "a".parse().unwrap();
             let at_once = "stores in memory wait for nobody";
             let unlinked = self.metadata.unlink(self.cx, &name, &self.digest).now_or_never();
@@ -465,7 +465,10 @@ async fn objects_are_deleted_many_at_once() {
     };
     let report = world.try_collect(&options).await.unwrap();
     assert_eq!(report.objects_deleted, 50);
-    assert_eq!((world.counts.of("delete"), world.counts.of("forget")), (3, 3));
+    assert_eq!(
+        (world.counts.of("delete"), world.counts.of("remove_pending_deletions")),
+        (3, 3)
+    );
     assert_eq!(world.blobs.objects(), 0);
 }
 

@@ -24,7 +24,7 @@ const CX: Context = Context {
 impl World {
     /// The location of a blob or of a large manifest in `a`.
     async fn location(&self, digest: &Digest) -> Location {
-        let object = self.stores.records.place(CX, digest).await;
+        let object = self.stores.records.recorded_object(CX, digest).await;
         object.unwrap().unwrap().location
     }
 }

@@ -249,11 +249,15 @@ mod tests {
             })
         }
 
-        async fn place(&self, _: Context, _: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+        async fn recorded_object(&self, _: Context, _: &Digest) -> Result<Option<RecordedObject>, StoreError> {
             Err(StoreError::failed("only walked over"))
         }
 
-        async fn lost(&self, _: Context, _: &[BackReference]) -> Result<Vec<BackReference>, StoreError> {
+        async fn missing_back_references(
+            &self,
+            _: Context,
+            _: &[BackReference],
+        ) -> Result<Vec<BackReference>, StoreError> {
             Err(StoreError::failed("only walked over"))
         }
 

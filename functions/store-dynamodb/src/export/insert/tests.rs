@@ -38,7 +38,7 @@ fn deletion(tag: &str, version: u64) -> Record {
             version,
             before: None,
             after: None,
-            who: "user".into(),
+            principal: "user".into(),
             at: NOW.plus_millis(version),
         },
     }

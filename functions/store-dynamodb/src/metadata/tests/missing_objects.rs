@@ -94,6 +94,6 @@ async fn a_reader_does_not_wait_until_all_links_record_a_missing_object() {
     table.is_silent.store(false, Ordering::SeqCst);
     assert_eq!(record(None).await, None, "recorded by a check");
     assert_eq!(marked().await, [true, true, true]);
-    let object = store.place(cx(), &blob).await.unwrap().unwrap();
+    let object = store.recorded_object(cx(), &blob).await.unwrap().unwrap();
     assert_eq!(object.defect, Some(Defect::Missing));
 }

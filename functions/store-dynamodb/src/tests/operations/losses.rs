@@ -62,7 +62,11 @@ impl Caller {
 
     pub(super) async fn repair(&self, name: u8) {
         let digest = FIXTURES.digest(name);
-        let place = self.store.place(self.world.cx(), digest).await.expect("place");
+        let place = self
+            .store
+            .recorded_object(self.world.cx(), digest)
+            .await
+            .expect("recorded_object");
         let Some(RecordedObject { location, .. }) = place else {
             return;
         };

@@ -1,6 +1,6 @@
 //! The deletion queue: objects that are deleted later.
 
-use registry::store::collection::{PendingDeletion, Standing};
+use registry::store::collection::{DeletionCheck, PendingDeletion};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
@@ -105,12 +105,15 @@ fn is_recorded_location(rows: &Rows<'_>, digest: &str, location: &Location) -> R
 
 /// Checks the digest's location first and the pending deletion second, because the two statements may see two states of
 /// the file.
-pub(super) fn standing(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<Standing, OperationFailure> {
+pub(super) fn check_pending_deletion(
+    rows: &Rows<'_>,
+    pending_deletion: &PendingDeletion,
+) -> Result<DeletionCheck, OperationFailure> {
     let digest = pending_deletion.digest.as_ref().map(ToString::to_string);
     if let Some(digest) = &digest
         && is_recorded_location(rows, digest, &pending_deletion.location)?
     {
-        return Ok(Standing::Named);
+        return Ok(DeletionCheck::InUse);
     }
     let Location { store, key } = &pending_deletion.location;
     let unchanged = rows.exists(
@@ -123,11 +126,15 @@ pub(super) fn standing(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> R
             pending_deletion.unfinished
         ],
     )?;
-    Ok(if unchanged { Standing::Due } else { Standing::Changed })
+    Ok(if unchanged {
+        DeletionCheck::Due
+    } else {
+        DeletionCheck::Changed
+    })
 }
 
 /// Removes a pending deletion, unless the object was scheduled again since.
-pub(super) fn forget(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<(), OperationFailure> {
+pub(super) fn remove(rows: &Rows<'_>, pending_deletion: &PendingDeletion) -> Result<(), OperationFailure> {
     rows.change(
         "DELETE FROM graveyard WHERE at = ?1 AND store = ?2 AND key = ?3",
         params![

@@ -164,7 +164,7 @@ pub(super) struct ManifestWrite {
     required: Vec<(Digest, String)>,
     excepted: Vec<String>,
     tags: Vec<String>,
-    who: String,
+    principal: String,
 }
 
 struct SubjectRow {
@@ -213,7 +213,7 @@ impl ManifestWrite {
             // A digest that is both required and excepted is one reference, and it is required.
             excepted: put.excepted.difference(&put.required).map(Digest::to_string).collect(),
             tags: put.tags.iter().map(ToString::to_string).collect(),
-            who: put.who.clone(),
+            principal: put.principal.clone(),
         })
     }
 
@@ -455,7 +455,7 @@ impl ManifestWrite {
             version,
             before.as_deref(),
             Some(&self.digest),
-            &self.who,
+            &self.principal,
         )?;
         Ok(true)
     }
@@ -480,12 +480,20 @@ pub(super) fn record(
     version: u64,
     before: Option<&str>,
     after: Option<&str>,
-    who: &str,
+    principal: &str,
 ) -> Result<(), OperationFailure> {
     rows.change(
         "INSERT INTO tag_history (repository, tag, version, before, after, who, at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![repository, tag, integer(version), before, after, who, timestamp(cx.now)],
+        params![
+            repository,
+            tag,
+            integer(version),
+            before,
+            after,
+            principal,
+            timestamp(cx.now)
+        ],
     )?;
     Ok(())
 }

@@ -18,7 +18,7 @@ pub(super) fn tag(
     cx: Context,
     repository: &RepositoryName,
     tag: &str,
-    who: &str,
+    principal: &str,
 ) -> Result<bool, OperationFailure> {
     let repository = repository.as_str();
     let present = rows.one(
@@ -41,7 +41,7 @@ pub(super) fn tag(
         TagRecord::next_version(Some(version), cx.now),
         Some(&digest),
         None,
-        who,
+        principal,
     )?;
     Ok(true)
 }
@@ -60,10 +60,10 @@ pub(super) async fn in_batches(
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
-    who: &str,
+    principal: &str,
 ) -> Result<Removal, StoreError> {
     let until = Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now));
-    let of = || (repository.clone(), digest.to_owned(), who.to_owned());
+    let of = || (repository.clone(), digest.to_owned(), principal.to_owned());
     loop {
         // Most manifests have few tags: one transaction, which is synced before the answer.
         let (name, text, by) = of();
@@ -94,7 +94,7 @@ fn surplus_tags(
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
-    who: &str,
+    principal: &str,
 ) -> Result<bool, OperationFailure> {
     if parent(rows, repository, digest)?.is_some() {
         return Ok(false);
@@ -103,7 +103,7 @@ fn surplus_tags(
         return Ok(false);
     };
     for name in some {
-        tag(rows, cx, repository, &name, who)?;
+        tag(rows, cx, repository, &name, principal)?;
     }
     Ok(true)
 }
@@ -133,7 +133,7 @@ fn manifest(
     cx: Context,
     repository: &RepositoryName,
     digest: &str,
-    who: &str,
+    principal: &str,
 ) -> Result<Option<Removal>, OperationFailure> {
     let key = params![repository.as_str(), digest];
     let present = rows.one(
@@ -151,7 +151,7 @@ fn manifest(
         return Ok(None);
     };
     for name in tags {
-        tag(rows, cx, repository, &name, who)?;
+        tag(rows, cx, repository, &name, principal)?;
     }
     rows.change("DELETE FROM edge WHERE repository = ?1 AND parent = ?2", key)?;
     if let Some(subject) = subject {

@@ -262,7 +262,7 @@ fn change(row: &Row<'_>) -> Result<Record, OperationFailure> {
             version: row.unsigned(2)?,
             before: row.parsed_if_any(3)?,
             after: row.parsed_if_any(4)?,
-            who: row.value(5)?,
+            principal: row.value(5)?,
             at: row.timestamp(6)?,
         },
     })

@@ -112,7 +112,7 @@ impl RecordRow {
                         integer(change.version),
                         change.before.as_ref().map(Digest::to_string),
                         change.after.as_ref().map(Digest::to_string),
-                        change.who,
+                        change.principal,
                         timestamp(change.at),
                     ],
                 )?;

@@ -111,7 +111,9 @@ async fn a_slice_is_bounded_and_readers_do_the_walk() {
         .unwrap()
         .items;
     assert_eq!(pending_deletions.len(), 700);
-    let (_, cost) = opened.cost(opened.store.forget(later(3), &pending_deletions)).await;
+    let (_, cost) = opened
+        .cost(opened.store.remove_pending_deletions(later(3), &pending_deletions))
+        .await;
     assert_eq!((cost.writes, cost.commits, cost.syncs), (700, 3, 0));
     let statistics = pass(&opened.store, later(9), &plan(true), limit).await;
     assert_eq!(statistics, PassStatistics::default(), "no rows are left");
@@ -182,7 +184,7 @@ async fn the_last_scheduled_deletion_counts() {
         // A pending deletion that was renewed after it was read is not removed.
         let mut earlier = pending_deletions[0].clone();
         earlier.at = Timestamp(1);
-        store.forget(cx(), &[earlier]).await.unwrap();
+        store.remove_pending_deletions(cx(), &[earlier]).await.unwrap();
         assert_eq!(
             store
                 .pending_deletions(later(3), later(3).now, None, 10)

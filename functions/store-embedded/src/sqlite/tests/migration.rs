@@ -198,7 +198,10 @@ async fn sessions_of_version_1_can_end() {
         .find(|pending_deletion| pending_deletion.location == joined)
         .unwrap();
     assert!(!pending_deletion.unfinished);
-    let object = store.place(cx(), &pending_deletion.digest.unwrap()).await.unwrap();
+    let object = store
+        .recorded_object(cx(), &pending_deletion.digest.unwrap())
+        .await
+        .unwrap();
     assert_eq!(object.unwrap().location, joined);
 }
 

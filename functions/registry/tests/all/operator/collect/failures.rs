@@ -210,7 +210,7 @@ async fn an_upload_that_cannot_be_swept_does_not_prevent_other_work() {
 /// A pending deletion that cannot be read, and pending deletions that cannot be deleted.
 #[tokio::test]
 async fn pending_deletions_fail_one_by_one() {
-    for (method, deleted, processed) in [("standing", 4, 4), ("forget", 5, 3)] {
+    for (method, deleted, processed) in [("check_pending_deletion", 4, 4), ("remove_pending_deletions", 5, 3)] {
         let mut world = World::new().await;
         world.schedule_deletion(5).await;
         let (original, _) = world.fail_collection(method, |call| (call == 1).then(|| StoreError::failed("damaged")));

@@ -263,7 +263,12 @@ async fn an_import_that_has_lost_its_lease_starts_over() {
     let contents = Contents::of(&fixture.file).unwrap();
     let mut places = 0;
     for number in 0..BLOBS {
-        let place = fixture.stores.records.place(cx(), &digest(number)).await.unwrap();
+        let place = fixture
+            .stores
+            .records
+            .recorded_object(cx(), &digest(number))
+            .await
+            .unwrap();
         places += u32::from(place.is_some());
     }
     assert_eq!((places, contents.records), (BLOBS, u64::from(2 * BLOBS)));
@@ -327,11 +332,11 @@ impl RecordStore for SparseRecords {
         })
     }
 
-    async fn place(&self, _: Context, _: &Digest) -> Result<Option<RecordedObject>, StoreError> {
+    async fn recorded_object(&self, _: Context, _: &Digest) -> Result<Option<RecordedObject>, StoreError> {
         Err(StoreError::failed("only walked over"))
     }
 
-    async fn lost(
+    async fn missing_back_references(
         &self,
         _: Context,
         _: &[registry::store::records::BackReference],
