@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName};
 use registry::Stores;
-use registry::check::{Event, Finding, Options, Summary, check};
+use registry::check::{CheckOptions, Event, Finding, Summary, check};
 use registry::store::blobs::Upload;
 use registry::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
 use registry::store::records::{BackReference, LinkKind, Record};
@@ -178,9 +178,9 @@ impl CheckTest {
                 found.push(finding.clone());
             }
         };
-        let options = Options {
+        let options = CheckOptions {
             hash: true,
-            ..Options::default()
+            ..CheckOptions::default()
         };
         let environment = Arc::new(FixedClock::at(self.now()));
         let summary = check(&self.store.stores, environment, &options, &mut tell).await;

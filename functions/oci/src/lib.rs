@@ -31,7 +31,7 @@ mod text;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher, UnknownAlgorithm};
-pub use manifest::{DescriptorFault, Kind, Limits, Manifest, ManifestError, ReferenceEntry, Role};
+pub use manifest::{DescriptorFault, Kind, Manifest, ManifestError, ManifestLimits, ReferenceEntry, Role};
 pub use media_type::{MediaType, MediaTypeError};
 pub use name::{NameError, RepositoryName};
 pub use range::{ContentRange, ContentRangeError, RangeHeader, RangeSpec, parse_range};

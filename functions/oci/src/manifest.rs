@@ -27,7 +27,7 @@ use crate::media_type::MediaType;
 
 /// Limits on a manifest, besides its length in bytes. The caller checks the length before it reads the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ManifestLimits {
     /// Maximum nesting of objects and arrays; the document itself is level 1. A value above 126 counts as 126.
     pub max_depth: usize,
     /// Maximum number of entries in `config`, `layers`, `manifests` and `blobs` together. The subject does not count.
@@ -37,7 +37,7 @@ pub struct Limits {
     pub max_values: usize,
 }
 
-impl Default for Limits {
+impl Default for ManifestLimits {
     fn default() -> Self {
         Self {
             max_depth: 64,
@@ -109,7 +109,7 @@ impl Manifest {
     /// Estimates how many bytes of memory [`Manifest::parse`] needs for `bytes`, besides `bytes` itself. The estimate
     /// is never too low, and seldom more than three times too high. It reads each byte once.
     #[must_use]
-    pub fn memory_to_parse(bytes: &[u8], limits: &Limits) -> usize {
+    pub fn memory_to_parse(bytes: &[u8], limits: &ManifestLimits) -> usize {
         let separators = bytes.iter().filter(|byte| matches!(byte, b':' | b',')).count();
         let values = separators.min(limits.max_values.saturating_mul(2));
         bytes.len().saturating_add(values.saturating_mul(BYTES_PER_SEPARATOR))
@@ -121,7 +121,11 @@ impl Manifest {
     /// length bound the memory. The structure is checked fully for the OCI and Docker types. A document of another JSON
     /// type is accepted. If it has members that image manifests and indexes have, these must have the same form,
     /// because they are links too.
-    pub fn parse(bytes: &[u8], content_type: Option<&MediaType>, limits: &Limits) -> Result<Self, ManifestError> {
+    pub fn parse(
+        bytes: &[u8],
+        content_type: Option<&MediaType>,
+        limits: &ManifestLimits,
+    ) -> Result<Self, ManifestError> {
         if let Some(content_type) = content_type {
             check_servable(content_type)?;
         }

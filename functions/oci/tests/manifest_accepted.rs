@@ -2,7 +2,7 @@
 //! and every unknown member that the image specification tells parsers to accept.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use oci::{Descriptor, Kind, Limits, Manifest, ManifestError, MediaType, Role};
+use oci::{Descriptor, Kind, Manifest, ManifestError, ManifestLimits, MediaType, Role};
 use serde_json::{Value, json};
 
 const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -12,7 +12,11 @@ const C: &str = "sha512:cccccccccccccccccccccccccccccccccccccccccccccccccccccccc
 
 fn parse_as(content_type: &str, manifest: &Value) -> Result<Manifest, ManifestError> {
     let content_type = content_type.parse().unwrap();
-    Manifest::parse(manifest.to_string().as_bytes(), Some(&content_type), &Limits::default())
+    Manifest::parse(
+        manifest.to_string().as_bytes(),
+        Some(&content_type),
+        &ManifestLimits::default(),
+    )
 }
 
 fn link(media_type: &str, digest: &str, size: u64) -> Value {
@@ -322,7 +326,7 @@ fn the_media_type_comes_from_content_type_or_from_the_document() {
         Manifest::parse(
             manifest.to_string().as_bytes(),
             content_type.as_ref(),
-            &Limits::default(),
+            &ManifestLimits::default(),
         )
         .map(|manifest| manifest.media_type.to_string())
     };
@@ -361,7 +365,7 @@ fn a_document_means_the_same_with_and_without_content_type() {
         ),
     ] {
         let given = parse_as(content_type, &manifest);
-        let read = Manifest::parse(manifest.to_string().as_bytes(), None, &Limits::default());
+        let read = Manifest::parse(manifest.to_string().as_bytes(), None, &ManifestLimits::default());
         assert!(given.is_ok(), "{manifest}");
         assert_eq!(given, read, "{manifest}");
     }
@@ -437,7 +441,7 @@ fn white_space_order_and_escapes_do_not_matter() {
          \"annotations\":{{\"\\ud83d\\ude00\":\"é😀\\n\"}}}}  \n\n"
     );
     let content_type = MediaType::OCI_MANIFEST.parse().unwrap();
-    let parsed = Manifest::parse(text.as_bytes(), Some(&content_type), &Limits::default()).unwrap();
+    let parsed = Manifest::parse(text.as_bytes(), Some(&content_type), &ManifestLimits::default()).unwrap();
     assert_eq!(references(&parsed), [(Role::Config, A.into(), 1, true)]);
     assert_eq!(parsed.annotations["😀"], "é😀\n");
 }

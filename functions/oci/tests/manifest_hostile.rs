@@ -1,13 +1,13 @@
 //! Limits at their bound and one above it, input designed to be slow, and arbitrary input.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use oci::{Limits, Manifest, ManifestError, MediaType};
+use oci::{Manifest, ManifestError, ManifestLimits, MediaType};
 use proptest::prelude::*;
 
 const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const CUSTOM: &str = "application/vnd.example+json";
 
-fn parse(content_type: &str, text: &str, limits: &Limits) -> Result<Manifest, ManifestError> {
+fn parse(content_type: &str, text: &str, limits: &ManifestLimits) -> Result<Manifest, ManifestError> {
     Manifest::parse(text.as_bytes(), Some(&content_type.parse().unwrap()), limits)
 }
 
@@ -18,7 +18,7 @@ fn links(count: usize) -> String {
 
 #[test]
 fn references_are_accepted_at_the_limit_and_refused_above_it() {
-    let limits = Limits::default();
+    let limits = ManifestLimits::default();
     let max = limits.max_references;
     let config = links(1);
     let image = |layers: usize| {
@@ -43,9 +43,9 @@ fn references_are_accepted_at_the_limit_and_refused_above_it() {
 
 #[test]
 fn values_are_accepted_at_the_limit_and_refused_above_it() {
-    let limits = Limits {
+    let limits = ManifestLimits {
         max_values: 10,
-        ..Limits::default()
+        ..ManifestLimits::default()
     };
     // The document, its array, and the values in the array.
     let document = |values: usize| format!(r#"{{"x":[{}]}}"#, vec!["0"; values - 2].join(","));
@@ -75,9 +75,9 @@ fn depth_is_accepted_at_the_limit_and_refused_above_it() {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}"), (r#"[{"":"#, "}]")] {
             let per = open.matches(['[', '{']).count();
             for max_depth in [5, 11, 64, 126] {
-                let limits = Limits {
+                let limits = ManifestLimits {
                     max_depth,
-                    ..Limits::default()
+                    ..ManifestLimits::default()
                 };
                 let refused = Err(ManifestError::TooDeep(max_depth));
                 let at = |levels| {
@@ -90,15 +90,15 @@ fn depth_is_accepted_at_the_limit_and_refused_above_it() {
             }
         }
     }
-    let beyond = Limits {
+    let beyond = ManifestLimits {
         max_depth: usize::MAX,
-        ..Limits::default()
+        ..ManifestLimits::default()
     };
     let text = format!(r#"{{"x":{}}}"#, nested(1_000_000, "[", "]"));
     assert_eq!(parse(CUSTOM, &text, &beyond), Err(ManifestError::TooDeep(126)));
     // The input does not close its brackets: the parser checks the depth when it enters a value.
     assert_eq!(
-        parse(CUSTOM, &"{\"a\":[".repeat(1_000_000), &Limits::default()),
+        parse(CUSTOM, &"{\"a\":[".repeat(1_000_000), &ManifestLimits::default()),
         Err(ManifestError::TooDeep(64))
     );
 }
@@ -108,10 +108,10 @@ fn depth_is_accepted_at_the_limit_and_refused_above_it() {
 #[test]
 fn four_mebibytes_of_hostile_input_parse_in_linear_time() {
     const LENGTH: usize = 4 << 20;
-    let unlimited = Limits {
+    let unlimited = ManifestLimits {
         max_values: usize::MAX,
         max_references: usize::MAX,
-        ..Limits::default()
+        ..ManifestLimits::default()
     };
     let fill = |prefix: &str, suffix: &str, piece: &dyn Fn(usize) -> String| {
         let mut text = prefix.to_owned();
@@ -167,7 +167,7 @@ fn four_mebibytes_of_hostile_input_parse_in_linear_time() {
     ];
     for (name, text) in inputs {
         // The test measures no time: if parsing is not linear, four million bytes keep the test from ever ending.
-        for (limits, bounded) in [(&unlimited, "unlimited"), (&Limits::default(), "limited")] {
+        for (limits, bounded) in [(&unlimited, "unlimited"), (&ManifestLimits::default(), "limited")] {
             println!("{name}, {bounded}: {}", parse(CUSTOM, &text, limits).is_ok());
         }
     }
@@ -282,17 +282,17 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>, content_type in content_types()) {
-        let _ = Manifest::parse(&bytes, content_type.as_ref(), &Limits::default());
+        let _ = Manifest::parse(&bytes, content_type.as_ref(), &ManifestLimits::default());
     }
 
     #[test]
     fn json_like_text_never_panics(text in "[\\[\\]{}\",:0-9a-f\\\\ntrue.+-]{0,80}", content_type in content_types()) {
-        let _ = Manifest::parse(text.as_bytes(), content_type.as_ref(), &Limits::default());
+        let _ = Manifest::parse(text.as_bytes(), content_type.as_ref(), &ManifestLimits::default());
     }
 
     #[test]
     fn an_accepted_manifest_matches_a_plain_json_parser(text in manifests(), content_type in content_types()) {
-        if let Ok(manifest) = Manifest::parse(text.as_bytes(), content_type.as_ref(), &Limits::default()) {
+        if let Ok(manifest) = Manifest::parse(text.as_bytes(), content_type.as_ref(), &ManifestLimits::default()) {
             check(text.as_bytes(), content_type.as_ref(), &manifest);
         }
     }
@@ -309,7 +309,7 @@ proptest! {
         let piece = if doubled { &text[from..to] } else { "" };
         let damaged = format!("{}{with}{piece}{piece}{}", &text[..from], &text[to..]);
         let content_type: MediaType = MediaType::OCI_MANIFEST.parse().unwrap();
-        if let Ok(manifest) = Manifest::parse(damaged.as_bytes(), Some(&content_type), &Limits::default()) {
+        if let Ok(manifest) = Manifest::parse(damaged.as_bytes(), Some(&content_type), &ManifestLimits::default()) {
             check(damaged.as_bytes(), Some(&content_type), &manifest);
         }
     }

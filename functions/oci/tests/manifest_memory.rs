@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use oci::{Limits, Manifest, MediaType};
+use oci::{Manifest, ManifestLimits, MediaType};
 
 const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -41,7 +41,7 @@ fn resident() -> Option<usize> {
 fn parsing_needs_no_more_memory_than_estimated() {
     // The parsed manifests stay in memory, so that a later measurement does not reuse memory that was freed.
     let mut kept = Vec::new();
-    let limits = Limits::default();
+    let limits = ManifestLimits::default();
     let content_type: MediaType = MediaType::OCI_MANIFEST.parse().unwrap();
     for (what, text, copies) in [("annotations", annotations(), 2), ("layers", layers(), 8)] {
         let estimate = Manifest::memory_to_parse(text.as_bytes(), &limits);
@@ -68,9 +68,9 @@ fn parsing_needs_no_more_memory_than_estimated() {
 /// However many separators there are, the estimate does not exceed what the limits allow.
 #[test]
 fn the_estimate_is_bounded_by_the_limits() {
-    let limits = Limits {
+    let limits = ManifestLimits {
         max_values: 10,
-        ..Limits::default()
+        ..ManifestLimits::default()
     };
     let estimate = |separators: usize| Manifest::memory_to_parse(",".repeat(separators).as_bytes(), &limits);
     assert_eq!(estimate(20) - estimate(19), estimate(1) - estimate(0));

@@ -1,7 +1,7 @@
 //! Manifests that must be refused, each for one reason: their members contradict the specification or each other.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use oci::{DescriptorFault, DigestError, Limits, Manifest, ManifestError, MediaType, MediaTypeError};
+use oci::{DescriptorFault, DigestError, Manifest, ManifestError, ManifestLimits, MediaType, MediaTypeError};
 
 mod support;
 
@@ -65,7 +65,7 @@ fn a_media_type_member_with_parameters_is_refused() {
         })
     );
     assert_eq!(
-        Manifest::parse(text.as_bytes(), None, &Limits::default()),
+        Manifest::parse(text.as_bytes(), None, &ManifestLimits::default()),
         Err(ManifestError::UnsupportedMediaType(member.parse().unwrap()))
     );
 }
@@ -85,7 +85,10 @@ fn media_types_other_than_json_are_refused() {
         assert_eq!(parse_as(text, image("")), expected);
         // The same type in the document is refused too.
         let labelled = image(&format!(r#","mediaType":"{text}""#));
-        assert_eq!(Manifest::parse(labelled.as_bytes(), None, &Limits::default()), expected);
+        assert_eq!(
+            Manifest::parse(labelled.as_bytes(), None, &ManifestLimits::default()),
+            expected
+        );
     }
 }
 
@@ -101,12 +104,12 @@ fn docker_schema_1_is_refused() {
         assert_eq!(parse_as(content_type, schema1), Err(ManifestError::Schema1));
     }
     assert_eq!(
-        Manifest::parse(schema1.as_bytes(), None, &Limits::default()),
+        Manifest::parse(schema1.as_bytes(), None, &ManifestLimits::default()),
         Err(ManifestError::Schema1)
     );
     let labelled = format!(r#"{{"mediaType":"{}"}}"#, MediaType::DOCKER_SCHEMA1);
     assert_eq!(
-        Manifest::parse(labelled.as_bytes(), None, &Limits::default()),
+        Manifest::parse(labelled.as_bytes(), None, &ManifestLimits::default()),
         Err(ManifestError::Schema1)
     );
 }

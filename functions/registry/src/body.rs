@@ -23,9 +23,9 @@ use crate::store::blobs::{BodyError, ByteStream};
 /// let pull = Request::get("/v2/a/tags/list").body(RequestBody::empty());
 /// let push = Request::put("/v2/a/manifests/1").body(RequestBody::full("{}"));
 /// ```
-pub struct RequestBody(Received);
+pub struct RequestBody(RequestBytes);
 
-enum Received {
+enum RequestBytes {
     /// The body has no bytes, or was read to its end.
     Empty,
     Full(Bytes),
@@ -36,7 +36,7 @@ impl RequestBody {
     /// A body without bytes. Allocates nothing.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Received::Empty)
+        Self(RequestBytes::Empty)
     }
 
     /// A body whose bytes are in memory.
@@ -46,7 +46,7 @@ impl RequestBody {
         if bytes.is_empty() {
             Self::empty()
         } else {
-            Self(Received::Full(bytes))
+            Self(RequestBytes::Full(bytes))
         }
     }
 
@@ -54,7 +54,7 @@ impl RequestBody {
     /// again after its end or an error.
     #[must_use]
     pub fn stream(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
-        Self(Received::Stream(Box::pin(body)))
+        Self(RequestBytes::Stream(Box::pin(body)))
     }
 
     /// The next bytes, never empty; `None` at the end. Trailers are ignored.
@@ -77,8 +77,8 @@ impl RequestBody {
     /// A body that begins with `first`, followed by `rest`.
     pub(crate) fn with_first(first: Bytes, rest: Self) -> Self {
         match rest.0 {
-            Received::Empty => Self::full(first),
-            Received::Full(_) | Received::Stream(_) => Self::stream(Chained {
+            RequestBytes::Empty => Self::full(first),
+            RequestBytes::Full(_) | RequestBytes::Stream(_) => Self::stream(Chained {
                 first: Some(first),
                 rest,
             }),
@@ -103,32 +103,32 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.0 {
-            Received::Empty => return Poll::Ready(None),
-            Received::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
-            Received::Stream(body) => body.as_mut().poll_frame(context),
+            RequestBytes::Empty => return Poll::Ready(None),
+            RequestBytes::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+            RequestBytes::Stream(body) => body.as_mut().poll_frame(context),
         };
         if matches!(
             (&self.0, &polled),
-            (Received::Full(_), _) | (_, Poll::Ready(None | Some(Err(_))))
+            (RequestBytes::Full(_), _) | (_, Poll::Ready(None | Some(Err(_))))
         ) {
-            self.0 = Received::Empty;
+            self.0 = RequestBytes::Empty;
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Received::Empty => true,
-            Received::Full(_) => false,
-            Received::Stream(body) => body.is_end_stream(),
+            RequestBytes::Empty => true,
+            RequestBytes::Full(_) => false,
+            RequestBytes::Stream(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Received::Empty => SizeHint::with_exact(0),
-            Received::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Received::Stream(body) => body.size_hint(),
+            RequestBytes::Empty => SizeHint::with_exact(0),
+            RequestBytes::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            RequestBytes::Stream(body) => body.size_hint(),
         }
     }
 }
@@ -160,12 +160,12 @@ impl Body for Chained {
 
 /// The body of a response. Its length is always known.
 pub struct ResponseBody {
-    inner: Inner,
+    inner: ResponseBytes,
     /// The permit for the memory of the bytes, until they are sent.
     memory: Option<Memory>,
 }
 
-enum Inner {
+enum ResponseBytes {
     Full(Option<Bytes>),
     Stream { stream: ByteStream, left: u64 },
 }
@@ -174,13 +174,13 @@ impl ResponseBody {
     /// A body without bytes.
     #[must_use]
     pub fn empty() -> Self {
-        Self::from(Inner::Full(None))
+        Self::from(ResponseBytes::Full(None))
     }
 
     /// A body whose bytes are in memory.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
-        Self::from(Inner::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Self::from(ResponseBytes::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// The same body, with the memory permit of its bytes. The permit is dropped when the bytes are sent, or when the
@@ -200,12 +200,12 @@ impl ResponseBody {
     /// A body of `length` bytes that are read from the store while they are sent.
     #[must_use]
     pub fn stream(stream: ByteStream, length: u64) -> Self {
-        Self::from(Inner::Stream { stream, left: length })
+        Self::from(ResponseBytes::Stream { stream, left: length })
     }
 }
 
-impl From<Inner> for ResponseBody {
-    fn from(inner: Inner) -> Self {
+impl From<ResponseBytes> for ResponseBody {
+    fn from(inner: ResponseBytes) -> Self {
         Self { inner, memory: None }
     }
 }
@@ -219,9 +219,9 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
         match &mut self.inner {
-            Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Inner::Stream { left: 0, .. } => Poll::Ready(None),
-            Inner::Stream { stream, left } => match stream.poll_next_unpin(context) {
+            ResponseBytes::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            ResponseBytes::Stream { left: 0, .. } => Poll::Ready(None),
+            ResponseBytes::Stream { stream, left } => match stream.poll_next_unpin(context) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(bytes))) if bytes.len() as u64 <= *left => {
                     *left -= bytes.len() as u64;
@@ -248,13 +248,16 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.inner, Inner::Full(None) | Inner::Stream { left: 0, .. })
+        matches!(
+            self.inner,
+            ResponseBytes::Full(None) | ResponseBytes::Stream { left: 0, .. }
+        )
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.inner {
-            Inner::Full(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
-            Inner::Stream { left, .. } => *left,
+            ResponseBytes::Full(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
+            ResponseBytes::Stream { left, .. } => *left,
         })
     }
 }

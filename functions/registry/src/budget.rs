@@ -81,16 +81,16 @@ pub struct Refused;
 
 /// A total of units, from which [`Grant`]s are taken. Clones share it.
 #[derive(Clone)]
-pub struct Budget(Arc<Shared>);
+pub struct Budget(Arc<SharedBudget>);
 
-struct Shared {
+struct SharedBudget {
     total: u64,
     max_waiting: usize,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BudgetState {
     free: u64,
     clients: HashMap<ClientKey, Account, RandomState>,
     /// The number of waiting requests of all clients.
@@ -120,11 +120,11 @@ struct Account {
 struct Request {
     number: u64,
     amount: u64,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<Mutex<Decision>>,
 }
 
 #[derive(Default)]
-struct Answer {
+struct Decision {
     decided: Option<Result<(), Refused>>,
     waker: Option<Waker>,
 }
@@ -133,11 +133,11 @@ impl Budget {
     /// A budget of `total` units, with at most `max_waiting` waiting requests.
     #[must_use]
     pub fn new(total: u64, max_waiting: usize) -> Self {
-        let state = State {
+        let state = BudgetState {
             free: total,
-            ..State::default()
+            ..BudgetState::default()
         };
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedBudget {
             total,
             max_waiting,
             state: Mutex::new(state),
@@ -203,13 +203,13 @@ impl fmt::Debug for Budget {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedBudget {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BudgetState {
     fn account(&mut self, client: ClientKey) -> &mut Account {
         let served = self.grants.saturating_sub(1);
         self.clients.entry(client).or_insert_with(|| Account {
@@ -264,7 +264,7 @@ impl State {
     }
 
     /// Adds a request to the queue. If the queue is full, another request is refused, or this one.
-    fn enqueue(&mut self, client: ClientKey, amount: u64, max_waiting: usize) -> Result<Waiting, Refused> {
+    fn enqueue(&mut self, client: ClientKey, amount: u64, max_waiting: usize) -> Result<QueuedTake, Refused> {
         if self.waiting >= max_waiting {
             let own = self.clients.get(&client).map_or(0, |account| account.queue.len());
             let greediest = self
@@ -288,13 +288,13 @@ impl State {
         let number = self.next;
         self.next += 1;
         self.waiting += 1;
-        let answer = Arc::<Mutex<Answer>>::default();
+        let answer = Arc::<Mutex<Decision>>::default();
         self.account(client).queue.push_back(Request {
             number,
             amount,
             answer: answer.clone(),
         });
-        Ok(Waiting { number, answer })
+        Ok(QueuedTake { number, answer })
     }
 
     /// Serves the queue as far as possible. Of the waiting clients, the one with the smallest grants is first, then the
@@ -425,7 +425,7 @@ impl Request {
     }
 }
 
-fn lock(answer: &Mutex<Answer>) -> MutexGuard<'_, Answer> {
+fn lock(answer: &Mutex<Decision>) -> MutexGuard<'_, Decision> {
     answer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -435,12 +435,12 @@ pub struct Take {
     budget: Budget,
     client: ClientKey,
     amount: u64,
-    waiting: Option<Waiting>,
+    waiting: Option<QueuedTake>,
 }
 
-struct Waiting {
+struct QueuedTake {
     number: u64,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<Mutex<Decision>>,
 }
 
 impl Future for Take {

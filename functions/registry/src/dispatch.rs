@@ -21,7 +21,7 @@ use crate::store::{Reason, StoreError};
 
 /// What the core knows about a request, for the log and the metrics of a shell. It is an extension of every response.
 #[derive(Clone, Debug, Default)]
-pub struct Record {
+pub struct RequestRecord {
     /// The endpoint. `None`: the request line matches no endpoint.
     pub endpoint: Option<Endpoint>,
     /// The principal, if authentication succeeded.
@@ -34,7 +34,7 @@ impl Registry {
     /// A shell runs this future to its end, also when the client disconnects. Dropping it during an upload, a
     /// publication or a deletion has the effect of a crash: it leaves garbage for collection.
     pub async fn handle(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
-        let mut record = Record::default();
+        let mut record = RequestRecord::default();
         let (head, body) = request.into_parts();
         // A panic is answered like any other fault. The other requests of the connection go on.
         let answered = AssertUnwindSafe(Call::new(self, &head).answer(&head, body, &mut record))
@@ -57,7 +57,7 @@ impl Call<'_> {
         &self,
         head: &http::request::Parts,
         body: RequestBody,
-        record: &mut Record,
+        record: &mut RequestRecord,
     ) -> Result<Response<ResponseBody>, Error> {
         self.settings.hosts.check(head)?;
         let route = Route::parse(&head.method, &head.uri, &self.settings.limits)?;

@@ -56,7 +56,7 @@ mod token;
 pub use auth::{Anonymous, Authenticator, Identity, Permit, Principal};
 pub use body::{RequestBody, ResponseBody};
 pub use delivery::{Client, Delivery, DeliveryPolicy};
-pub use dispatch::Record;
+pub use dispatch::RequestRecord;
 pub use environment::{Deadline, Environment};
 pub use hosts::{Host, HostPolicy};
 pub use limits::Limits;

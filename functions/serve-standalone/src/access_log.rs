@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use http::{Request, StatusCode};
-use registry::Record;
+use registry::RequestRecord;
 use shell::access_line::{AccessLine, AnswerEnd};
 use shell::clock;
 
@@ -32,7 +32,7 @@ impl Entry {
     }
 
     /// Adds the status of the answer and the principal.
-    pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
+    pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&RequestRecord>) {
         self.line.answered(status, record);
     }
 

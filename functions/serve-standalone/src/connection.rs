@@ -30,9 +30,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::connections::{ConnectionPlace, Phase};
+use crate::connections::{ConnectionSlot, Phase};
 use crate::exchange::Service;
-use crate::transport::{Activity, GuardedStream, LOOK, Socket, StreamExecutor, Verdict, shake};
+use crate::transport::{Activity, GuardedStream, LOOK, Socket, StallCheck, StreamExecutor, shake};
 
 /// Maximum size of a request's head in both versions, in bytes. A token alone may take 12 KiB.
 const MAX_HEAD: u32 = 32 << 10;
@@ -62,7 +62,7 @@ pub(crate) async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
     activity: Arc<Activity>,
-    place: ConnectionPlace,
+    slot: ConnectionSlot,
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -101,13 +101,13 @@ pub(crate) async fn serve(
         stream.enlarge();
     }
     let exchange = {
-        let (activity, place) = (activity.clone(), place.clone());
-        service_fn(move |request| service.clone().exchange(request, activity.clone(), place.clone(), peer))
+        let (activity, slot) = (activity.clone(), slot.clone());
+        service_fn(move |request| service.clone().exchange(request, activity.clone(), slot.clone(), peer))
     };
     let io = TokioIo::new(stream);
     let drive = Drive {
         activity: &activity,
-        place: &place,
+        slot: &slot,
         phase,
         stall: timeouts.stall,
     };
@@ -143,7 +143,7 @@ pub(crate) async fn serve(
 /// Runs a connection to its end.
 struct Drive<'a> {
     activity: &'a Activity,
-    place: &'a ConnectionPlace,
+    slot: &'a ConnectionSlot,
     phase: watch::Receiver<Phase>,
     stall: Duration,
 }
@@ -157,7 +157,7 @@ impl Drive<'_> {
     ) -> hyper::Result<()> {
         let Self {
             activity,
-            place,
+            slot,
             mut phase,
             stall,
         } = self;
@@ -167,12 +167,12 @@ impl Drive<'_> {
         let mut is_welcome = true;
         loop {
             // The phase is read before the connection is polled, because it may have changed since the connection was opened.
-            let told = *phase.borrow_and_update();
-            match told {
+            let now = *phase.borrow_and_update();
+            match now {
                 Phase::Serving => {}
                 // A new connection is about to send its first request. Its client would take the end for a failure.
                 Phase::Crowded(_) if activity.served() == 0 && activity.open() == 0 => {}
-                Phase::Crowded(least) if place.held() < least => {}
+                Phase::Crowded(least) if slot.held() < least => {}
                 Phase::Crowded(_) | Phase::Draining => end(connection.as_mut()),
             }
             tokio::select! {
@@ -180,8 +180,8 @@ impl Drive<'_> {
                 ended = connection.as_mut() => return ended,
                 changed = phase.changed(), if phases => phases = changed.is_ok(),
                 () = watch.as_mut() => match activity.end_stalled(stall) {
-                    Verdict::LookAgain(next) => watch.as_mut().reset(next),
-                    Verdict::End => return Ok(()),
+                    StallCheck::LookAgain(next) => watch.as_mut().reset(next),
+                    StallCheck::End => return Ok(()),
                 },
                 () = activity.is_unwelcome(), if is_welcome => {
                     is_welcome = false;

@@ -1,8 +1,8 @@
 //! The limit of connections: which connections exist, and which one is closed when there are too many.
 //!
-//! The number of connection *slots* is limited (`places` in the code). If all are in use, the server closes one
+//! The number of connection *slots* is limited. If all are in use, the server closes one
 //! connection for a new one: of the client with the most connections, the one with the least progress. If none can be
-//! closed, the new connection waits in a small *waiting area* (the lobby in the code). There the server answers health
+//! closed, the new connection waits in a small *waiting area*. There the server answers health
 //! checks, and other requests wait a few seconds for a slot. So the server accepts connections whatever its clients do.
 
 use std::cmp::Reverse;
@@ -32,7 +32,7 @@ pub(crate) enum Phase {
 }
 
 /// Size of the waiting area: connections above the limit that wait for a slot or send health checks.
-pub(crate) const LOBBY: usize = 64;
+pub(crate) const WAITING_AREA: usize = 64;
 /// Maximum number of connections that the server is closing at a time.
 pub(crate) const LEAVING: usize = 64;
 /// Maximum time for which a request waits in the waiting area for a slot.
@@ -47,18 +47,18 @@ const NEW: Duration = Duration::from_secs(1);
 
 /// All connections of a server.
 #[derive(Clone)]
-pub(crate) struct Connections(Arc<Shared>);
+pub(crate) struct Connections(Arc<SharedConnections>);
 
-struct Shared {
-    places: usize,
-    state: Mutex<State>,
+struct SharedConnections {
+    slots: usize,
+    state: Mutex<ConnectionTable>,
     phase: watch::Sender<Phase>,
     /// Notified when a connection has ended.
     ended: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct ConnectionTable {
     next: u64,
     members: HashMap<u64, Member>,
     /// Slots in use, by all clients and by each client.
@@ -76,41 +76,42 @@ struct State {
 struct Member {
     client: ClientKey,
     activity: Arc<Activity>,
-    standing: Standing,
-    placed: Arc<AtomicBool>,
-    /// Notified when the standing has changed.
+    stage: ConnectionStage,
+    has_slot: Arc<AtomicBool>,
+    /// Notified when the stage has changed.
     changed: Arc<Notify>,
     /// Number of requests of the connection that wait for its slot.
     requests: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    Placed,
-    Lobby,
+enum ConnectionStage {
+    HasSlot,
+    /// In the waiting area.
+    Waiting,
     Leaving,
 }
 
 /// Counts a connection until this is dropped.
-pub(crate) struct Counted {
+pub(crate) struct CountedConnection {
     connections: Connections,
     id: u64,
 }
 
 /// Tells the exchanges of a connection whether it has a slot.
 #[derive(Clone)]
-pub(crate) struct ConnectionPlace {
+pub(crate) struct ConnectionSlot {
     connections: Connections,
     id: u64,
-    placed: Arc<AtomicBool>,
+    has_slot: Arc<AtomicBool>,
     changed: Arc<Notify>,
 }
 
 impl Connections {
-    /// At most `places` connections, and those in the waiting area. `phase` tells connections that others wait.
-    pub(crate) fn new(places: usize, phase: watch::Sender<Phase>) -> Self {
-        Self(Arc::new(Shared {
-            places: places.max(1),
+    /// At most `slots` connections, and those in the waiting area. `phase` tells connections that others wait.
+    pub(crate) fn new(slots: usize, phase: watch::Sender<Phase>) -> Self {
+        Self(Arc::new(SharedConnections {
+            slots: slots.max(1),
             state: Mutex::default(),
             phase,
             ended: Notify::new(),
@@ -118,7 +119,11 @@ impl Connections {
     }
 
     /// Counts a new connection, and closes another one for it if necessary. `None` if even the waiting area is full.
-    pub(crate) async fn admit(&self, peer: IpAddr, activity: Arc<Activity>) -> Option<(Counted, ConnectionPlace)> {
+    pub(crate) async fn admit(
+        &self,
+        peer: IpAddr,
+        activity: Arc<Activity>,
+    ) -> Option<(CountedConnection, ConnectionSlot)> {
         // A connection exists until its graceful close is complete. If too many are closing, the oldest is cut off, so
         // that slow clients do not delay others.
         loop {
@@ -130,38 +135,38 @@ impl Connections {
         }
         let client = ClientKey::of(peer);
         let mut state = self.lock();
-        let standing = if self.make_room(&mut state, client) {
-            Standing::Placed
-        } else if state.make_lobby(client) {
-            Standing::Lobby
+        let stage = if self.free_slot(&mut state, client) {
+            ConnectionStage::HasSlot
+        } else if state.make_space_to_wait(client) {
+            ConnectionStage::Waiting
         } else {
             return None;
         };
         let id = state.next;
         state.next += 1;
-        if standing == Standing::Placed {
+        if stage == ConnectionStage::HasSlot {
             state.take(client);
         }
-        let placed = Arc::new(AtomicBool::new(standing == Standing::Placed));
+        let has_slot = Arc::new(AtomicBool::new(stage == ConnectionStage::HasSlot));
         let changed = Arc::new(Notify::new());
         let member = Member {
             client,
             activity,
-            standing,
-            placed: placed.clone(),
+            stage,
+            has_slot: has_slot.clone(),
             changed: changed.clone(),
             requests: 0,
         };
         state.members.insert(id, member);
         drop(state);
-        let counted = Counted {
+        let counted = CountedConnection {
             connections: self.clone(),
             id,
         };
-        let admission = ConnectionPlace {
+        let admission = ConnectionSlot {
             connections: self.clone(),
             id,
-            placed,
+            has_slot,
             changed,
         };
         Some((counted, admission))
@@ -189,13 +194,13 @@ impl Connections {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionTable> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a connection of `client` may have a slot: one is free, or was made free.
-    fn make_room(&self, state: &mut State, client: ClientKey) -> bool {
-        if state.taken < self.0.places {
+    fn free_slot(&self, state: &mut ConnectionTable, client: ClientKey) -> bool {
+        if state.taken < self.0.slots {
             return true;
         }
         let Some(victim) = state.victim(client) else {
@@ -207,7 +212,7 @@ impl Connections {
 
     /// Tells connections whether others wait. This wakes every connection, so it reports that others wait only after a
     /// search has found no connection to close.
-    fn tell(&self, state: &State, has_looked: bool) {
+    fn tell(&self, state: &ConnectionTable, has_looked: bool) {
         if state.draining {
             return;
         }
@@ -217,22 +222,22 @@ impl Connections {
             Some(least) if has_looked => Phase::Crowded(least),
             Some(_) => return,
         };
-        self.0.phase.send_if_modified(|told| {
-            // Connections that had not begun at the last time are told again.
-            let changed = has_looked || *told != phase;
-            *told = phase;
+        self.0.phase.send_if_modified(|phase_before| {
+            // Connections that had not begun at the last time are notified again.
+            let changed = has_looked || *phase_before != phase;
+            *phase_before = phase;
             changed
         });
     }
 
     /// Gives slots to waiting connections, first to the client with the fewest slots. It uses free slots and, from time
     /// to time, closes connections to free their slots.
-    fn serve(&self, state: &mut State) {
+    fn serve(&self, state: &mut ConnectionTable) {
         let now = Instant::now();
         let mut has_looked = false;
         while let Some(next) = (0..state.waiting.len()).min_by_key(|index| state.held_beside(state.waiting[*index])) {
             let id = state.waiting[next];
-            if state.taken >= self.0.places {
+            if state.taken >= self.0.slots {
                 if state.next_look.is_some_and(|next| now < next) || state.leaving.len() >= LEAVING {
                     break;
                 }
@@ -247,22 +252,22 @@ impl Connections {
                 state.send_away(victim);
             }
             state.waiting.remove(next);
-            state.place(id);
+            state.give_slot(id);
         }
         self.tell(state, has_looked);
     }
 
-    /// The standing of the connection after free slots were given out, and the time of the next search.
-    fn look(&self, id: u64) -> (Option<Standing>, Instant) {
+    /// The stage of the connection after free slots were given out, and the time of the next search.
+    fn look(&self, id: u64) -> (Option<ConnectionStage>, Instant) {
         let mut state = self.lock();
         self.serve(&mut state);
-        let standing = state.members.get(&id).map(|member| member.standing);
+        let stage = state.members.get(&id).map(|member| member.stage);
         let soon = Instant::now() + LOOK;
-        (standing, state.next_look.map_or(soon, |next| next.min(soon)))
+        (stage, state.next_look.map_or(soon, |next| next.min(soon)))
     }
 }
 
-impl State {
+impl ConnectionTable {
     fn held(&self, client: ClientKey) -> usize {
         self.by_client.get(&client).copied().unwrap_or_default()
     }
@@ -302,16 +307,16 @@ impl State {
         }
     }
 
-    fn place(&mut self, id: u64) {
+    fn give_slot(&mut self, id: u64) {
         let Some(member) = self
             .members
             .get_mut(&id)
-            .filter(|member| member.standing == Standing::Lobby)
+            .filter(|member| member.stage == ConnectionStage::Waiting)
         else {
             return;
         };
-        member.standing = Standing::Placed;
-        member.placed.store(true, Ordering::Release);
+        member.stage = ConnectionStage::HasSlot;
+        member.has_slot.store(true, Ordering::Release);
         member.changed.notify_waiters();
         let client = member.client;
         self.take(client);
@@ -321,14 +326,14 @@ impl State {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        let (client, before) = (member.client, member.standing);
-        member.standing = Standing::Leaving;
+        let (client, before) = (member.client, member.stage);
+        member.stage = ConnectionStage::Leaving;
         member.activity.dismiss();
         member.changed.notify_waiters();
         self.leaving.push_back(id);
         match before {
-            Standing::Placed => self.release(client),
-            Standing::Lobby | Standing::Leaving => self.waiting.retain(|waiting| *waiting != id),
+            ConnectionStage::HasSlot => self.release(client),
+            ConnectionStage::Waiting | ConnectionStage::Leaving => self.waiting.retain(|waiting| *waiting != id),
         }
     }
 
@@ -336,11 +341,11 @@ impl State {
     fn victim(&self, client: ClientKey) -> Option<u64> {
         let now = Instant::now();
         let own = self.held(client);
-        let placed = self
+        let with_slots = self
             .members
             .iter()
-            .filter(|(_, member)| member.standing == Standing::Placed);
-        placed
+            .filter(|(_, member)| member.stage == ConnectionStage::HasSlot);
+        with_slots
             .filter_map(|(id, member)| {
                 let held = self.held(member.client);
                 let rank = rank(&member.activity.pace(), held, own, now)?;
@@ -350,25 +355,25 @@ impl State {
             .map(|(_, id)| id)
     }
 
-    /// Makes room in the waiting area. First it closes connections there without a request, then the newest connection
+    /// Makes space in the waiting area. First it closes connections there without a request, then the newest connection
     /// of the client with the most connections there. `false` if that would be the new connection.
-    fn make_lobby(&mut self, client: ClientKey) -> bool {
-        let lobby: Vec<_> = self
+    fn make_space_to_wait(&mut self, client: ClientKey) -> bool {
+        let waiting_area: Vec<_> = self
             .members
             .iter()
-            .filter(|(_, member)| member.standing == Standing::Lobby)
+            .filter(|(_, member)| member.stage == ConnectionStage::Waiting)
             .map(|(id, member)| (*id, member.client, member.activity.pace().open == 0))
             .collect();
-        if lobby.len() < LOBBY {
+        if waiting_area.len() < WAITING_AREA {
             return true;
         }
-        let count = |client: ClientKey| lobby.iter().filter(|(_, other, _)| *other == client).count();
+        let count = |client: ClientKey| waiting_area.iter().filter(|(_, other, _)| *other == client).count();
         let own = count(client);
-        let silent = lobby.iter().filter(|(_, _, silent)| *silent);
+        let silent = waiting_area.iter().filter(|(_, _, silent)| *silent);
         let victim = silent
             .max_by_key(|(id, client, _)| (count(*client), Reverse(*id)))
             .or_else(|| {
-                let greedier = lobby.iter().filter(|(_, client, _)| count(*client) > own + 1);
+                let greedier = waiting_area.iter().filter(|(_, client, _)| count(*client) > own + 1);
                 greedier.max_by_key(|(id, client, _)| (count(*client), *id))
             })
             .map(|(id, _, _)| *id);
@@ -396,15 +401,15 @@ fn rank(pace: &Pace, held: usize, own: usize, now: Instant) -> Option<(u8, usize
     Some((u8::from(pace.waits_for_reader), held, Reverse(pace.speed), still))
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let connections = &self.connections;
         let mut state = connections.lock();
         if let Some(member) = state.members.remove(&self.id) {
-            match member.standing {
-                Standing::Placed => state.release(member.client),
-                Standing::Leaving => state.leaving.retain(|leaving| *leaving != self.id),
-                Standing::Lobby => state.waiting.retain(|waiting| *waiting != self.id),
+            match member.stage {
+                ConnectionStage::HasSlot => state.release(member.client),
+                ConnectionStage::Leaving => state.leaving.retain(|leaving| *leaving != self.id),
+                ConnectionStage::Waiting => state.waiting.retain(|waiting| *waiting != self.id),
             }
         }
         connections.serve(&mut state);
@@ -413,17 +418,17 @@ impl Drop for Counted {
     }
 }
 
-impl ConnectionPlace {
+impl ConnectionSlot {
     /// Waits until the connection has a slot, for a request that needs one. `false` if it gets no slot in time.
     pub(crate) async fn wait(&self) -> bool {
         let deadline = Instant::now() + WAIT;
-        let _waiting = Waiting::begin(self);
+        let _waiting = WaitingRequest::begin(self);
         loop {
             let changed = self.changed.notified();
-            let (standing, next_look) = self.connections.look(self.id);
-            match standing {
-                Some(Standing::Placed) => return true,
-                Some(Standing::Lobby) if Instant::now() < deadline => {}
+            let (stage, next_look) = self.connections.look(self.id);
+            match stage {
+                Some(ConnectionStage::HasSlot) => return true,
+                Some(ConnectionStage::Waiting) if Instant::now() < deadline => {}
                 _ => return false,
             }
             // It searches again after a notification and after the timeout.
@@ -437,30 +442,30 @@ impl ConnectionPlace {
     }
 
     /// Whether the connection has a slot.
-    pub(crate) fn is_placed(&self) -> bool {
-        self.placed.load(Ordering::Acquire)
+    pub(crate) fn has_slot(&self) -> bool {
+        self.has_slot.load(Ordering::Acquire)
     }
 }
 
 /// Counts a request as waiting until this is dropped.
-struct Waiting<'a>(&'a ConnectionPlace);
+struct WaitingRequest<'a>(&'a ConnectionSlot);
 
-impl<'a> Waiting<'a> {
-    fn begin(place: &'a ConnectionPlace) -> Self {
-        let mut state = place.connections.lock();
-        if let Some(member) = state.members.get_mut(&place.id) {
+impl<'a> WaitingRequest<'a> {
+    fn begin(slot: &'a ConnectionSlot) -> Self {
+        let mut state = slot.connections.lock();
+        if let Some(member) = state.members.get_mut(&slot.id) {
             member.requests += 1;
-            if member.requests == 1 && member.standing == Standing::Lobby {
-                state.waiting.push(place.id);
+            if member.requests == 1 && member.stage == ConnectionStage::Waiting {
+                state.waiting.push(slot.id);
             }
         }
-        Self(place)
+        Self(slot)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
-        let ConnectionPlace { connections, id, .. } = self.0;
+        let ConnectionSlot { connections, id, .. } = self.0;
         let mut state = connections.lock();
         let Some(member) = state.members.get_mut(id) else {
             return;
@@ -483,48 +488,48 @@ mod tests {
 
     /// However many requests wait for a slot, connections are notified, and searched, only a few times a second.
     #[tokio::test(start_paused = true)]
-    async fn requests_that_wait_look_for_a_place_together() {
-        let (phase, mut told) = watch::channel(Phase::Serving);
+    async fn requests_that_wait_look_for_a_slot_together() {
+        let (phase, mut seen) = watch::channel(Phase::Serving);
         let connections = Connections::new(1, phase);
         let busy = Arc::new(Activity::new());
         let admitted = connections.admit(address(1), busy.clone()).await;
         let _exchange = busy.begin();
         assert!(admitted.is_some());
-        let (_counted, place) = connections
+        let (_counted, slot) = connections
             .admit(address(1), Arc::default())
             .await
-            .expect("room in the lobby");
+            .expect("space in the waiting area");
         let requests: Vec<_> = (0..500)
             .map(|number| {
-                let place = place.clone();
+                let slot = slot.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(number)).await;
-                    place.wait().await
+                    slot.wait().await
                 })
             })
             .collect();
         let mut changes = 0;
         let counting = async {
             loop {
-                told.changed().await.expect("the connections are there");
+                seen.changed().await.expect("the connections are there");
                 changes += 1;
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(4), counting).await;
         assert!((10..=20).contains(&changes), "{changes}");
-        assert_eq!(*told.borrow(), Phase::Crowded(1));
+        assert_eq!(*seen.borrow(), Phase::Crowded(1));
         // The first request ends: the other requests of the connection have its slot.
         drop(admitted);
         for request in requests {
             assert!(request.await.expect("it ends"));
         }
-        assert_eq!(*told.borrow(), Phase::Serving);
-        assert_eq!(place.held(), 1);
+        assert_eq!(*seen.borrow(), Phase::Serving);
+        assert_eq!(slot.held(), 1);
     }
 
     /// Of two waiting clients, the one with fewer slots is served first, whichever of them searches.
     #[tokio::test(start_paused = true)]
-    async fn who_holds_least_has_the_next_place() {
+    async fn the_client_with_the_fewest_slots_gets_the_next_one() {
         let (phase, _told) = watch::channel(Phase::Serving);
         let connections = Connections::new(2, phase);
         let mut held = Vec::new();
@@ -535,8 +540,8 @@ mod tests {
         let mut waiting = Vec::new();
         for number in [1, 3] {
             let admitted = connections.admit(address(number), Arc::default()).await;
-            let (counted, place) = admitted.expect("room in the lobby");
-            let waits = tokio::spawn(async move { place.wait().await });
+            let (counted, slot) = admitted.expect("space in the waiting area");
+            let waits = tokio::spawn(async move { slot.wait().await });
             waiting.push((counted, waits));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -567,7 +572,7 @@ mod tests {
         let cut = activity.is_cut_off();
         tokio::time::timeout(Duration::from_secs(10), cut)
             .await
-            .expect("it is told");
+            .expect("it is notified");
         drop(counted);
         assert!(next.await.expect("it ends"));
     }

@@ -11,14 +11,14 @@ use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use registry::budget::ClientKey;
-use registry::{Client, Overload, Record, Registry, ResponseBody};
+use registry::{Client, Overload, Registry, RequestRecord, ResponseBody};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::Entry;
-use crate::connections::ConnectionPlace;
+use crate::connections::ConnectionSlot;
 use crate::metrics::{Measured, Metrics};
-use crate::requests::{self, RequestPlaces};
+use crate::requests::{self, RequestSlots};
 use crate::tls::TlsFiles;
 use crate::transport::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
 use shell::client_address::TrustedProxies;
@@ -33,7 +33,7 @@ pub(crate) struct Service {
     pub(crate) shows_metrics: bool,
     pub(crate) proxies: TrustedProxies,
     pub(crate) timeouts: Timeouts,
-    pub(crate) places: RequestPlaces,
+    pub(crate) slots: RequestSlots,
     pub(crate) buffers: Buffers,
     /// The certificate and its key; `None` without TLS.
     pub(crate) tls: Option<TlsFiles>,
@@ -52,26 +52,26 @@ impl Service {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         activity: Arc<Activity>,
-        admission: ConnectionPlace,
+        admission: ConnectionSlot,
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Response<SentBody>, Infallible>> + Send {
         let exchange = activity.begin();
         let client = self.proxies.client(peer, request.headers());
-        let place = self.places.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
-        let placed = if let Some(mut place) = place {
-            if !place.is_for_health() {
-                exchange.activity().found_place();
+        let slot = self.slots.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
+        let with_slot = if let Some(mut slot) = slot {
+            if !slot.is_for_health() {
+                exchange.activity().found_slot();
             }
-            place.condense(&mut request);
-            Ok((request, Arc::new(place)))
+            slot.condense(&mut request);
+            Ok((request, Arc::new(slot)))
         } else {
-            exchange.activity().found_no_place();
+            exchange.activity().found_no_slot();
             Err((requests::essence(&request), request.into_body()))
         };
         async move {
-            Ok(match placed {
-                Ok((request, place)) => {
-                    self.answer(request, exchange.occupying(place), admission, client, peer)
+            Ok(match with_slot {
+                Ok((request, slot)) => {
+                    self.answer(request, exchange.occupying(slot), admission, client, peer)
                         .await
                 }
                 Err((request, incoming)) => self.refuse(&request, incoming, exchange, client.unwrap_or(peer.ip())),
@@ -83,7 +83,7 @@ impl Service {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         exchange: Exchange,
-        admission: ConnectionPlace,
+        admission: ConnectionSlot,
         client: Option<IpAddr>,
         peer: SocketAddr,
     ) -> Response<SentBody> {
@@ -93,12 +93,12 @@ impl Service {
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
         let timeouts = self.timeouts;
-        let response = if admission.is_placed() || health::is_asked(request.uri().path()) || admission.wait().await {
+        let response = if admission.has_slot() || health::is_asked(request.uri().path()) || admission.wait().await {
             self.handle(request, &exchange).await
         } else {
-            no_place(exchange.activity())
+            no_slot(exchange.activity())
         };
-        let record = response.extensions().get::<Record>();
+        let record = response.extensions().get::<RequestRecord>();
         measured.answered(response.status(), record);
         if let Some(entry) = &mut entry {
             entry.answered(response.status(), record);
@@ -128,7 +128,7 @@ impl Service {
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(request, client);
         let response = Overload::Requests.answer();
-        measured.answered(response.status(), Some(&Record::default()));
+        measured.answered(response.status(), Some(&RequestRecord::default()));
         if let Some(entry) = &mut entry {
             entry.answered(response.status(), None);
         }
@@ -159,10 +159,10 @@ impl Service {
             self.registry.handle(Request::from_parts(head, body)).await
         } else {
             // The operation holds its slot as long as it runs, even if its client has gone.
-            let (work, place) = (self.work.token(), exchange.place());
+            let (work, slot) = (self.work.token(), exchange.slot());
             RunToEnd::new(async move {
                 let response = self.registry.handle(Request::from_parts(head, body)).await;
-                drop((work, place));
+                drop((work, slot));
                 response
             })
             .await
@@ -175,7 +175,7 @@ impl Service {
 }
 
 /// The answer to a request on a connection that has not got a slot.
-fn no_place(activity: &Activity) -> Response<ResponseBody> {
+fn no_slot(activity: &Activity) -> Response<ResponseBody> {
     let mut response = Overload::Connections.answer();
     if !activity.is_multiplexed() {
         response
@@ -248,16 +248,16 @@ mod tests {
     #[tokio::test]
     async fn a_future_runs_to_its_end_after_it_was_dropped() {
         let (go, gone) = oneshot::channel::<()>();
-        let (tell, told) = oneshot::channel();
+        let (send, received) = oneshot::channel();
         let running = RunToEnd::new(async move {
             gone.await.unwrap();
-            tell.send("done").unwrap();
+            send.send("done").unwrap();
         });
         // Polled once, then dropped.
         assert!(tokio::time::timeout(Duration::from_millis(1), running).await.is_err());
         go.send(()).unwrap();
-        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
-        assert_eq!(told.unwrap().unwrap(), "done");
+        let received = tokio::time::timeout(Duration::from_secs(10), received).await;
+        assert_eq!(received.unwrap().unwrap(), "done");
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ mod turns;
 pub(crate) mod watched;
 
 use hash::Hash;
-use password_cache::{Fingerprint, PasswordCache};
+use password_cache::{PasswordCache, PasswordFingerprint};
 use turns::PasswordTurns;
 use watched::{FileError, WatchedFile};
 
@@ -46,7 +46,7 @@ struct Check {
     /// The user's hash, or that of another user if the user does not exist.
     hash: Hash,
     exists: bool,
-    fingerprint: Fingerprint,
+    fingerprint: PasswordFingerprint,
 }
 
 impl fmt::Debug for Htpasswd {

@@ -21,9 +21,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use registry::collection::Report;
 use registry::store::{Reason, Timestamp};
-use registry::{Record, ResponseBody};
+use registry::{RequestRecord, ResponseBody};
 use shell::collector::{PassObserver, PassOutcome};
-use shell::opened::Statistics;
+use shell::opened::StoreStatistics;
 
 mod listener;
 
@@ -86,7 +86,7 @@ impl fmt::Debug for Metrics {
 
 impl Metrics {
     /// Creates the metrics. The stores have their own counters, which are read at each scrape.
-    pub(crate) fn new(stores: Statistics) -> Self {
+    pub(crate) fn new(stores: StoreStatistics) -> Self {
         let mut registry = Registry::with_prefix("roadstead");
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
@@ -275,9 +275,9 @@ impl Measured {
     }
 
     /// Notes the status of the answer, and the endpoint of the request.
-    pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
+    pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&RequestRecord>) {
         let endpoint = match record {
-            Some(Record {
+            Some(RequestRecord {
                 endpoint: Some(endpoint),
                 ..
             }) => endpoint.as_str(),
@@ -354,7 +354,7 @@ fn label(reason: Reason) -> &'static str {
 
 /// The counters of the stores, which are read at each scrape.
 #[derive(Debug)]
-struct StoreCounters(Statistics);
+struct StoreCounters(StoreStatistics);
 
 impl Collector for StoreCounters {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {

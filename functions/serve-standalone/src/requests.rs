@@ -1,7 +1,7 @@
 //! Limits the requests in progress on all connections, and the memory of their heads. Clients share the limit fairly.
 //!
 //! With HTTP/2 a client can begin many requests on each connection, each with its own head. A request keeps its head
-//! while it waits for memory or for the verification of a password. So each request asks for a slot ([`RequestPlace`])
+//! while it waits for memory or for the verification of a password. So each request asks for a slot ([`RequestSlot`])
 //! before anything else, and a refused request keeps nothing.
 
 use http::header::{EXPECT, USER_AGENT};
@@ -22,7 +22,7 @@ pub(crate) const ANSWER_MEMORY: usize = 2 << 10;
 const FIELD: u64 = 112;
 
 /// Health checks have their own slots, so that they are answered when all other slots are taken.
-const HEALTH_PLACES: u64 = 64;
+const HEALTH_SLOTS: u64 = 64;
 
 /// The header fields that this shell reads, in addition to those of the core.
 const READ: [HeaderName; 3] = [EXPECT, USER_AGENT, FORWARDED_FOR];
@@ -32,41 +32,41 @@ const KEPT: usize = 300;
 
 /// Slots for requests in progress.
 #[derive(Debug)]
-pub(crate) struct RequestPlaces {
+pub(crate) struct RequestSlots {
     requests: Budget,
     health: Budget,
 }
 
 /// The slot of one request, until it is dropped. A request with a large head holds several slots.
 #[derive(Debug)]
-pub(crate) struct RequestPlace {
-    places: Grant,
+pub(crate) struct RequestSlot {
+    slots: Grant,
     is_for_health: bool,
 }
 
-impl RequestPlaces {
+impl RequestSlots {
     /// Slots for this number of requests.
     pub(crate) fn new(requests: u32) -> Self {
         // No request waits for a slot, because it would keep its head while it waits.
         Self {
             requests: Budget::new(requests.into(), 0),
-            health: Budget::new(HEALTH_PLACES, 0),
+            health: Budget::new(HEALTH_SLOTS, 0),
         }
     }
 
     /// A slot for a request of `client`, if one is free now.
-    pub(crate) fn take<B>(&self, client: ClientKey, request: &Request<B>) -> Option<RequestPlace> {
+    pub(crate) fn take<B>(&self, client: ClientKey, request: &Request<B>) -> Option<RequestSlot> {
         let is_for_health = matches!(request.uri().path(), "/livez" | "/readyz");
-        let places = if is_for_health {
+        let slots = if is_for_health {
             self.health.try_take(client, 1)?
         } else {
-            self.requests.try_take(client, places_of(request))?
+            self.requests.try_take(client, slots_of(request))?
         };
-        Some(RequestPlace { places, is_for_health })
+        Some(RequestSlot { slots, is_for_health })
     }
 }
 
-impl RequestPlace {
+impl RequestSlot {
     /// Whether this is a slot for health checks.
     pub(crate) fn is_for_health(&self) -> bool {
         self.is_for_health
@@ -75,7 +75,7 @@ impl RequestPlace {
     /// Replaces a large head by copies of the fields that are read, and frees the slots of the rest. The request may
     /// wait for long, and a single field without a copy would keep the whole buffer in which the head arrived.
     pub(crate) fn condense<B>(&mut self, request: &mut Request<B>) {
-        if places_of(request) == 1 {
+        if slots_of(request) == 1 {
             return;
         }
         let Ok(uri) = request.uri().to_string().parse() else {
@@ -94,12 +94,12 @@ impl RequestPlace {
             }
         }
         *request.headers_mut() = kept;
-        self.places.shrink_to(places_of(request));
+        self.slots.shrink_to(slots_of(request));
     }
 }
 
 /// The number of slots that a request takes.
-fn places_of<B>(request: &Request<B>) -> u64 {
+fn slots_of<B>(request: &Request<B>) -> u64 {
     memory_of(request).div_ceil(HEAD_MEMORY).max(1)
 }
 
@@ -156,27 +156,27 @@ mod tests {
 
     #[test]
     fn requests_in_progress_are_bounded_and_shared() {
-        let places = RequestPlaces::new(100);
+        let slots = RequestSlots::new(100);
         let small = request("/v2/", 10);
-        let held: Vec<_> = std::iter::from_fn(|| places.take(client(1), &small)).collect();
+        let held: Vec<_> = std::iter::from_fn(|| slots.take(client(1), &small)).collect();
         assert_eq!(held.len(), 75, "one client leaves a quarter to the others");
-        assert!(places.take(client(2), &small).is_some());
-        assert!(places.take(client(1), &request("/readyz", 10)).is_some());
+        assert!(slots.take(client(2), &small).is_some());
+        assert!(slots.take(client(1), &request("/readyz", 10)).is_some());
         drop(held);
-        assert!(places.take(client(1), &small).is_some());
+        assert!(slots.take(client(1), &small).is_some());
     }
 
     #[test]
     fn heads_are_bounded_in_their_sum() {
-        let places = RequestPlaces::new(1000);
+        let slots = RequestSlots::new(1000);
         let large = request("/v2/", 32 << 10);
-        let held: Vec<_> = std::iter::from_fn(|| places.take(client(1), &large)).collect();
+        let held: Vec<_> = std::iter::from_fn(|| slots.take(client(1), &large)).collect();
         assert!(memory_of(&large) > 64 << 10);
-        assert_eq!(places_of(&large), 11);
+        assert_eq!(slots_of(&large), 11);
         assert_eq!(held.len(), 750 / 11);
-        assert!(places.take(client(2), &large).is_some());
+        assert!(slots.take(client(2), &large).is_some());
         drop(held);
-        assert_eq!(places.requests.free(), places.requests.total());
+        assert_eq!(slots.requests.free(), slots.requests.total());
     }
 
     /// Every part of a head counts, even one that is long only in requests of unusual clients.
@@ -199,7 +199,7 @@ mod tests {
     /// A waiting request keeps the fields that are read, and not the buffer in which its head arrived.
     #[test]
     fn a_large_head_is_condensed_to_the_fields_that_are_read() {
-        let places = RequestPlaces::new(100);
+        let slots = RequestSlots::new(100);
         let text = "/v2/a/tags/list?n=1Basic eDp5agent".to_owned() + &"j".repeat(30_000);
         let arrived = Bytes::from(text.into_bytes());
         let value = |range| HeaderValue::from_maybe_shared(arrived.slice(range)).expect("valid");
@@ -211,8 +211,8 @@ mod tests {
         for field in ["a, b", "c"] {
             request.headers_mut().append("accept", HeaderValue::from_static(field));
         }
-        let mut place = places.take(client(1), &request).expect("free");
-        place.condense(&mut request);
+        let mut slot = slots.take(client(1), &request).expect("free");
+        slot.condense(&mut request);
         assert!(arrived.is_unique(), "nothing of it is kept");
         assert_eq!(request.uri(), "/v2/a/tags/list?n=1");
         assert_eq!(request.headers()["authorization"], "Basic eDp5");
@@ -220,9 +220,9 @@ mod tests {
         let accepted: Vec<_> = request.headers().get_all("accept").iter().collect();
         assert_eq!(accepted, ["a, b", "c"]);
         assert_eq!(request.headers().len(), 4);
-        assert_eq!(places.requests.total() - places.requests.free(), 1);
-        drop(place);
-        assert_eq!(places.requests.free(), places.requests.total());
+        assert_eq!(slots.requests.total() - slots.requests.free(), 1);
+        drop(slot);
+        assert_eq!(slots.requests.free(), slots.requests.total());
     }
 
     #[test]

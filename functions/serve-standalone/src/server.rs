@@ -50,12 +50,12 @@ impl Server {
             max_connections,
             drain_timeout,
         } = self;
-        let (phase, told) = watch::channel(Phase::Serving);
+        let (phase, seen) = watch::channel(Phase::Serving);
         let connections = Connections::new(max_connections as usize, phase);
         tokio::select! {
             biased;
             () = stop => {}
-            () = accept(&listener, &service, &connections, &told) => {}
+            () = accept(&listener, &service, &connections, &seen) => {}
         }
         // The listener is closed first, so that new clients are refused and try another server, and do not wait in its queue.
         drop(listener);
@@ -66,7 +66,7 @@ impl Server {
             connections = connections.count(),
             "draining: no new connections are accepted, requests in progress run to their end"
         );
-        drop((service, told));
+        drop((service, seen));
         let connections = timeout_at(deadline, connections.empty()).await.is_ok();
         // Operations whose clients have gone may still run.
         work.close();
@@ -84,7 +84,7 @@ async fn accept(
     listener: &TcpListener,
     service: &Arc<Service>,
     connections: &Connections,
-    told: &watch::Receiver<Phase>,
+    seen: &watch::Receiver<Phase>,
 ) {
     loop {
         let (socket, peer) = next(listener).await;
@@ -94,9 +94,9 @@ async fn accept(
             tracing::debug!(%peer, "a connection is refused, because its client has too many (--max-connections)");
             continue;
         };
-        let (service, told) = (service.clone(), told.clone());
+        let (service, seen) = (service.clone(), seen.clone());
         tokio::spawn(async move {
-            connection::serve(socket, peer, activity, admission, service, told).await;
+            connection::serve(socket, peer, activity, admission, service, seen).await;
             drop(counted);
         });
     }

@@ -15,7 +15,7 @@ mod timeouts;
 mod timer;
 mod transfer;
 
-pub(crate) use activity::{Activity, Exchange, LOOK, Pace, Verdict};
+pub(crate) use activity::{Activity, Exchange, LOOK, Pace, StallCheck};
 pub(crate) use buffers::Buffers;
 pub(crate) use handshake::shake;
 pub(crate) use request_body::receive;

@@ -14,7 +14,7 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use registry::store::Timestamp;
-use registry::{Principal, Record};
+use registry::{Principal, RequestRecord};
 
 use crate::log::LogFormat;
 use crate::timestamp;
@@ -55,7 +55,7 @@ impl AccessLine {
     }
 
     /// Adds the status of the answer and the principal.
-    pub fn answered(&mut self, status: StatusCode, record: Option<&Record>) {
+    pub fn answered(&mut self, status: StatusCode, record: Option<&RequestRecord>) {
         self.status = status;
         let principal = record.and_then(|record| record.principal.clone());
         self.user = principal.filter(|principal| !principal.is_anonymous());

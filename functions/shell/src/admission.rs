@@ -59,7 +59,7 @@ pub enum NotAdmitted {
 
 /// Whether a store holds objects of a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum ObjectSearch {
     Some,
     Nothing,
     /// There are more objects than are searched.
@@ -155,8 +155,8 @@ impl Admission {
         }
         match self.has_objects().await {
             // The objects may be in a store that does not answer, or behind many other objects.
-            Ok(Found::Some | Found::NotKnown) | Err(_) => Ok(()),
-            Ok(Found::Nothing) => Err(NotAdmitted::Never(format!(
+            Ok(ObjectSearch::Some | ObjectSearch::NotKnown) | Err(_) => Ok(()),
+            Ok(ObjectSearch::Nothing) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) refers to blobs, and the store of blobs ({}) has none: the store is lost, is not \
                  mounted, or is not the right one. Put it back, or check --data and --blobs. To continue without these \
                  blobs until they are pushed again, start with --begin-anew",
@@ -192,10 +192,10 @@ impl Admission {
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         match self.has_objects().await {
             // A bucket with many other objects does not prevent a new registry.
-            Ok(Found::Nothing | Found::NotKnown) => Ok(()),
+            Ok(ObjectSearch::Nothing | ObjectSearch::NotKnown) => Ok(()),
             // Another server may have written metadata meanwhile.
-            Ok(Found::Some) if !self.is_metadata_new().await? => Ok(()),
-            Ok(Found::Some) => Err(NotAdmitted::Never(format!(
+            Ok(ObjectSearch::Some) if !self.is_metadata_new().await? => Ok(()),
+            Ok(ObjectSearch::Some) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
                  --metadata, --data or --blobs is wrong. Put back a backup of the metadata, or run `roadstead metadata \
                  import` with an export. To begin a new registry here, which does not have these blobs, start with \
@@ -213,19 +213,19 @@ impl Admission {
     }
 
     /// Whether the store of blobs has any object of a registry.
-    async fn has_objects(&self) -> Result<Found, StoreError> {
+    async fn has_objects(&self) -> Result<ObjectSearch, StoreError> {
         let mut after = None;
         for _ in 0..SLICES {
             let slice = self.stores.blobs.objects(cx(OBJECTS_MS), after.as_ref(), SLICE).await?;
             if !slice.items.is_empty() {
-                return Ok(Found::Some);
+                return Ok(ObjectSearch::Some);
             }
             after = slice.next;
             if after.is_none() {
-                return Ok(Found::Nothing);
+                return Ok(ObjectSearch::Nothing);
             }
         }
-        Ok(Found::NotKnown)
+        Ok(ObjectSearch::NotKnown)
     }
 
     fn unread(&self, error: &StoreError) -> NotAdmitted {

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::collection::{Interrupted, Options, Report, collect};
+use registry::collection::{CollectionOptions, Interrupted, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::Plan;
 use registry::{Environment, Stores};
@@ -134,12 +134,12 @@ impl Passes {
             tracing::warn!(error, "nothing is collected now; the next pass tries it again");
             return None;
         }
-        let options = Options {
+        let options = CollectionOptions {
             plan: Plan {
                 deep,
                 ..Plan::default()
             },
-            ..Options::default()
+            ..CollectionOptions::default()
         };
         let collected = collect(&self.stores, self.environment.clone(), &options, progress).await;
         let now = self.environment.now();

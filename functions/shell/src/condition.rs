@@ -36,10 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is known of the stores of a server. Clones share their state. The default has no stores to check, and allows no call
 /// until [`Condition::admit`].
 #[derive(Clone, Debug, Default)]
-pub struct Condition(Arc<Inner>);
+pub struct Condition(Arc<ConditionInner>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct ConditionInner {
     /// Whether the stores were checked after the start, and may be used.
     admitted: AtomicBool,
     /// Why they may not be used yet, if it is not because of the metadata.
@@ -71,10 +71,10 @@ impl Condition {
     #[must_use]
     pub fn of(parts: ConditionParts) -> Self {
         let ConditionParts { services, files } = parts;
-        Self(Arc::new(Inner {
+        Self(Arc::new(ConditionInner {
             services,
             files,
-            ..Inner::default()
+            ..ConditionInner::default()
         }))
     }
 

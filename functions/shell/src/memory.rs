@@ -87,13 +87,13 @@ impl RequestMemory {
 }
 
 /// A permit, and the speed of the body or the answer that holds it.
-struct Permit {
+struct GrantedMemory {
     grant: Grant,
     granted: Instant,
     rate: ArrivalRate,
 }
 
-impl Permit {
+impl GrantedMemory {
     fn of(grant: Grant) -> Memory {
         Box::new(Self {
             grant,
@@ -108,7 +108,7 @@ impl Permit {
 }
 
 #[async_trait]
-impl MemoryPermit for Permit {
+impl MemoryPermit for GrantedMemory {
     fn try_grow(&mut self, bytes: usize) -> bool {
         self.grant.try_grow(bytes as u64)
     }
@@ -143,7 +143,7 @@ impl MemoryPermit for Permit {
 impl MemoryBudget for RequestMemory {
     async fn memory(&self, client: ClientKey, purpose: Purpose, bytes: usize) -> Result<Memory, StoreError> {
         let (budget, what) = self.budget(purpose);
-        let granted = async { Ok(Permit::of(budget.take(client, bytes as u64).await?)) };
+        let granted = async { Ok(GrantedMemory::of(budget.take(client, bytes as u64).await?)) };
         in_time(granted, tokio::time::sleep(self.timeout), what).await
     }
 
@@ -152,7 +152,7 @@ impl MemoryBudget for RequestMemory {
             return Some(Box::new(()));
         }
         let (budget, _) = self.budget(purpose);
-        budget.try_take(client, bytes as u64).map(Permit::of)
+        budget.try_take(client, bytes as u64).map(GrantedMemory::of)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Opened {
     /// All stores. A server uses them through [`Condition::guarding`].
     pub stores: Stores,
     /// The counters of the stores.
-    pub statistics: Statistics,
+    pub statistics: StoreStatistics,
     /// The condition of the stores.
     pub condition: Condition,
     /// A description of where blobs are, for people, without secrets.
@@ -58,7 +58,7 @@ impl Opened {
 
 /// The counters of the stores.
 #[derive(Clone, Default)]
-pub struct Statistics {
+pub struct StoreStatistics {
     /// The store of metadata; `None` if it has no counters.
     pub metadata: Option<Arc<dyn MetadataProbe>>,
     /// The object store; `None` if there is none.
@@ -67,13 +67,13 @@ pub struct Statistics {
     pub condition: Condition,
 }
 
-impl fmt::Debug for Statistics {
+impl fmt::Debug for StoreStatistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Statistics").finish_non_exhaustive()
+        f.debug_struct("StoreStatistics").finish_non_exhaustive()
     }
 }
 
-impl Statistics {
+impl StoreStatistics {
     /// Reads and writes of metadata and upload sessions.
     #[must_use]
     pub fn table(&self) -> TableCounts {

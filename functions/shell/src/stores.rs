@@ -23,7 +23,7 @@ pub use self::config::{
 #[cfg(feature = "embedded")]
 pub use self::embedded::{files_of, files_of_blobs, open_disk};
 use crate::condition::{Condition, ConditionParts};
-use crate::opened::{Opened, Statistics};
+use crate::opened::{Opened, StoreStatistics};
 #[cfg(feature = "cloud")]
 pub use store_dynamodb::LAYOUT_VERSION as TABLE_LAYOUT_VERSION;
 #[cfg(feature = "embedded")]
@@ -73,7 +73,7 @@ pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened,
 /// The parts of the stores that are already open.
 #[derive(Default)]
 struct Opening {
-    statistics: Statistics,
+    statistics: StoreStatistics,
     parts: ConditionParts,
 }
 

@@ -64,8 +64,8 @@ mod tests;
 use std::sync::Arc;
 
 pub use layout::{OpenError, VERSION as LAYOUT_VERSION};
-pub use open::Options;
-pub use retrying::Statistics;
+pub use open::TableOptions;
+pub use retrying::TableStatistics;
 pub use schema::Prepared;
 
 use metadata::KnownRepositories;
@@ -144,7 +144,7 @@ impl DynamoStore {
 
     /// The requests to both tables since the store was opened.
     #[must_use]
-    pub fn statistics(&self) -> Statistics {
+    pub fn statistics(&self) -> TableStatistics {
         self.main.statistics() + self.local.statistics()
     }
 }

@@ -32,7 +32,7 @@ const CHECK_TIMEOUT_MS: u64 = 15_000;
 
 /// The names of the tables, and the AWS settings to reach them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct TableOptions {
     /// The name of the main table, which holds the metadata.
     pub table: String,
     /// The name of the table for sessions, the deletion queue and keys; `None`: the main table.
@@ -45,7 +45,7 @@ pub struct Options {
     pub endpoint: Option<String>,
 }
 
-impl Options {
+impl TableOptions {
     /// The name of the local table: that of the main table if none is set.
     #[must_use]
     pub fn local_table(&self) -> &str {
@@ -106,7 +106,7 @@ impl DynamoStore {
     /// # Errors
     /// When no region is configured, when a table cannot be read, or when its layout is not one that this version
     /// supports.
-    pub async fn open(options: &Options) -> Result<Self, OpenError> {
+    pub async fn open(options: &TableOptions) -> Result<Self, OpenError> {
         let store = Self::connect(options).await?;
         store.check(context()).await?;
         Ok(store)
@@ -118,7 +118,7 @@ impl DynamoStore {
     ///
     /// # Errors
     /// When no region is configured.
-    pub async fn connect(options: &Options) -> Result<Self, OpenError> {
+    pub async fn connect(options: &TableOptions) -> Result<Self, OpenError> {
         let clock = Arc::<ServiceClock>::default();
         let sdk = options.sdk(RetryConfig::disabled(), &clock).await?;
         let environment: Arc<dyn RetryEnvironment> = Arc::new(SystemRetryEnvironment::new());
@@ -183,7 +183,7 @@ impl DynamoStore {
     /// # Errors
     /// When no region is configured, when the service refuses or does not answer, when a table belongs to something
     /// else or has an unsupported layout, or when a new table does not become active within two minutes.
-    pub async fn init(options: &Options) -> Result<Vec<Prepared>, OpenError> {
+    pub async fn init(options: &TableOptions) -> Result<Vec<Prepared>, OpenError> {
         let clock = Arc::<ServiceClock>::default();
         let sdk = options.sdk(RetryConfig::standard(), &clock).await?;
         let environment: Arc<dyn RetryEnvironment> = Arc::new(SystemRetryEnvironment::new());

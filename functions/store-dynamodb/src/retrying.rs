@@ -29,8 +29,8 @@ use registry::backoff::Backoff;
 use registry::clock::ServiceClock;
 use registry::store::{Context, Reason, StoreError};
 
-use self::counts::RequestCounts;
-pub use self::counts::Statistics;
+use self::counts::TableCounters;
+pub use self::counts::TableStatistics;
 #[cfg(test)]
 pub(crate) use self::environment::TestRetryEnvironment;
 pub(crate) use self::environment::{RetryEnvironment, SystemRetryEnvironment};
@@ -81,7 +81,7 @@ pub(crate) struct TableClient {
     environment: Arc<dyn RetryEnvironment>,
     /// The clock of this host, compared with that of the service. While it is off, nothing is written.
     pub(crate) clock: Arc<ServiceClock>,
-    counts: Arc<RequestCounts>,
+    counts: Arc<TableCounters>,
 }
 
 impl TableClient {
@@ -99,7 +99,7 @@ impl TableClient {
         self.clock.check()
     }
 
-    pub(crate) fn statistics(&self) -> Statistics {
+    pub(crate) fn statistics(&self) -> TableStatistics {
         self.counts.statistics()
     }
 

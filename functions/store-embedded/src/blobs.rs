@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use registry::budget::ClientKey;
 use registry::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
-    Source, Stored, Upload,
+    Source, StoredObject, Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
@@ -34,7 +34,7 @@ use crate::files::{Disk, FileName, Files};
 use crate::space::Space;
 use crate::turns::Turns;
 use crate::watch::PathWatch;
-use crate::{Options, Sync};
+use crate::{EmbeddedOptions, Sync};
 use read::BlobReads;
 use upload_budget::UploadBudget;
 use walk::ObjectWalk;
@@ -59,7 +59,7 @@ pub struct DiskBlobs {
 
 impl DiskBlobs {
     /// Opens the tree at `root`. The memory in `options` is the budget for the buffers of all uploads together.
-    pub(crate) fn open(root: &Path, options: &Options) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, options: &EmbeddedOptions) -> io::Result<Self> {
         let disk = Disk::open(root, options.sync)?;
         let memory = UploadBudget::new(options.upload_memory, options.memory_timeout);
         let (space, watch) = (Arc::clone(disk.space()), disk.watch().clone());
@@ -191,7 +191,12 @@ impl BlobStore for DiskBlobs {
         blocking(self.reads.turns(), cx.client, move || files.look(name).map_err(failure)).await
     }
 
-    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+    async fn objects(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<StoredObject>, StoreError> {
         let after = after.map(walk::position).transpose()?;
         let (walk, files) = (Arc::clone(&self.walk), Arc::clone(&self.files));
         let slice = move || walk.slice(&*files, after, limit).map_err(failure);

@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use blobs::{DiskBlobs, READ_FILES};
 pub use open::OpenError;
 pub use space::{MinFree, Space};
-pub use sqlite::{SCHEMA_VERSION, SqliteStore, Statistics};
+pub use sqlite::{SCHEMA_VERSION, SqliteStatistics, SqliteStore};
 pub use turns::MAX_THREADS;
 pub use watch::PathWatch;
 
@@ -46,7 +46,7 @@ pub enum Sync {
 
 /// The data directory, and how its stores work.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EmbeddedOptions {
     /// The data directory. It is created with mode 0700 if it does not exist.
     pub data: PathBuf,
     /// What is durable before a request is acknowledged.
@@ -59,8 +59,8 @@ pub struct Options {
     pub memory_timeout: Duration,
 }
 
-impl Options {
-    /// A suitable value for [`Options::memory_timeout`].
+impl EmbeddedOptions {
+    /// A suitable value for [`EmbeddedOptions::memory_timeout`].
     pub const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
@@ -78,7 +78,7 @@ pub struct Embedded {
 
 /// Opens only the blobs of a data directory, for a registry whose metadata is in another store. Creates and reads
 /// nothing but `blobs` in the directory. `created` says that `blobs` may be created; otherwise it must exist.
-pub fn open_blobs(options: &Options, created: bool) -> Result<Arc<DiskBlobs>, OpenError> {
+pub fn open_blobs(options: &EmbeddedOptions, created: bool) -> Result<Arc<DiskBlobs>, OpenError> {
     let if_absent = if created {
         open::IfAbsent::Create
     } else {
@@ -90,13 +90,13 @@ pub fn open_blobs(options: &Options, created: bool) -> Result<Arc<DiskBlobs>, Op
 impl Embedded {
     /// Opens the data directory, and creates it if it does not exist. Scans nothing, so that the time does not depend
     /// on the amount of data.
-    pub fn open(options: &Options) -> Result<Self, OpenError> {
+    pub fn open(options: &EmbeddedOptions) -> Result<Self, OpenError> {
         open::open(options, open::IfAbsent::Create)
     }
 
     /// Opens a data directory that exists. Commands that only query a registry use this function, so that a mistyped
     /// path does not create an empty registry.
-    pub fn open_existing(options: &Options) -> Result<Self, OpenError> {
+    pub fn open_existing(options: &EmbeddedOptions) -> Result<Self, OpenError> {
         open::open(options, open::IfAbsent::Refuse)
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags};
 
 use crate::blobs::DiskBlobs;
 use crate::sqlite::{SchemaError, SqliteStore};
-use crate::{Embedded, Options, Sync};
+use crate::{Embedded, EmbeddedOptions, Sync};
 
 /// Why a data directory cannot be used. Each text says what the operator can do.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,7 @@ pub(crate) enum IfAbsent {
     Refuse,
 }
 
-pub(crate) fn open(options: &Options, if_absent: IfAbsent) -> Result<Embedded, OpenError> {
+pub(crate) fn open(options: &EmbeddedOptions, if_absent: IfAbsent) -> Result<Embedded, OpenError> {
     let data = options.data.as_path();
     let file = data.join("metadata.db");
     let tree = prepare(options, if_absent, &file)?;
@@ -133,7 +133,7 @@ pub(crate) fn open(options: &Options, if_absent: IfAbsent) -> Result<Embedded, O
 }
 
 /// Opens only the blobs, for a registry whose metadata is in another store.
-pub(crate) fn open_blobs(options: &Options, if_absent: IfAbsent) -> Result<DiskBlobs, OpenError> {
+pub(crate) fn open_blobs(options: &EmbeddedOptions, if_absent: IfAbsent) -> Result<DiskBlobs, OpenError> {
     let data = options.data.as_path();
     let tree = prepare(options, if_absent, &data.join(BLOBS))?;
     let blobs = DiskBlobs::open(&tree, options).map_err(|cause| not_opened(&tree, cause))?;
@@ -145,7 +145,7 @@ pub(crate) fn open_blobs(options: &Options, if_absent: IfAbsent) -> Result<DiskB
 
 /// Makes sure that the data directory can be used, and returns the path of the blobs in it. With [`IfAbsent::Refuse`],
 /// a directory without `proof` counts as absent.
-fn prepare(options: &Options, if_absent: IfAbsent, proof: &Path) -> Result<PathBuf, OpenError> {
+fn prepare(options: &EmbeddedOptions, if_absent: IfAbsent, proof: &Path) -> Result<PathBuf, OpenError> {
     let data = options.data.as_path();
     match std::fs::metadata(data) {
         Ok(found) if !found.is_dir() => return Err(OpenError::NotADirectory(data.to_owned())),

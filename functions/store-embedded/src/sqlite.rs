@@ -29,7 +29,7 @@ use crate::Sync;
 use crate::space::Space;
 use crate::watch::PathWatch;
 use readers::Readers;
-pub use rows::Statistics;
+pub use rows::SqliteStatistics;
 use rows::{OperationFailure, RowCounters, Rows};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::SchemaError;
@@ -117,7 +117,7 @@ impl SqliteStore {
 
     /// The number of statements and rows that the operations of this store have cost since it was opened.
     #[must_use]
-    pub fn statistics(&self) -> Statistics {
+    pub fn statistics(&self) -> SqliteStatistics {
         self.counters.statistics()
     }
 

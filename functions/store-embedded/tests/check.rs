@@ -13,7 +13,7 @@ use oci::{Digest, RepositoryName};
 use registry::store::records::{BackReference, LinkKind};
 use registry::{Stores, store};
 use rusqlite::{Connection, Params, params};
-use store_embedded::{Embedded, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, Sync};
 
 /// Another connection that changes the same file.
 struct SqlCorruption(PathBuf);
@@ -93,11 +93,11 @@ fn corruptible() -> (CorruptibleStores, Guard) {
         blobs,
         metadata,
         sessions,
-    } = Embedded::open(&Options {
+    } = Embedded::open(&EmbeddedOptions {
         data: data.clone(),
         sync: Sync::Off,
         upload_memory: 8 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     })
     .unwrap();
     let corruptible = CorruptibleStores {

@@ -10,7 +10,7 @@ use registry::store::collection::{CollectionStore, GracePeriods, PassStatistics,
 use registry::store::records::RecordStore;
 use registry::store::{Context, Cursor, Timestamp, Uid};
 use rusqlite::Connection;
-use store_embedded::{Embedded, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, Sync};
 
 /// The number of blobs. Each has a link and a back-link, so there are a million records.
 const BLOBS: u64 = 333_400;
@@ -37,11 +37,11 @@ fn peak() -> u64 {
 #[tokio::test]
 async fn a_million_records_are_collected_in_bounded_memory() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = EmbeddedOptions {
         data: directory.path().to_owned(),
         sync: Sync::Off,
         upload_memory: 1 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     };
     Embedded::open(&options).unwrap().close();
     // SQL inserts all rows in one transaction, because pushing them takes longer than the test.

@@ -9,7 +9,7 @@ use contract::churn::ChurnOptions as Churn;
 use contract::{Guard, TestStores};
 use registry::Stores;
 use rusqlite::Connection;
-use store_embedded::{Embedded, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, Sync};
 use tempfile::TempDir;
 
 fn stores() -> TestStores {
@@ -18,11 +18,11 @@ fn stores() -> TestStores {
         blobs,
         metadata,
         sessions,
-    } = Embedded::open(&Options {
+    } = Embedded::open(&EmbeddedOptions {
         data: directory.path().join("data"),
         sync: Sync::Full,
         upload_memory: 8 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     })
     .unwrap();
     let stores = Stores {

@@ -19,7 +19,7 @@ use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
 use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
-use store_embedded::{Embedded, MinFree, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, MinFree, Sync};
 
 /// A small file system in memory. Dropping it unmounts it.
 struct MountedDisk(PathBuf);
@@ -113,11 +113,11 @@ async fn a_full_disk_refuses_writes_and_recovers() {
         return;
     };
     let data = disk.0.join("data");
-    let stores = Embedded::open(&Options {
+    let stores = Embedded::open(&EmbeddedOptions {
         data: data.clone(),
         sync: Sync::Full,
         upload_memory: 4 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     })
     .unwrap();
 
@@ -189,11 +189,11 @@ async fn the_floor_is_enforced_in_the_middle_of_a_body() {
         return;
     };
     let data = disk.0.join("data");
-    let stores = Embedded::open(&Options {
+    let stores = Embedded::open(&EmbeddedOptions {
         data: data.clone(),
         sync: Sync::Full,
         upload_memory: 4 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     })
     .unwrap();
     stores.blobs.space().keep(MinFree::Percent(50));
@@ -244,11 +244,11 @@ async fn collection_works_on_a_full_disk() {
     let Some(disk) = MountedDisk::new(directory.path(), "4m") else {
         return;
     };
-    let options = Options {
+    let options = EmbeddedOptions {
         data: disk.0.join("data"),
         sync: Sync::Full,
         upload_memory: 4 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     };
     let stores = Embedded::open(&options).unwrap();
     let bytes = noise(1, 1_500_000);
@@ -299,7 +299,7 @@ async fn collection_works_on_a_full_disk() {
         records: stores.metadata.clone(),
     };
     let later = Arc::new(FixedClock::at(Timestamp(26 * HOUR)));
-    let whole = collection::Options::default();
+    let whole = collection::CollectionOptions::default();
     let mut progress = |_: &collection::Report| ControlFlow::Continue(());
     let full = collect(&all, later.clone(), &whole, &mut progress).await.unwrap_err();
     assert!(

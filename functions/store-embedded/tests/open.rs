@@ -8,17 +8,17 @@ use std::process::Command;
 
 use registry::store::sessions::{SessionStore, SigningKey};
 use registry::store::{Context, Timestamp, Uid};
-use store_embedded::{Embedded, OpenError, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, OpenError, Sync};
 
 /// The environment variable with the directory that the restarted test program opens as a user without write access.
 const UNPRIVILEGED: &str = "STORE_EMBEDDED_TEST_UNPRIVILEGED";
 
-fn options(data: &Path) -> Options {
-    Options {
+fn options(data: &Path) -> EmbeddedOptions {
+    EmbeddedOptions {
         data: data.to_owned(),
         sync: Sync::Full,
         upload_memory: 1 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     }
 }
 

@@ -17,7 +17,7 @@ use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionId, SessionKey, SessionStore, SigningKey};
 use registry::store::{Context, Timestamp, Uid};
-use store_embedded::{Embedded, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, Sync};
 
 const DATA: &str = "STORE_EMBEDDED_TEST_DATA";
 const NUMBER: &str = "STORE_EMBEDDED_TEST_NUMBER";
@@ -43,11 +43,11 @@ fn start(test: &str, data: &Path, number: u64) -> Child {
 }
 
 fn open(data: &Path) -> Embedded {
-    Embedded::open(&Options {
+    Embedded::open(&EmbeddedOptions {
         data: data.to_owned(),
         sync: Sync::Full,
         upload_memory: 4 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     })
     .unwrap()
 }

@@ -22,7 +22,7 @@ use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
 };
 use registry::store::{Context, Timestamp, Uid};
-use store_embedded::{Embedded, Options, Sync};
+use store_embedded::{Embedded, EmbeddedOptions, Sync};
 
 const DATA: &str = "STORE_EMBEDDED_TEST_TRACED";
 
@@ -245,11 +245,11 @@ async fn claim(stores: &Embedded, key: SessionKey) -> Claim {
 
 /// All operations that are acknowledged as durable, in order.
 async fn push(data: PathBuf) {
-    let stores = Embedded::open(&Options {
+    let stores = Embedded::open(&EmbeddedOptions {
         data,
         sync: Sync::Full,
         upload_memory: 4 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     })
     .unwrap();
     report("open");

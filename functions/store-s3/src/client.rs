@@ -20,7 +20,7 @@ use aws_sdk_s3::{Client, config};
 
 use registry::clock::ServiceClock;
 
-use crate::options::{Options, PathStyle};
+use crate::options::{PathStyle, S3Options};
 
 /// Maximum time for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const ANY_REGION: &str = "us-east-1";
 
 /// Loads the configuration from the SDK's variables and files. It sends requests only on machines whose cloud provides
 /// the region or the credentials, and only if nothing else provides them.
-pub(crate) async fn load(options: &Options, credentials: Option<SharedCredentialsProvider>) -> SdkConfig {
+pub(crate) async fn load(options: &S3Options, credentials: Option<SharedCredentialsProvider>) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(aws_client::http_client())
         // This crate retries by itself: it knows the time limit of a call, and counts the requests.
@@ -75,7 +75,7 @@ pub(crate) async fn load(options: &Options, credentials: Option<SharedCredential
 }
 
 /// The configuration of the client, and the configuration that signs URLs.
-pub(crate) async fn configure(sdk: &SdkConfig, options: &Options, clock: &Arc<ServiceClock>) -> (Config, Config) {
+pub(crate) async fn configure(sdk: &SdkConfig, options: &S3Options, clock: &Arc<ServiceClock>) -> (Config, Config) {
     let mut builder = config::Builder::from(sdk).interceptor(ClockWatch::new("the object store", clock.clone()));
     if sdk.region().is_none() {
         builder = builder.region(Region::new(ANY_REGION));

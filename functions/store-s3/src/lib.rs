@@ -50,7 +50,7 @@
 //! way.
 //!
 //! A part without a checksum is signed with the SHA-256 of its bytes. Parts have no checksums if the store accepts
-//! none, if [`Options::part_checksums`] is off, or if their upload begins with bytes copied from another upload (stores
+//! none, if [`S3Options::part_checksums`] is off, or if their upload begins with bytes copied from another upload (stores
 //! differ in the checksum that they return for a copied range).
 
 mod append;
@@ -84,7 +84,7 @@ mod time;
 mod window;
 
 pub use open::OpenError;
-pub use options::{Encryption, Options, PathStyle};
+pub use options::{Encryption, PathStyle, S3Options};
 pub use plan::Parts;
-pub use statistics::{Operation, RequestCounts, Statistics};
+pub use statistics::{ObjectStoreStatistics, Operation, RequestCounts};
 pub use store::{CheckError, S3Blobs};

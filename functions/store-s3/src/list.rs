@@ -1,12 +1,12 @@
 //! Lists the objects of the store.
 
-use registry::store::blobs::Stored;
+use registry::store::blobs::StoredObject;
 use registry::store::{Cursor, Slice, StoreError};
 
 use crate::requests::AttemptTimeout;
 use crate::statistics::Operation;
 use crate::store::S3Store;
-use crate::time::Deadline;
+use crate::time::CallDeadline;
 
 /// Maximum number of objects in one response.
 const PAGE: usize = 1000;
@@ -16,10 +16,10 @@ impl S3Store {
     /// other applications.
     pub(crate) async fn objects(
         &self,
-        deadline: Deadline,
+        deadline: CallDeadline,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Slice<Stored>, StoreError> {
+    ) -> Result<Slice<StoredObject>, StoreError> {
         let prefix = self.keys.prefix();
         let limit = i32::try_from(limit.clamp(1, PAGE)).unwrap_or(1);
         // The cursor is a key and not the store's continuation token, because a listing may be resumed much later.
@@ -44,7 +44,7 @@ impl S3Store {
             let key = object.key.unwrap_or_default();
             if let Some(location) = self.keys.location(&key) {
                 let size = object.size.and_then(|size| size.try_into().ok()).unwrap_or(0);
-                items.push(Stored { location, size });
+                items.push(StoredObject { location, size });
             }
             last = Some(key);
         }

@@ -20,7 +20,7 @@ use crate::record::{EntityTag, StoredPart};
 use crate::requests::{AttemptTimeout, BucketClient, mark_unsupported};
 use crate::signed::SignedBody;
 use crate::statistics::Operation;
-use crate::time::{CallTimeout, Deadline};
+use crate::time::{CallDeadline, CallTimeout};
 
 /// Encodes all other characters in the header that contains the source of a copy.
 const SOURCE: &AsciiSet = &NON_ALPHANUMERIC
@@ -80,7 +80,7 @@ impl BucketClient {
         &self,
         key: &str,
         may_have_checksums: bool,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<(MultipartTarget, bool), RequestError> {
         let checksums = may_have_checksums && self.part_checksums.load(Ordering::Relaxed);
         let begun = self.begin_with(key, checksums, deadline).await;
@@ -98,7 +98,7 @@ impl BucketClient {
         &self,
         key: &str,
         checksums: bool,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<(MultipartTarget, bool), RequestError> {
         let (sse, kms_key) = self.sse();
         let algorithm = checksums.then_some(ChecksumAlgorithm::Crc32);
@@ -132,7 +132,7 @@ impl BucketClient {
         target: &MultipartTarget,
         number: u16,
         content: &ByteChunks,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<SentPart, RequestError> {
         let crc32 = target.checksums.then(|| STANDARD.encode(content.crc32()));
         let signed = if target.checksums {
@@ -185,7 +185,7 @@ impl BucketClient {
         number: u16,
         source: (&str, u64),
         memory: Option<(&UploadMemory, ClientKey)>,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<StoredPart, RequestError> {
         let (source, size) = source;
         let copied = self.copy_part(target, number, source, 0..size, deadline).await?;
@@ -225,7 +225,7 @@ impl BucketClient {
         number: u16,
         source: &str,
         range: Range<u64>,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<StoredPart, RequestError> {
         let from = format!("{}/{source}", self.name);
         let from = utf8_percent_encode(&from, SOURCE).to_string();
@@ -262,7 +262,7 @@ impl BucketClient {
         &self,
         target: &MultipartTarget,
         parts: &[StoredPart],
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<bool, RequestError> {
         let parts = parts.iter().map(|part| {
             CompletedPart::builder()
@@ -289,7 +289,7 @@ impl BucketClient {
         target: &MultipartTarget,
         parts: &CompletedMultipartUpload,
         condition: Option<String>,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<bool, RequestError> {
         let answer = self.call_counting(Operation::CompleteMultipartUpload, deadline, || {
             let request = self
@@ -372,7 +372,7 @@ impl BucketClient {
     }
 
     /// Aborts an upload. It is no error if the upload does not exist.
-    pub(crate) async fn abort(&self, target: &MultipartTarget, deadline: Deadline) -> Result<(), RequestError> {
+    pub(crate) async fn abort(&self, target: &MultipartTarget, deadline: CallDeadline) -> Result<(), RequestError> {
         let aborted = self
             .call(Operation::AbortMultipartUpload, deadline, || {
                 let request = self

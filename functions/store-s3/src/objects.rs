@@ -14,7 +14,7 @@ use crate::error::{self, RequestError, TransientError, chain};
 use crate::multipart::unquoted;
 use crate::requests::{AttemptTimeout, BucketClient, mark_unsupported};
 use crate::statistics::Operation;
-use crate::time::Deadline;
+use crate::time::CallDeadline;
 
 /// How often a small object is read again if the connection is cut while reading.
 const MAXIMUM_READS: u32 = 5;
@@ -47,7 +47,7 @@ impl BucketClient {
         key: &str,
         content: &ByteChunks,
         sha256: Option<[u8; 32]>,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<(), RequestError> {
         let sha256 = match sha256 {
             Some(known) => STANDARD.encode(known),
@@ -88,7 +88,7 @@ impl BucketClient {
         sha256: &str,
         condition: Option<String>,
         sent: &mut u32,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<(), RequestError> {
         let (sse, kms_key) = self.sse();
         let answer = self.call(Operation::PutObject, deadline, || {
@@ -114,7 +114,7 @@ impl BucketClient {
     }
 
     /// The properties of the object under a key, if it exists.
-    pub(crate) async fn head(&self, key: &str, deadline: Deadline) -> Result<Option<ObjectInfo>, RequestError> {
+    pub(crate) async fn head(&self, key: &str, deadline: CallDeadline) -> Result<Option<ObjectInfo>, RequestError> {
         let answer = self
             .call(Operation::HeadObject, deadline, || {
                 let request = self
@@ -145,7 +145,7 @@ impl BucketClient {
         key: &str,
         range: Range<u64>,
         etag: Option<&str>,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<GetObjectOutput, RequestError> {
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         let operation = Operation::GetObject;
@@ -188,7 +188,7 @@ impl BucketClient {
     }
 
     /// Reads the first `size` bytes of an object, as chunks.
-    pub(crate) async fn fetch(&self, key: &str, size: u64, deadline: Deadline) -> Result<Vec<Bytes>, RequestError> {
+    pub(crate) async fn fetch(&self, key: &str, size: u64, deadline: CallDeadline) -> Result<Vec<Bytes>, RequestError> {
         let operation = Operation::GetObject;
         let mut last = String::new();
         for _ in 0..MAXIMUM_READS {

@@ -13,7 +13,7 @@ use crate::client;
 use crate::credentials::CredentialsCache;
 use crate::keys::ObjectKeys;
 use crate::memory::UploadMemory;
-use crate::options::Options;
+use crate::options::S3Options;
 use crate::presign::Presigner;
 use crate::requests::BucketClient;
 use crate::statistics::RequestCounters;
@@ -45,16 +45,19 @@ pub enum OpenError {
 impl S3Blobs {
     /// Opens a store. It sends no request to the object store, so the registry starts even if the object store is not
     /// available. The first request, or [`S3Blobs::check`], reports a wrong bucket or wrong credentials.
-    pub async fn open(options: Options) -> Result<Self, OpenError> {
+    pub async fn open(options: S3Options) -> Result<Self, OpenError> {
         Self::open_with(options, None).await
     }
 
     /// Opens a store with these credentials instead of those that the SDK finds.
-    pub async fn open_as(options: Options, credentials: impl ProvideCredentials + 'static) -> Result<Self, OpenError> {
+    pub async fn open_as(
+        options: S3Options,
+        credentials: impl ProvideCredentials + 'static,
+    ) -> Result<Self, OpenError> {
         Self::open_with(options, Some(SharedCredentialsProvider::new(credentials))).await
     }
 
-    async fn open_with(options: Options, credentials: Option<SharedCredentialsProvider>) -> Result<Self, OpenError> {
+    async fn open_with(options: S3Options, credentials: Option<SharedCredentialsProvider>) -> Result<Self, OpenError> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if options.bucket.is_empty() || !options.bucket.bytes().all(is_name) {
             return Err(OpenError::Bucket(options.bucket));
@@ -68,7 +71,7 @@ impl S3Blobs {
             }
         }
         let lifetime = options.presign_lifetime;
-        if lifetime > Options::LONGEST_PRESIGN || lifetime.as_secs() < 60 {
+        if lifetime > S3Options::LONGEST_PRESIGN || lifetime.as_secs() < 60 {
             return Err(OpenError::PresignLifetime);
         }
         let sdk = client::load(&options, credentials).await;
@@ -123,8 +126,8 @@ mod tests {
 
     use super::*;
 
-    async fn refused(change: impl FnOnce(&mut Options)) -> OpenError {
-        let mut options = Options::new("bucket");
+    async fn refused(change: impl FnOnce(&mut S3Options)) -> OpenError {
+        let mut options = S3Options::new("bucket");
         change(&mut options);
         S3Blobs::open(options).await.unwrap_err()
     }

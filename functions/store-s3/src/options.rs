@@ -42,7 +42,7 @@ impl fmt::Debug for Encryption {
 /// The location of blobs and how the store handles them. The options never contain credentials: the SDK finds them
 /// (environment, profile, web identity, container, instance).
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct S3Options {
     /// The bucket's name.
     pub bucket: String,
     /// The prefix of all keys, for example `a/b`; may be empty.
@@ -76,14 +76,14 @@ pub struct Options {
     pub attempts: u32,
 }
 
-impl Options {
+impl S3Options {
     /// The maximum lifetime of a presigned URL. Collection must not delete objects before this time has passed.
     pub const LONGEST_PRESIGN: Duration = Duration::from_hours(12);
 
-    /// The default of [`Options::upload_memory`].
+    /// The default of [`S3Options::upload_memory`].
     pub const UPLOAD_MEMORY: u64 = 512 << 20;
 
-    /// The default of [`Options::memory_timeout`]. It is long because clients restart a refused layer from its
+    /// The default of [`S3Options::memory_timeout`]. It is long because clients restart a refused layer from its
     /// beginning, or fail. It is longer than a claim lasts without renewal, which does no harm: an expired claim
     /// remains valid until another request claims the session.
     pub const MEMORY_TIMEOUT: Duration = Duration::from_mins(5);

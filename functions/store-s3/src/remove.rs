@@ -16,7 +16,7 @@ use crate::requests::{AttemptTimeout, BucketClient, mark_unsupported};
 use crate::state::UploadState;
 use crate::statistics::Operation;
 use crate::store::S3Store;
-use crate::time::Deadline;
+use crate::time::CallDeadline;
 
 /// Maximum number of objects in one delete request.
 const MAXIMUM_DELETES: usize = 1000;
@@ -40,7 +40,7 @@ impl S3Store {
     /// this request.
     pub(crate) async fn discard(
         &self,
-        deadline: Deadline,
+        deadline: CallDeadline,
         session: SessionId,
         attempts: u32,
         state: &[u8],
@@ -86,7 +86,7 @@ impl S3Store {
         )
     }
 
-    pub(crate) async fn delete(&self, deadline: Deadline, to_delete: &[ObjectToDelete]) -> Result<(), StoreError> {
+    pub(crate) async fn delete(&self, deadline: CallDeadline, to_delete: &[ObjectToDelete]) -> Result<(), StoreError> {
         let mut keys = BTreeSet::new();
         let mut unfinished = BTreeSet::new();
         for one in to_delete {
@@ -104,7 +104,7 @@ impl S3Store {
         self.bucket.delete_all(&keys, deadline).await
     }
 
-    pub(crate) async fn tidy(&self, deadline: Deadline, kept: &[Location]) -> Result<(), StoreError> {
+    pub(crate) async fn tidy(&self, deadline: CallDeadline, kept: &[Location]) -> Result<(), StoreError> {
         let keys = kept.iter().map(|kept| self.keys.of(kept));
         let keys = keys.collect::<Result<BTreeSet<_>, _>>()?;
         let staged: Vec<_> = keys.iter().map(|key| ObjectKeys::staged_beside(key)).collect();
@@ -113,7 +113,7 @@ impl S3Store {
     }
 
     /// Aborts all uploads of these keys.
-    async fn abort_all(&self, keys: BTreeSet<String>, deadline: Deadline) -> Result<(), StoreError> {
+    async fn abort_all(&self, keys: BTreeSet<String>, deadline: CallDeadline) -> Result<(), StoreError> {
         let aborts = keys.iter().map(|key| self.bucket.abort_of(key, deadline));
         // Boxed, because the compiler could not prove the whole future `Send`.
         let aborts: Vec<_> = aborts.map(futures_util::FutureExt::boxed).collect();
@@ -128,7 +128,7 @@ impl S3Store {
 impl BucketClient {
     /// Aborts the uploads of a key. The list request uses the whole key as its prefix, since not every store accepts a
     /// part of a key as a prefix (`MinIO` does not).
-    async fn abort_of(&self, wanted: &str, deadline: Deadline) -> Result<(), RequestError> {
+    async fn abort_of(&self, wanted: &str, deadline: CallDeadline) -> Result<(), RequestError> {
         let mut after: Option<String> = None;
         let mut aborted = false;
         loop {
@@ -178,7 +178,7 @@ impl BucketClient {
     }
 
     /// Deletes objects. It is no error if an object does not exist.
-    async fn delete_all(&self, keys: &[String], deadline: Deadline) -> Result<(), StoreError> {
+    async fn delete_all(&self, keys: &[String], deadline: CallDeadline) -> Result<(), StoreError> {
         for keys in keys.chunks(MAXIMUM_DELETES) {
             let many = self.multi_delete.load(Ordering::Relaxed);
             if many {
@@ -200,7 +200,7 @@ impl BucketClient {
         Ok(())
     }
 
-    async fn delete_many(&self, keys: &[String], deadline: Deadline) -> Result<(), RequestError> {
+    async fn delete_many(&self, keys: &[String], deadline: CallDeadline) -> Result<(), RequestError> {
         let operation = Operation::DeleteObjects;
         let mut left = keys.to_vec();
         // Keys that failed with a transient error are tried again.
@@ -253,7 +253,7 @@ impl BucketClient {
         Ok(())
     }
 
-    async fn delete_one(&self, key: &str, deadline: Deadline) -> Result<(), RequestError> {
+    async fn delete_one(&self, key: &str, deadline: CallDeadline) -> Result<(), RequestError> {
         let deleted = self
             .call(Operation::DeleteObject, deadline, || {
                 let request = self

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::error::{AttemptOutcome, RequestError, TransientError, classify};
 use crate::options::Encryption;
 use crate::statistics::{Operation, RequestCounters};
-use crate::time::Deadline;
+use crate::time::CallDeadline;
 
 /// The delays before retries.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -81,7 +81,7 @@ impl BucketClient {
     pub(crate) async fn call<T, E, F>(
         &self,
         operation: Operation,
-        deadline: Deadline,
+        deadline: CallDeadline,
         send: impl FnMut() -> (F, AttemptTimeout),
     ) -> Result<T, RequestError>
     where
@@ -96,7 +96,7 @@ impl BucketClient {
     pub(crate) async fn call_counting<T, E, F>(
         &self,
         operation: Operation,
-        mut deadline: Deadline,
+        mut deadline: CallDeadline,
         mut send: impl FnMut() -> (F, AttemptTimeout),
     ) -> Result<(T, u32), RequestError>
     where
@@ -131,7 +131,7 @@ impl BucketClient {
         operation: Operation,
         attempts: u32,
         last: TransientError,
-        deadline: Deadline,
+        deadline: CallDeadline,
     ) -> Result<(), RequestError> {
         self.counters.failed(operation);
         let delay = BACKOFF.delay(attempts - 1, self.jitter.bits());

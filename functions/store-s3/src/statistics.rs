@@ -53,7 +53,7 @@ pub struct RequestCounts {
 
 /// The requests to the object store since it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statistics {
+pub struct ObjectStoreStatistics {
     /// The counts by operation, in the order of [`Operation::ALL`].
     pub requests: Vec<(Operation, RequestCounts)>,
     /// Bytes of request bodies sent, including retries.
@@ -66,7 +66,7 @@ pub struct Statistics {
     pub upload_memory_free: u64,
 }
 
-impl Statistics {
+impl ObjectStoreStatistics {
     /// The number of requests sent for an operation.
     #[must_use]
     pub fn sent(&self, operation: Operation) -> u64 {
@@ -75,7 +75,7 @@ impl Statistics {
     }
 }
 
-/// The counters behind [`Statistics`].
+/// The counters behind [`ObjectStoreStatistics`].
 #[derive(Debug, Default)]
 pub(crate) struct RequestCounters {
     sent: [AtomicU64; Operation::ALL.len()],
@@ -114,13 +114,13 @@ impl RequestCounters {
         UploadGuard(&self.uploads)
     }
 
-    pub(crate) fn read(&self, upload_memory_free: u64) -> Statistics {
+    pub(crate) fn read(&self, upload_memory_free: u64) -> ObjectStoreStatistics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = |operation: Operation| RequestCounts {
             sent: load(&self.sent[operation as usize]),
             failed: load(&self.failed[operation as usize]),
         };
-        Statistics {
+        ObjectStoreStatistics {
             requests: Operation::ALL.iter().map(|one| (*one, counts(*one))).collect(),
             bytes_sent: load(&self.bytes_sent),
             bytes_received: load(&self.bytes_received),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use registry::clock::ServiceClock;
 use registry::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
-    Source, Stored, Upload,
+    Source, StoredObject, Upload,
 };
 use registry::store::sessions::{Attempt, SessionId};
 use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
@@ -19,7 +19,7 @@ use crate::plan::Parts;
 use crate::presign::Presigner;
 use crate::requests::{AttemptTimeout, BucketClient};
 use crate::state::UploadState;
-use crate::statistics::{Operation, Statistics};
+use crate::statistics::{ObjectStoreStatistics, Operation};
 use crate::time::CallTimeout;
 
 /// Stores blobs in an object store. Clones share everything.
@@ -47,7 +47,7 @@ impl fmt::Debug for S3Blobs {
 impl S3Blobs {
     /// The number of requests to the object store so far.
     #[must_use]
-    pub fn statistics(&self) -> Statistics {
+    pub fn statistics(&self) -> ObjectStoreStatistics {
         self.0.bucket.counters.read(self.0.memory.free())
     }
 
@@ -199,7 +199,12 @@ impl BlobStore for S3Blobs {
         Ok(info.map(|info| info.size))
     }
 
-    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+    async fn objects(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<StoredObject>, StoreError> {
         self.0.objects(CallTimeout::of(cx).start(), after, limit).await
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct CallTimeout(Duration);
 
 /// The time at which the limit ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline(Instant);
+pub(crate) struct CallDeadline(Instant);
 
 impl CallTimeout {
     /// The limit in a context. The context's timestamps may differ from this machine's clock, so only their difference
@@ -21,12 +21,12 @@ impl CallTimeout {
     }
 
     /// The deadline of a request that starts now.
-    pub(crate) fn start(self) -> Deadline {
-        Deadline(Instant::now() + self.0)
+    pub(crate) fn start(self) -> CallDeadline {
+        CallDeadline(Instant::now() + self.0)
     }
 }
 
-impl Deadline {
+impl CallDeadline {
     pub(crate) fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }

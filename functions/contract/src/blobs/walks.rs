@@ -1,6 +1,6 @@
 //! The objects of a store: each one, all of them in a walk, and that deletions are complete.
 
-use registry::store::blobs::{BodyError, DeletedObjects, ObjectToDelete, Stored};
+use registry::store::blobs::{BodyError, DeletedObjects, ObjectToDelete, StoredObject};
 use registry::store::collection::{Clearing, PendingDeletion, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
 use registry::store::{Location, Timestamp, sessions};
@@ -16,7 +16,7 @@ impl BlobTest {
         self.store.stat(self.cx(), location).await.expect("stat")
     }
 
-    async fn walk(&self, limit: usize) -> Vec<Stored> {
+    async fn walk(&self, limit: usize) -> Vec<StoredObject> {
         let mut all = Vec::new();
         let mut next = None;
         for _ in 0..MAX_SLICES {
@@ -114,7 +114,7 @@ pub async fn a_walk_visits_every_object(test: BlobTest) {
         let id = if id % 2 == 0 { id << 124 } else { id };
         let size = usize::try_from(id % 1000).expect("a small number") * 100;
         let location = test.object(id, &noise(1, size)).await;
-        expected.push(Stored {
+        expected.push(StoredObject {
             location,
             size: size as u64,
         });
@@ -125,7 +125,7 @@ pub async fn a_walk_visits_every_object(test: BlobTest) {
     }
     let location = test.seal(&joined).await;
     test.discard(&joined, Some(&location)).await;
-    expected.push(Stored { location, size: 600 });
+    expected.push(StoredObject { location, size: 600 });
     let lost = test.object(78, &noise(1, 10)).await;
     test.delete(&[lost]).await;
     expected.sort_by(|one, other| one.location.key.cmp(&other.location.key));

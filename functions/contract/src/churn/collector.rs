@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::join;
 use registry::check::{self, Event};
-use registry::collection::{Options, Report, collect};
+use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::collection::Plan;
 
 use super::clock::{MINUTE, Random};
@@ -42,17 +42,17 @@ pub(super) async fn run(shared: Arc<Shared>) -> ChurnStatistics {
     statistics
 }
 
-fn options(random: &mut Random, plan: Plan) -> Options {
-    Options {
+fn options(random: &mut Random, plan: Plan) -> CollectionOptions {
+    CollectionOptions {
         plan,
-        names: 5 + random.below(60),
+        records: 5 + random.below(60),
         sessions: 2 + random.below(20),
         pending_deletions: 2 + random.below(40),
-        ..Options::default()
+        ..CollectionOptions::default()
     }
 }
 
-pub(super) async fn once(shared: &Shared, options: &Options) -> Report {
+pub(super) async fn once(shared: &Shared, options: &CollectionOptions) -> Report {
     let mut report = collect(&shared.stores, shared.clock.clone(), options, &mut |_| {
         ControlFlow::Continue(())
     })
@@ -66,11 +66,11 @@ pub(super) async fn once(shared: &Shared, options: &Options) -> Report {
 
 /// Asserts that a check finds nothing.
 pub(super) async fn look(shared: &Shared, hash: bool) {
-    let options = check::Options {
+    let options = check::CheckOptions {
         hash,
         limits: super::limits(),
         slice: 50,
-        ..check::Options::default()
+        ..check::CheckOptions::default()
     };
     let mut found = Vec::new();
     let mut tell = |event: Event<'_>| {

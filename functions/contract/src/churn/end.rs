@@ -1,7 +1,7 @@
 //! The end: everything is deleted, all grace periods pass, and nothing is left.
 
 use registry::budget::ClientKey;
-use registry::collection::Options;
+use registry::collection::CollectionOptions;
 use registry::environment::context;
 use registry::store::collection::Plan;
 use registry::store::records::Record;
@@ -33,13 +33,13 @@ pub(super) async fn empty(shared: &Shared, statistics: &mut ChurnStatistics) {
     for repository in worker::repositories(shared.options.workers) {
         delete_all(shared, &repository).await;
     }
-    let options = Options {
+    let options = CollectionOptions {
         plan: Plan {
             dry_run: false,
             deep: true,
             grace_periods: GRACES,
         },
-        ..Options::default()
+        ..CollectionOptions::default()
     };
     // Leftovers, the mark of a link, its removal, the removal of its blob record, and that of the object.
     for _ in 0..6 {

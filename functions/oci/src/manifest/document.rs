@@ -9,7 +9,7 @@ use serde::de::{MapAccess, SeqAccess};
 
 use super::link::{AnnotationsReader, DescriptorReader, DescriptorsReader, FieldPath};
 use super::reader::{IgnoredReader, JsonToken, ParseContext, SeenKeys, ValueReader, ValueSeed};
-use super::{Limits, ManifestError};
+use super::{ManifestError, ManifestLimits};
 use crate::descriptor::Descriptor;
 use crate::media_type::MediaType;
 
@@ -43,7 +43,7 @@ pub(super) enum SchemaVersion {
 
 impl ManifestDocument {
     /// Parses `bytes`. `reads_blobs`: whether `blobs` lists references; otherwise it is an unknown member.
-    pub(super) fn read(bytes: &[u8], reads_blobs: bool, limits: &Limits) -> Result<Self, ManifestError> {
+    pub(super) fn read(bytes: &[u8], reads_blobs: bool, limits: &ManifestLimits) -> Result<Self, ManifestError> {
         ParseContext::new(limits).read(bytes, DocumentReader { reads_blobs })
     }
 

@@ -11,11 +11,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{Limits, ManifestError};
+use super::{ManifestError, ManifestLimits};
 
 /// State that all values of one document share.
 pub(super) struct ParseContext<'l> {
-    limits: &'l Limits,
+    limits: &'l ManifestLimits,
     depth: Cell<usize>,
     values: Cell<usize>,
     references: Cell<usize>,
@@ -26,7 +26,7 @@ pub(super) struct ParseContext<'l> {
 const MAXIMUM_DEPTH: usize = 126;
 
 impl<'l> ParseContext<'l> {
-    pub(super) fn new(limits: &'l Limits) -> Self {
+    pub(super) fn new(limits: &'l ManifestLimits) -> Self {
         Self {
             limits,
             depth: Cell::new(0),

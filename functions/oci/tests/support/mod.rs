@@ -1,12 +1,12 @@
 //! Small manifests as text, and the result of parsing them.
 
-use oci::{Limits, Manifest, ManifestError, MediaType};
+use oci::{Manifest, ManifestError, ManifestLimits, MediaType};
 
 pub(crate) const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 pub(crate) fn parse_as(content_type: &str, text: impl AsRef<[u8]>) -> Result<Manifest, ManifestError> {
     let content_type = content_type.parse().unwrap();
-    Manifest::parse(text.as_ref(), Some(&content_type), &Limits::default())
+    Manifest::parse(text.as_ref(), Some(&content_type), &ManifestLimits::default())
 }
 
 pub(crate) fn link() -> String {

@@ -8,7 +8,7 @@ use oci::{Digest, Manifest, RepositoryName};
 
 use super::finding::Finding;
 use super::records::RecordCheck;
-use super::run::Over;
+use super::run::CheckSetup;
 use crate::store::StoreError;
 use crate::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry};
 
@@ -18,7 +18,7 @@ struct References {
     all: BTreeSet<Digest>,
 }
 
-impl Over<'_> {
+impl CheckSetup<'_> {
     pub(super) async fn manifest(&self, result: &mut RecordCheck, entry: &ManifestEntry) -> Result<(), StoreError> {
         let ManifestEntry { repository, digest, .. } = entry;
         let mut suspicions = Vec::new();
@@ -133,10 +133,10 @@ impl Over<'_> {
             return None;
         }
         let limits = &self.options.limits;
-        let bounds = oci::Limits {
+        let bounds = oci::ManifestLimits {
             max_depth: limits.json_depth,
             max_references: limits.manifest_references,
-            ..oci::Limits::default()
+            ..oci::ManifestLimits::default()
         };
         match Manifest::parse(bytes, Some(&entry.media_type), &bounds) {
             Ok(manifest) => {

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 pub use self::finding::Finding;
-pub use self::run::{Event, Options, Summary};
-use self::run::{Over, Run};
+pub use self::run::{CheckOptions, Event, Summary};
+use self::run::{CheckSetup, Run};
 use crate::environment::Environment;
 use crate::store::StoreError;
 use crate::stores::Stores;
@@ -38,11 +38,11 @@ use crate::stores::Stores;
 pub async fn check(
     stores: &Stores,
     environment: Arc<dyn Environment>,
-    options: &Options,
+    options: &CheckOptions,
     report: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Summary, StoreError> {
     let mut run = Run {
-        over: Over {
+        setup: CheckSetup {
             stores,
             environment,
             options,
@@ -63,19 +63,19 @@ impl Run<'_> {
         let mut losses = pulls::Losses::default();
         let mut next = None;
         loop {
-            let limit = self.over.options.slice;
-            let records = &self.over.stores.records;
-            let slice = records.walk(self.over.cx(), next.as_ref(), limit).await?;
+            let limit = self.setup.options.slice;
+            let records = &self.setup.stores.records;
+            let slice = records.walk(self.setup.cx(), next.as_ref(), limit).await?;
             for record in &slice.items {
                 referenced.add_record(record);
                 if let Ok(record) = record {
                     self.count(record);
                 }
             }
-            let over = &self.over;
+            let setup = &self.setup;
             let results: Vec<records::RecordCheck> = stream::iter(slice.items)
-                .map(|record| over.check_record(record))
-                .buffered(over.options.at_once)
+                .map(|record| setup.check_record(record))
+                .buffered(setup.options.at_once)
                 .try_collect()
                 .await?;
             for result in results {
@@ -84,7 +84,7 @@ impl Run<'_> {
                 for finding in &result.findings {
                     losses.add(finding);
                     self.found(finding);
-                    if self.over.options.repair {
+                    if self.setup.options.repair {
                         self.repair(finding).await?;
                     }
                 }

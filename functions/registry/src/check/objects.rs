@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use oci::{Algorithm, Digest};
 
 use super::finding::Finding;
-use super::run::{Event, Over, Run};
-use crate::store::blobs::Stored;
+use super::run::{CheckSetup, Event, Run};
+use crate::store::blobs::StoredObject;
 use crate::store::collection::PendingDeletion;
 use crate::store::records::{Record, Unreadable};
 use crate::store::sessions::{Attempt, Session, SessionId, SessionKey, State};
@@ -22,9 +22,9 @@ use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
 
 /// A fingerprint of a location, of 16 bytes.
-type Fingerprint = [u8; 16];
+type LocationFingerprint = [u8; 16];
 
-fn fingerprint(location: &Location) -> Fingerprint {
+fn fingerprint(location: &Location) -> LocationFingerprint {
     let text = format!("{}\0{}", location.store, location.key);
     let hash = Digest::of(Algorithm::Sha256, text.as_bytes());
     let mut fingerprint = [0; 16];
@@ -38,11 +38,11 @@ fn fingerprint(location: &Location) -> Fingerprint {
 #[derive(Debug, Default)]
 pub(super) struct ReferencedObjects {
     /// Objects with a record, a session or a pending deletion that contains their location.
-    locations: HashSet<Fingerprint>,
+    locations: HashSet<LocationFingerprint>,
     /// The number of attempts of each session; their objects are referenced.
     attempts: HashMap<SessionId, u32>,
     /// Attempts with a pending deletion that includes everything that they have left.
-    unfinished: HashSet<Fingerprint>,
+    unfinished: HashSet<LocationFingerprint>,
     /// Something could not be read: there may be more references.
     incomplete: bool,
 }
@@ -94,7 +94,7 @@ impl ReferencedObjects {
     }
 }
 
-impl Over<'_> {
+impl CheckSetup<'_> {
     /// Adds the objects of all sessions. Returns the number of sessions.
     async fn add_sessions(&self, referenced: &mut ReferencedObjects) -> Result<u64, StoreError> {
         let limit = self.options.slice;
@@ -134,7 +134,7 @@ impl Over<'_> {
         }
     }
 
-    async fn objects_after(&self, after: Option<&Cursor>) -> Result<Slice<Stored>, StoreError> {
+    async fn objects_after(&self, after: Option<&Cursor>) -> Result<Slice<StoredObject>, StoreError> {
         let limit = self.options.slice;
         self.stores.blobs.objects(self.cx(), after, limit).await
     }
@@ -183,14 +183,14 @@ impl Run<'_> {
 
     /// Looks for orphans. `referenced` has the objects to which records refer.
     pub(super) async fn objects(&mut self, mut referenced: ReferencedObjects) -> Result<(), StoreError> {
-        let sessions = self.over.add_sessions(&mut referenced).await;
+        let sessions = self.setup.add_sessions(&mut referenced).await;
         self.summary.sessions = self.or_damaged(sessions, "upload sessions", &mut referenced)?;
-        let pending_deletions = self.over.add_pending_deletions(&mut referenced).await;
+        let pending_deletions = self.setup.add_pending_deletions(&mut referenced).await;
         self.summary.pending_deletions = self.or_damaged(pending_deletions, "deletion queue", &mut referenced)?;
-        let mut suspects: HashSet<Fingerprint> = HashSet::new();
+        let mut suspects: HashSet<LocationFingerprint> = HashSet::new();
         let mut next = None;
         loop {
-            let slice = self.over.objects_after(next.as_ref()).await?;
+            let slice = self.setup.objects_after(next.as_ref()).await?;
             for stored in slice.items {
                 self.summary.objects += 1;
                 self.summary.object_bytes += stored.size;
@@ -209,12 +209,12 @@ impl Run<'_> {
         if suspects.is_empty() || !is_known {
             return Ok(());
         }
-        let Some(referenced) = self.over.read_again().await? else {
+        let Some(referenced) = self.setup.read_again().await? else {
             return Ok(());
         };
         loop {
-            let slice = self.over.objects_after(next.as_ref()).await?;
-            for Stored { location, size } in slice.items {
+            let slice = self.setup.objects_after(next.as_ref()).await?;
+            for StoredObject { location, size } in slice.items {
                 if suspects.remove(&fingerprint(&location)) && !referenced.contains(&location) {
                     self.found(&Finding::Orphan { location, size });
                 }

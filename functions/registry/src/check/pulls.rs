@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use oci::{Digest, RepositoryName, Tag};
 
 use super::finding::Finding;
-use super::run::{Over, Run};
+use super::run::{CheckSetup, Run};
 use crate::store::StoreError;
 use crate::store::records::Record;
 
@@ -76,12 +76,12 @@ struct Broken {
 
 /// What the walks have found.
 #[derive(Debug)]
-struct Found {
+struct BrokenContent {
     manifests: BTreeMap<(RepositoryName, Digest), Broken>,
     blobs: BTreeSet<(RepositoryName, Digest)>,
 }
 
-impl Found {
+impl BrokenContent {
     fn add(&mut self, losses: &Losses, record: Record) {
         match record {
             Record::Manifest(entry) => {
@@ -136,8 +136,8 @@ impl Found {
     }
 }
 
-impl Over<'_> {
-    async fn walk_over(&self, losses: &Losses, found: &mut Found) -> Result<(), StoreError> {
+impl CheckSetup<'_> {
+    async fn walk_over(&self, losses: &Losses, found: &mut BrokenContent) -> Result<(), StoreError> {
         let mut next = None;
         loop {
             let limit = self.options.slice;
@@ -159,13 +159,13 @@ impl Run<'_> {
         if losses.is_empty() {
             return Ok(());
         }
-        let mut found = Found {
+        let mut found = BrokenContent {
             manifests: std::mem::take(&mut losses.manifests),
             blobs: BTreeSet::new(),
         };
         loop {
             let before = found.manifests.len();
-            self.over.walk_over(&losses, &mut found).await?;
+            self.setup.walk_over(&losses, &mut found).await?;
             if found.manifests.len() == before {
                 break;
             }

@@ -5,7 +5,7 @@ use futures_util::TryStreamExt as _;
 use oci::{Digest, Hasher, RepositoryName, Tag};
 
 use super::finding::Finding;
-use super::run::Over;
+use super::run::CheckSetup;
 use crate::store::metadata::{Defect, Link, TagRecord};
 use crate::store::records::{BackReference, LinkKind, Record, RecordedObject, Unreadable};
 use crate::store::{Location, StoreError};
@@ -27,7 +27,7 @@ fn as_recorded(defect: Defect, digest: &Digest, location: &Location) -> Finding 
     }
 }
 
-impl Over<'_> {
+impl CheckSetup<'_> {
     pub(super) async fn check_record(&self, record: Result<Record, Unreadable>) -> Result<RecordCheck, StoreError> {
         let mut result = RecordCheck::default();
         let record = match record {

@@ -5,7 +5,7 @@
 //! removes the record.
 
 use super::finding::Finding;
-use super::run::{Over, Run};
+use super::run::{CheckSetup, Run};
 use crate::store::StoreError;
 use crate::store::metadata::Defect;
 
@@ -13,9 +13,9 @@ impl Run<'_> {
     /// Repairs a finding, as far as that is possible without the bytes.
     pub(super) async fn repair(&mut self, finding: &Finding) -> Result<(), StoreError> {
         if let Finding::RecordedAsMissing { digest, location } = finding {
-            let over = &self.over;
-            let metadata = &over.stores.metadata;
-            metadata.clear_missing(over.cx(), digest, location).await?;
+            let setup = &self.setup;
+            let metadata = &setup.stores.metadata;
+            metadata.clear_missing(setup.cx(), digest, location).await?;
             self.summary.repaired += 1;
             return Ok(());
         }
@@ -26,9 +26,9 @@ impl Run<'_> {
             ..
         } = finding
         {
-            let over = &self.over;
-            let metadata = &over.stores.metadata;
-            metadata.record_damaged_manifest(over.cx(), repository, digest).await?;
+            let setup = &self.setup;
+            let metadata = &setup.stores.metadata;
+            metadata.record_damaged_manifest(setup.cx(), repository, digest).await?;
             self.summary.repaired += 1;
             return Ok(());
         }
@@ -55,19 +55,19 @@ impl Run<'_> {
             _ => return Ok(()),
         };
         if self.summary.repaired == 0 {
-            self.over.check_has_objects().await?;
+            self.setup.check_has_objects().await?;
         }
-        let over = &self.over;
-        let metadata = &over.stores.metadata;
+        let setup = &self.setup;
+        let metadata = &setup.stores.metadata;
         metadata
-            .record_defect(over.cx(), repository, digest, location, defect)
+            .record_defect(setup.cx(), repository, digest, location, defect)
             .await?;
         self.summary.repaired += 1;
         Ok(())
     }
 }
 
-impl Over<'_> {
+impl CheckSetup<'_> {
     /// Fails if the store has no object at all: it is probably the wrong store, and not one that has lost everything.
     async fn check_has_objects(&self) -> Result<(), StoreError> {
         let mut next = None;

@@ -15,7 +15,7 @@ use crate::stores::Stores;
 
 /// The options of a check.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct CheckOptions {
     /// Repairs records. Records which objects are missing or damaged, so that pulls get 404 and the next push uploads
     /// the bytes. Removes the record of a missing object that was found again. Corrects the location in links and
     /// manifests. Deletes nothing.
@@ -33,7 +33,7 @@ pub struct Options {
     pub at_once: usize,
 }
 
-impl Default for Options {
+impl Default for CheckOptions {
     fn default() -> Self {
         Self {
             repair: false,
@@ -90,20 +90,20 @@ pub enum Event<'a> {
 }
 
 /// What the checks of records share.
-pub(super) struct Over<'a> {
+pub(super) struct CheckSetup<'a> {
     pub(super) stores: &'a Stores,
     pub(super) environment: Arc<dyn Environment>,
-    pub(super) options: &'a Options,
+    pub(super) options: &'a CheckOptions,
 }
 
 /// A check in progress.
 pub(super) struct Run<'a> {
-    pub(super) over: Over<'a>,
+    pub(super) setup: CheckSetup<'a>,
     pub(super) report: &'a mut (dyn FnMut(Event<'_>) + Send),
     pub(super) summary: Summary,
 }
 
-impl Over<'_> {
+impl CheckSetup<'_> {
     pub(super) fn cx(&self) -> Context {
         context(&*self.environment, ClientKey::INTERNAL, self.options.limits.store_ms)
     }

@@ -1,7 +1,7 @@
 //! The pass over the metadata, and its lease.
 
 use super::progress::RunningReport;
-use super::run::Over;
+use super::run::CollectionSetup;
 use crate::environment::random_u64;
 use crate::store::collection::{PassStart, Plan};
 use crate::store::{Cursor, Timestamp, Uid};
@@ -34,14 +34,14 @@ impl PassPosition {
 const DEEP: &str = "deep";
 const PLAIN: &str = "plain";
 
-pub(super) async fn walk_metadata(over: &Over<'_>, running: &mut RunningReport<'_>) {
-    let mut plan = over.options.plan;
+pub(super) async fn walk_metadata(setup: &CollectionSetup<'_>, running: &mut RunningReport<'_>) {
+    let mut plan = setup.options.plan;
     if plan.dry_run {
         // A dry run writes nothing, so it takes no lease.
-        return walk(over, running, plan, None, None).await;
+        return walk(setup, running, plan, None, None).await;
     }
-    let pass = Uid(random_u64(&*over.environment));
-    let begun = over.stores.collection.begin_pass(over.cx(), pass, lease(over)).await;
+    let pass = Uid(random_u64(&*setup.environment));
+    let begun = setup.stores.collection.begin_pass(setup.cx(), pass, lease(setup)).await;
     let from = match begun {
         // Without the lease the pass does not start: two processes would do the same work.
         Err(fault) => return running.step_failed("the pass over the metadata cannot begin", fault),
@@ -64,22 +64,22 @@ pub(super) async fn walk_metadata(over: &Over<'_>, running: &mut RunningReport<'
             None => None,
         },
     };
-    walk(over, running, plan, Some(pass), from).await;
+    walk(setup, running, plan, Some(pass), from).await;
 }
 
-fn lease(over: &Over<'_>) -> Timestamp {
-    over.now().plus_millis(over.options.lease_ms)
+fn lease(setup: &CollectionSetup<'_>) -> Timestamp {
+    setup.now().plus_millis(setup.options.lease_ms)
 }
 
 /// Walks over the metadata from `next` on. Records the position for `pass`, if there is one.
 async fn walk(
-    over: &Over<'_>,
+    setup: &CollectionSetup<'_>,
     running: &mut RunningReport<'_>,
     plan: Plan,
     pass: Option<Uid>,
     mut next: Option<Cursor>,
 ) {
-    let collection = &over.stores.collection;
+    let collection = &setup.stores.collection;
     let position = |next: Option<&Cursor>| {
         next.map(|after| {
             let (deep, after) = (plan.deep, after.clone());
@@ -87,7 +87,7 @@ async fn walk(
         })
     };
     loop {
-        let slice = collection.collect_metadata(over.cx(), &plan, next.as_ref(), over.options.names);
+        let slice = collection.collect_metadata(setup.cx(), &plan, next.as_ref(), setup.options.records);
         let slice = match slice.await {
             Ok(slice) => slice,
             Err(fault) => {
@@ -97,7 +97,7 @@ async fn walk(
                     let position = position(next.as_ref());
                     drop(
                         collection
-                            .checkpoint(over.cx(), pass, position.as_ref(), over.now())
+                            .checkpoint(setup.cx(), pass, position.as_ref(), setup.now())
                             .await,
                     );
                 }
@@ -108,12 +108,12 @@ async fn walk(
         running.report.metadata += slice.statistics;
         let stop = running.report_progress().is_break();
         if let Some(pass) = pass {
-            let until = if stop { over.now() } else { lease(over) };
+            let until = if stop { setup.now() } else { lease(setup) };
             let position = position(next.as_ref());
-            match collection.checkpoint(over.cx(), pass, position.as_ref(), until).await {
+            match collection.checkpoint(setup.cx(), pass, position.as_ref(), until).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    running.report.busy_until = Some(over.now());
+                    running.report.busy_until = Some(setup.now());
                     return;
                 }
                 Err(fault) => return running.step_failed("the position of the pass cannot be recorded", fault),

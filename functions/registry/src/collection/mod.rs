@@ -12,7 +12,7 @@
 //! Each step runs even if the steps before it failed. For instance, a full disk may prevent writes to the table, and
 //! then the due deletions must still free space. An item that fails does not prevent the work on other items.
 //!
-//! The sizes in [`Options`] bound the memory. No request waits for a collection, and concurrent collections are as safe
+//! The sizes in [`CollectionOptions`] bound the memory. No request waits for a collection, and concurrent collections are as safe
 //! as one. A lease lets one run at a time walk over the metadata. It only saves work, and correctness does not depend
 //! on it. (An import also takes the lease.)
 
@@ -26,8 +26,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::progress::RunningReport;
-use self::run::Over;
-pub use self::run::{Interrupted, Options, Report};
+use self::run::CollectionSetup;
+pub use self::run::{CollectionOptions, Interrupted, Report};
 use crate::environment::Environment;
 use crate::store::collection::UNTIL_IMPORTED;
 use crate::stores::Stores;
@@ -43,23 +43,23 @@ use crate::stores::Stores;
 pub async fn collect(
     stores: &Stores,
     environment: Arc<dyn Environment>,
-    options: &Options,
+    options: &CollectionOptions,
     progress: &mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
 ) -> Result<Report, Interrupted> {
-    let over = Over {
+    let setup = CollectionSetup {
         stores,
         environment,
         options,
     };
     let mut running = RunningReport::new(options, progress);
-    metadata::walk_metadata(&over, &mut running).await;
+    metadata::walk_metadata(&setup, &mut running).await;
     if !running.is_stopped() {
-        uploads::sweep_expired(&over, &mut running).await;
+        uploads::sweep_expired(&setup, &mut running).await;
     }
     // The deletion queue may contain objects that the rest of the import will reference.
     let is_interrupted_import = running.report.busy_until.is_some_and(|until| until >= UNTIL_IMPORTED);
     if !running.is_stopped() && !is_interrupted_import {
-        pending_deletions::delete_due(&over, &mut running).await;
+        pending_deletions::delete_due(&setup, &mut running).await;
     }
     running.end()
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::run::{Interrupted, Options, Report};
+use super::run::{CollectionOptions, Interrupted, Report};
 use crate::store::StoreError;
 use crate::store::blobs::DeletedObjects;
 
@@ -21,7 +21,10 @@ pub(super) struct RunningReport<'a> {
 }
 
 impl<'a> RunningReport<'a> {
-    pub(super) fn new(options: &Options, progress: &'a mut (dyn FnMut(&Report) -> ControlFlow<()> + Send)) -> Self {
+    pub(super) fn new(
+        options: &CollectionOptions,
+        progress: &'a mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
+    ) -> Self {
         Self {
             report: Report {
                 dry_run: options.plan.dry_run,

@@ -13,11 +13,11 @@ use crate::stores::Stores;
 
 /// The options of a collection.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct CollectionOptions {
     /// What it does, and the grace periods.
     pub plan: Plan,
     /// Records of metadata in a slice.
-    pub names: usize,
+    pub records: usize,
     /// Sessions in a page.
     pub sessions: usize,
     /// Pending deletions in a page, whose objects are deleted in one call. A completed page stays done if a later one
@@ -32,11 +32,11 @@ pub struct Options {
     pub store_ms: u64,
 }
 
-impl Default for Options {
+impl Default for CollectionOptions {
     fn default() -> Self {
         Self {
             plan: Plan::default(),
-            names: 500,
+            records: 500,
             sessions: 200,
             pending_deletions: 100,
             at_once: 16,
@@ -100,13 +100,13 @@ pub struct Interrupted {
 }
 
 /// What the steps share, also among concurrent calls.
-pub(super) struct Over<'a> {
+pub(super) struct CollectionSetup<'a> {
     pub(super) stores: &'a Stores,
     pub(super) environment: Arc<dyn Environment>,
-    pub(super) options: &'a Options,
+    pub(super) options: &'a CollectionOptions,
 }
 
-impl Over<'_> {
+impl CollectionSetup<'_> {
     pub(super) fn cx(&self) -> Context {
         context(&*self.environment, ClientKey::INTERNAL, self.options.store_ms)
     }

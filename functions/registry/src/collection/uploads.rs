@@ -3,18 +3,18 @@
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::progress::RunningReport;
-use super::run::Over;
+use super::run::CollectionSetup;
 use crate::store::StoreError;
 use crate::store::collection::remains;
 use crate::store::sessions::{Session, SessionKey};
 
-pub(super) async fn sweep_expired(over: &Over<'_>, running: &mut RunningReport<'_>) {
+pub(super) async fn sweep_expired(setup: &CollectionSetup<'_>, running: &mut RunningReport<'_>) {
     running.begin_step();
-    let Over { stores, options, .. } = over;
-    let before = over.due(options.plan.grace_periods.session_ms);
+    let CollectionSetup { stores, options, .. } = setup;
+    let before = setup.due(options.plan.grace_periods.session_ms);
     let mut after = None;
     loop {
-        let page = stores.sessions.expired(over.cx(), before, after, options.sessions);
+        let page = stores.sessions.expired(setup.cx(), before, after, options.sessions);
         let page = match page.await {
             Ok(page) => page,
             Err(fault) => return running.step_failed("expired uploads cannot be listed", fault),
@@ -24,7 +24,7 @@ pub(super) async fn sweep_expired(over: &Over<'_>, running: &mut RunningReport<'
         };
         after = Some(*last);
         // Boxed: otherwise the compiler cannot prove that the future is `Send`.
-        let ends = page.into_iter().map(|(key, session)| end(over, key, session).boxed());
+        let ends = page.into_iter().map(|(key, session)| end(setup, key, session).boxed());
         let ends: Vec<_> = ends.collect();
         let mut ends = stream::iter(ends).buffer_unordered(options.at_once);
         while let Some((key, ended)) = ends.next().await {
@@ -54,14 +54,18 @@ pub(super) async fn sweep_expired(over: &Over<'_>, running: &mut RunningReport<'
 
 /// Sweeps an expired session. Returns the number of objects that were scheduled for deletion; `None`: the session was
 /// skipped.
-async fn end(over: &Over<'_>, key: SessionKey, session: Session) -> (SessionKey, Result<Option<u64>, StoreError>) {
-    let now = over.now();
+async fn end(
+    setup: &CollectionSetup<'_>,
+    key: SessionKey,
+    session: Session,
+) -> (SessionKey, Result<Option<u64>, StoreError>) {
+    let now = setup.now();
     if session.claimed_until.is_some_and(|until| now < until) {
         return (key, Ok(None));
     }
-    if over.options.plan.dry_run {
+    if setup.options.plan.dry_run {
         return (key, Ok(Some(remains(key, &session, now).count() as u64)));
     }
-    let swept = over.stores.collection.sweep(over.cx(), key, &session).await;
+    let swept = setup.stores.collection.sweep(setup.cx(), key, &session).await;
     (key, swept)
 }

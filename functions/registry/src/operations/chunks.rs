@@ -8,7 +8,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::body_head::{declared_chunk, expected, has_no_bytes, is_empty};
 use super::session::OpenSession;
 use super::source::resume;
-use super::store_body::Stored;
+use super::store_body::StoredBody;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
@@ -37,14 +37,14 @@ impl Call<'_> {
             .await
         {
             Err(failure) => return Err(self.fail(&session, &claim, failure).await),
-            Ok(Stored {
+            Ok(StoredBody {
                 progress, part: None, ..
             }) if progress == claim.progress => {
                 // An empty chunk changes nothing.
                 self.release(&claim).await?;
                 progress.offset
             }
-            Ok(Stored { progress, part, .. }) => {
+            Ok(StoredBody { progress, part, .. }) => {
                 let offset = progress.offset;
                 match self.save(&claim, progress, part).await {
                     Ok(()) => {}

@@ -35,7 +35,7 @@ use super::body_head::{expected, is_empty};
 use super::session::OpenSession;
 use super::session_states::leave_to_expiry;
 use super::source::{Lease, resume};
-use super::store_body::Stored;
+use super::store_body::StoredBody;
 use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -137,7 +137,7 @@ impl Call<'_> {
         permit: &Permit<Push>,
         claim: &Claim,
         digest: &Digest,
-        stored: Stored,
+        stored: StoredBody,
     ) -> Result<(), Error> {
         let size = stored.progress.offset;
         let hashed_as_asked = stored.hasher.algorithm() == digest.algorithm();

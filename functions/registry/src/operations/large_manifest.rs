@@ -18,9 +18,9 @@ impl Call<'_> {
     pub(super) async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
         let metadata = &self.stores.metadata;
         let known = match self.found(put).await? {
-            StoredBytes::Whole => Some(NewContent::Unchanged),
-            StoredBytes::DamagedRecord => Some(NewContent::Inline(bytes.clone())),
-            StoredBytes::None => None,
+            StoredManifestBytes::Whole => Some(NewContent::Unchanged),
+            StoredManifestBytes::DamagedRecord => Some(NewContent::Inline(bytes.clone())),
+            StoredManifestBytes::None => None,
         };
         if let Some(content) = known {
             put.content = content;
@@ -60,22 +60,22 @@ impl Call<'_> {
 
     /// The state of the manifest's stored bytes: one request to the blob store, if they are in an object. A missing
     /// object is recorded, so that it can be replaced.
-    async fn found(&self, put: &PutManifest) -> Result<StoredBytes, StoreError> {
+    async fn found(&self, put: &PutManifest) -> Result<StoredManifestBytes, StoreError> {
         let metadata = &self.stores.metadata;
         let record = metadata.manifest(self.cx(), &put.repository, &put.digest).await?;
         match record.map(|record| record.content) {
-            None | Some(Content::Defective(..)) => Ok(StoredBytes::None),
-            Some(Content::Inline(_)) => Ok(StoredBytes::Whole),
-            Some(Content::Damaged(_)) => Ok(StoredBytes::DamagedRecord),
+            None | Some(Content::Defective(..)) => Ok(StoredManifestBytes::None),
+            Some(Content::Inline(_)) => Ok(StoredManifestBytes::Whole),
+            Some(Content::Damaged(_)) => Ok(StoredManifestBytes::DamagedRecord),
             Some(Content::Stored(location)) => {
                 if self.is_whole(&location, put.size).await? {
-                    return Ok(StoredBytes::Whole);
+                    return Ok(StoredManifestBytes::Whole);
                 }
                 let (repository, defect) = (Some(&put.repository), Defect::Missing);
                 metadata
                     .record_defect(self.cx(), repository, &put.digest, &location, defect)
                     .await?;
-                Ok(StoredBytes::None)
+                Ok(StoredManifestBytes::None)
             }
         }
     }
@@ -102,7 +102,7 @@ impl Call<'_> {
 }
 
 /// The state of the stored bytes of a manifest that is put.
-enum StoredBytes {
+enum StoredManifestBytes {
     /// They are intact, as far as is known.
     Whole,
     /// The record has other bytes, and must get the right ones.

@@ -206,7 +206,7 @@ impl Call<'_> {
                 return Ok((descriptor, None));
             };
             // The manifest was accepted under earlier limits, which may have been higher.
-            let unlimited = oci::Limits {
+            let unlimited = oci::ManifestLimits {
                 max_depth: usize::MAX,
                 max_references: usize::MAX,
                 max_values: usize::MAX,

@@ -5,7 +5,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Tag};
 
-use super::receive::Received;
+use super::receive::ReceivedManifest;
 use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -31,11 +31,11 @@ impl Call<'_> {
     ) -> Result<Response<ResponseBody>, Error> {
         let limits = &self.settings.limits;
         let content_type = content_type(headers)?;
-        let Received { bytes, memory: _held } = self.receive_manifest(headers, body).await?;
-        let bounds = oci::Limits {
+        let ReceivedManifest { bytes, memory: _held } = self.receive_manifest(headers, body).await?;
+        let bounds = oci::ManifestLimits {
             max_depth: limits.json_depth,
             max_references: limits.manifest_references,
-            ..oci::Limits::default()
+            ..oci::ManifestLimits::default()
         };
         let parsing = Manifest::memory_to_parse(&bytes, &bounds);
         let _parsing = self.memory_for(Purpose::Work, parsing).await?;

@@ -23,7 +23,7 @@ const PIECE: usize = 8 << 10;
 const MAX_FIRST_BYTES: usize = 64 << 10;
 
 /// A received manifest, with its memory permit.
-pub(super) struct Received {
+pub(super) struct ReceivedManifest {
     /// All bytes.
     pub(super) bytes: Bytes,
     /// The memory of these bytes.
@@ -78,7 +78,11 @@ impl Call<'_> {
     /// The whole body of a manifest. Returns 413 as soon as the body is known to be too large; a declared length is
     /// checked before anything is read. Memory is taken when the first bytes have arrived. While this waits for memory,
     /// the body is not read, and the client's timeout does not run.
-    pub(super) async fn receive_manifest(&self, headers: &HeaderMap, mut body: RequestBody) -> Result<Received, Error> {
+    pub(super) async fn receive_manifest(
+        &self,
+        headers: &HeaderMap,
+        mut body: RequestBody,
+    ) -> Result<ReceivedManifest, Error> {
         let limit = self.settings.limits.manifest_bytes;
         let too_large = Error::ManifestTooLarge { limit };
         let declared = match declared_length(headers).map(usize::try_from) {
@@ -118,7 +122,7 @@ impl Call<'_> {
         if declared.is_some_and(|length| length != bytes.len()) {
             return Err(BodyError::LengthMismatch.into());
         }
-        Ok(Received {
+        Ok(ReceivedManifest {
             bytes: bytes.into(),
             memory: held,
         })

@@ -14,7 +14,7 @@ use crate::store::blobs::{AppendError, BodyError};
 use crate::store::sessions::{Claim, Progress};
 
 /// The state of a session with a stored body. It has no effect until the caller saves or commits it.
-pub(super) struct Stored {
+pub(super) struct StoredBody {
     pub(super) progress: Progress,
     pub(super) part: Option<Vec<u8>>,
     pub(super) hasher: Hasher,
@@ -32,7 +32,7 @@ impl Call<'_> {
         body: RequestBody,
         algorithm: Algorithm,
         last: bool,
-    ) -> Result<Stored, BodyFailure> {
+    ) -> Result<StoredBody, BodyFailure> {
         let offset = claim.progress.offset;
         let failed = |error: AppendError| failure(session, offset, error);
         let declared = declared_chunk(headers, offset);
@@ -46,7 +46,7 @@ impl Call<'_> {
         let is_empty = source.is_empty().await.map_err(|error| failed(error.into()))?;
         if is_empty && !(last && claim.progress == Progress::default()) {
             let (_, hasher) = source.into_parts();
-            return Ok(Stored {
+            return Ok(StoredBody {
                 progress: claim.progress.clone(),
                 part: None,
                 hasher,
@@ -65,7 +65,7 @@ impl Call<'_> {
             store: appended.state,
             parts: claim.progress.parts,
         };
-        Ok(Stored {
+        Ok(StoredBody {
             progress,
             part: appended.part,
             hasher,

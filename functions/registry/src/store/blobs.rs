@@ -157,7 +157,7 @@ impl AddAssign for DeletedObjects {
 
 /// An object, as a walk over the store finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredObject {
     /// Its location.
     pub location: Location,
     /// Bytes.
@@ -261,5 +261,10 @@ pub trait BlobStore: Send + Sync + 'static {
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError>;
 
     /// Walks over all objects of the store, about `limit` in a slice. No request of the protocol calls it.
-    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError>;
+    async fn objects(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<StoredObject>, StoreError>;
 }

@@ -15,7 +15,7 @@ use oci::Digest;
 
 use crate::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
-    Source, Stored, Upload,
+    Source, StoredObject, Upload,
 };
 use crate::store::collection::{Collected, CollectionStore, DeletionCheck, PassStart, PendingDeletion, Plan};
 use crate::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
@@ -215,7 +215,12 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         self.call("stat", self.inner.stat(cx, location)).await
     }
 
-    async fn objects(&self, cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+    async fn objects(
+        &self,
+        cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<StoredObject>, StoreError> {
         self.call("objects", self.inner.objects(cx, after, limit)).await
     }
 }

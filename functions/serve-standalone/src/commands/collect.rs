@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use registry::Environment;
-use registry::collection::{Interrupted, Options, Report, collect};
+use registry::collection::{CollectionOptions, Interrupted, Report, collect};
 use registry::store::Timestamp;
 use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 use shell::admission::Admission;
@@ -17,7 +17,7 @@ use shell::text::count;
 use shell::timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::progress::{Progress, size};
+use super::progress::{ProgressLine, size};
 use super::signals::Signals;
 use super::store::with;
 use crate::cli::CollectArgs;
@@ -66,11 +66,11 @@ async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> 
     fit.map_err(|error| Failure::failed("nothing is collected now", error))?;
     let stores = opened.condition.guarding(&opened.stores);
     let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
-    let options = Options {
+    let options = CollectionOptions {
         plan: plan(args),
-        ..Options::default()
+        ..CollectionOptions::default()
     };
-    let mut progress = Progress::new();
+    let mut progress = ProgressLine::new();
     let collected = collect(&stores, environment, &options, &mut |report| {
         progress.show(|| {
             format!(

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use registry::check::{Event, Finding, Options, Summary, check};
+use registry::check::{CheckOptions, Event, Finding, Summary, check};
 use serde_json::{Value, json};
 
-use super::progress::{Progress, size};
+use super::progress::{ProgressLine, size};
 use super::store::with;
 use crate::cli::FsckArgs;
 use crate::failure::Failure;
@@ -19,13 +19,13 @@ use shell::text::count;
 pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
     let (mut printed, mut findings) = (Ok(()), 0_u64);
     let summary = with(&args.stores, Absent::Refuse, async |opened| {
-        let options = Options {
+        let options = CheckOptions {
             hash: args.hash,
             repair: args.repair,
             sparse: args.sparse.into(),
-            ..Options::default()
+            ..CheckOptions::default()
         };
-        let mut progress = Progress::new();
+        let mut progress = ProgressLine::new();
         let environment = Arc::new(SystemEnvironment);
         check(&opened.stores, environment, &options, &mut |event| match event {
             Event::Found(finding) => {

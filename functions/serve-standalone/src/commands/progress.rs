@@ -11,13 +11,13 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// A line on the terminal that is replaced until it is cleared.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     terminal: bool,
     begun: Instant,
     shown: Option<Instant>,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new() -> Self {
         Self {
             terminal: stderr().is_terminal(),
@@ -54,7 +54,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.clear();
     }

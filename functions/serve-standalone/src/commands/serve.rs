@@ -11,7 +11,7 @@ use shell::collector::{Collector, Passes};
 use shell::delivery::PullRules;
 use shell::health::Health;
 use shell::memory::RequestMemory;
-use shell::opened::Statistics;
+use shell::opened::StoreStatistics;
 use shell::stores::{self, Absent, BlobBackend, Contact, OpenOptions};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
@@ -23,7 +23,7 @@ use crate::exchange::Service;
 use crate::failure::Failure;
 use crate::logging;
 use crate::metrics::{Metrics, MetricsListener};
-use crate::requests::{ANSWER_MEMORY, RequestPlaces};
+use crate::requests::{ANSWER_MEMORY, RequestSlots};
 use crate::server::{Drained, Server};
 use crate::tls::TlsFiles;
 use crate::transport::{Buffers, Timeouts};
@@ -155,9 +155,9 @@ struct Running {
     server: Server,
     metrics: Option<MetricsListener>,
     collector: Option<Collector>,
-    statistics: Statistics,
+    statistics: StoreStatistics,
     /// Ends the start if a store cannot be used.
-    refusals: start::Refusals,
+    refusals: start::LateRefusal,
 }
 
 async fn open(
@@ -238,7 +238,7 @@ async fn open(
         shows_metrics: args.metrics == MetricsAddress::Here,
         proxies: TrustedProxies::new(args.pulls.trusted_proxy.clone()),
         timeouts: timeouts(args),
-        places: RequestPlaces::new(bounds.requests),
+        slots: RequestSlots::new(bounds.requests),
         buffers: Buffers::new(),
         tls,
         work: work.clone(),

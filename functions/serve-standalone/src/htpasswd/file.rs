@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::hash::Hash;
-use super::problem::{MAX_NAME, Problem};
+use super::problem::{LineProblem, MAX_NAME};
 
 /// Some editors write it at the beginning of a file. If such files are concatenated, it is at the beginning of a line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -23,7 +23,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 pub(crate) struct LineError {
     /// Counted from 1.
     pub(crate) line: usize,
-    pub(crate) problem: Problem,
+    pub(crate) problem: LineProblem,
 }
 
 /// A line that has no effect, because a later one is for the same user.
@@ -114,7 +114,7 @@ impl Users {
 }
 
 /// Whether a user may have this name: it must be unambiguous in a file and in a client's credentials.
-pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(name: &str) -> Result<(), LineProblem> {
     let legal = !name.is_empty()
         && name.len() <= MAX_NAME
         && name.trim() == name
@@ -122,7 +122,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
         && !name
             .chars()
             .any(|character| matches!(character, ':' | BYTE_ORDER_MARK) || character.is_control());
-    if legal { Ok(()) } else { Err(Problem::Name) }
+    if legal { Ok(()) } else { Err(LineProblem::Name) }
 }
 
 /// Decodes the bytes of a file.
@@ -156,7 +156,7 @@ fn not_text(before: &str) -> LineError {
     let ended = UserLines(before).filter(|line| !line.end.is_empty()).count();
     LineError {
         line: ended + 1,
-        problem: Problem::NotText,
+        problem: LineProblem::NotText,
     }
 }
 
@@ -175,13 +175,13 @@ pub(super) struct UserLine<'a> {
 
 impl<'a> UserLine<'a> {
     /// The user's name and hash as text; `None` for an empty line or a comment.
-    fn user(&self) -> Result<Option<(&'a str, &'a str)>, Problem> {
+    fn user(&self) -> Result<Option<(&'a str, &'a str)>, LineProblem> {
         // Old DOS programs end a file with ^Z.
         let line = trim(self.text.trim_end_matches('\u{1a}'));
         if line.is_empty() || line.starts_with('#') {
             return Ok(None);
         }
-        let (name, rest) = line.split_once(':').ok_or(Problem::NoColon)?;
+        let (name, rest) = line.split_once(':').ok_or(LineProblem::NoColon)?;
         let rest = rest.trim_start();
         let hash = rest.split([':', ' ', '\t']).next().unwrap_or_default();
         // A comment may follow. Any other text after a blank belongs to the hash, which is then malformed.
@@ -234,7 +234,7 @@ mod tests {
         format!("$argon2id$v=19$m={m},t={t},p={p}$c29tZXNhbHQxMjM0$Af4IfuKpVg7JyPBoFDe0xTCWh9vCGJc5r2wEZqSHqX0")
     }
 
-    fn problem(line: &str) -> Problem {
+    fn problem(line: &str) -> LineProblem {
         Users::parse(line).unwrap_err().problem
     }
 
@@ -299,7 +299,7 @@ mod tests {
         ] {
             let expected = LineError {
                 line,
-                problem: Problem::NotText,
+                problem: LineProblem::NotText,
             };
             assert_eq!(decode(bytes), Err(expected), "{bytes:?}");
         }
@@ -316,7 +316,7 @@ mod tests {
         }
         assert!(matches!(
             problem(&format!("alice:{}", BCRYPT.replacen("$2b$", "$2x$", 1))),
-            Problem::Weak { .. }
+            LineProblem::Weak { .. }
         ));
     }
 
@@ -341,7 +341,7 @@ mod tests {
             "$argon2i$v=19$m=8",
         ] {
             let problem = problem(&format!("alice:{hash}"));
-            assert!(matches!(problem, Problem::Weak { .. }), "{hash}");
+            assert!(matches!(problem, LineProblem::Weak { .. }), "{hash}");
             assert!(
                 hash.is_empty() || !problem.to_string().contains(hash),
                 "{hash} is repeated"
@@ -369,7 +369,7 @@ mod tests {
             "$argon2id$v=19$m=64,t=1,p=1$c29tZQ$Af4IfuKpVg7JyPBoFDe0xTCWh9vCGJc5r2wEZqSHqX0".into(),
         ] {
             assert!(
-                matches!(problem(&format!("alice:{hash}")), Problem::Malformed { .. }),
+                matches!(problem(&format!("alice:{hash}")), LineProblem::Malformed { .. }),
                 "{hash}"
             );
         }
@@ -377,11 +377,11 @@ mod tests {
 
     #[test]
     fn lines_that_are_for_nobody_are_refused() {
-        assert_eq!(problem("alice"), Problem::NoColon);
-        assert_eq!(problem(&format!(":{BCRYPT}")), Problem::Name);
-        assert_eq!(problem(&format!("a\u{1b}b:{BCRYPT}")), Problem::Name);
+        assert_eq!(problem("alice"), LineProblem::NoColon);
+        assert_eq!(problem(&format!(":{BCRYPT}")), LineProblem::Name);
+        assert_eq!(problem(&format!("a\u{1b}b:{BCRYPT}")), LineProblem::Name);
         assert!(Users::parse(&format!("{}:{BCRYPT}", "x".repeat(255))).is_ok());
-        assert_eq!(problem(&format!("{}:{BCRYPT}", "x".repeat(256))), Problem::Name);
+        assert_eq!(problem(&format!("{}:{BCRYPT}", "x".repeat(256))), LineProblem::Name);
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
             "\u{feff}a",
             "a\u{feff}b",
         ] {
-            assert_eq!(check_name(name), Err(Problem::Name), "{name:?}");
+            assert_eq!(check_name(name), Err(LineProblem::Name), "{name:?}");
         }
     }
 

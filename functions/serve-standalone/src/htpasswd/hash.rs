@@ -6,7 +6,7 @@ use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier
 use bcrypt::HashParts;
 use clap::ValueEnum;
 
-use super::problem::Problem;
+use super::problem::LineProblem;
 
 /// The accepted costs. A cost of 16 takes a core some seconds.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=16;
@@ -69,13 +69,13 @@ impl Hash {
     }
 
     /// Reads the hash of `user`.
-    pub(super) fn parse(text: &str, user: &str) -> Result<Self, Problem> {
-        let malformed = |kind, reason: String| Problem::Malformed {
+    pub(super) fn parse(text: &str, user: &str) -> Result<Self, LineProblem> {
+        let malformed = |kind, reason: String| LineProblem::Malformed {
             user: user.into(),
             kind,
             reason,
         };
-        let weak = |what| Problem::Weak {
+        let weak = |what| LineProblem::Weak {
             user: user.into(),
             what,
         };

@@ -29,19 +29,19 @@ const WRONG_LIFE: Duration = Duration::from_secs(5);
 
 /// Identifies a user, a password and a stored hash, and reveals none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint([u8; 32]);
+pub(super) struct PasswordFingerprint([u8; 32]);
 
 /// The cache.
 pub(super) struct PasswordCache {
     keyed: Hmac<Sha256>,
-    right: Mutex<Recent<Fingerprint>>,
+    right: Mutex<Recent<PasswordFingerprint>>,
     wrong: Mutex<Wrong>,
 }
 
 /// Wrong passwords by client, oldest first.
 #[derive(Default)]
 struct Wrong {
-    clients: HashMap<ClientKey, VecDeque<(Fingerprint, Instant)>>,
+    clients: HashMap<ClientKey, VecDeque<(PasswordFingerprint, Instant)>>,
     count: usize,
 }
 
@@ -57,40 +57,40 @@ impl PasswordCache {
         }
     }
 
-    pub(super) fn fingerprint(&self, user: &str, password: &str, hash: &str) -> Fingerprint {
+    pub(super) fn fingerprint(&self, user: &str, password: &str, hash: &str) -> PasswordFingerprint {
         let mut mac = self.keyed.clone();
         for part in [user, password, hash] {
             // The length before each part makes the boundaries of the parts unambiguous.
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }
-        Fingerprint(mac.finalize().into_bytes().into())
+        PasswordFingerprint(mac.finalize().into_bytes().into())
     }
 
     /// A number that depends only on `name`, and that no client can predict.
     pub(super) fn seed(&self, name: &str) -> u64 {
-        let Fingerprint(bytes) = self.fingerprint(name, "", "");
+        let PasswordFingerprint(bytes) = self.fingerprint(name, "", "");
         let (first, _) = bytes.split_first_chunk().expect("32 bytes hold 8");
         u64::from_le_bytes(*first)
     }
 
     /// Whether the password is known to be right.
-    pub(super) fn is_right(&self, fingerprint: &Fingerprint) -> bool {
+    pub(super) fn is_right(&self, fingerprint: &PasswordFingerprint) -> bool {
         lock(&self.right).get(fingerprint).is_some()
     }
 
     /// Whether this client has sent this password a moment ago and it was wrong.
-    pub(super) fn is_wrong(&self, client: ClientKey, fingerprint: &Fingerprint, now: Instant) -> bool {
+    pub(super) fn is_wrong(&self, client: ClientKey, fingerprint: &PasswordFingerprint, now: Instant) -> bool {
         let wrong = lock(&self.wrong);
         let mut sent = wrong.clients.get(&client).into_iter().flatten();
         sent.any(|(sent, until)| sent == fingerprint && now < *until)
     }
 
-    pub(super) fn add_right(&self, fingerprint: Fingerprint) {
+    pub(super) fn add_right(&self, fingerprint: PasswordFingerprint) {
         lock(&self.right).put(fingerprint, ());
     }
 
-    pub(super) fn add_wrong(&self, client: ClientKey, fingerprint: Fingerprint, now: Instant) {
+    pub(super) fn add_wrong(&self, client: ClientKey, fingerprint: PasswordFingerprint, now: Instant) {
         let mut wrong = lock(&self.wrong);
         wrong.forget_until(client, now);
         if wrong.count >= MAX_WRONG {

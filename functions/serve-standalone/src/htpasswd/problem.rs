@@ -5,7 +5,7 @@ pub(super) const MAX_NAME: usize = 255;
 
 /// Why a line cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
+pub(crate) enum LineProblem {
     #[error("it is not UTF-8 text; save the file as UTF-8")]
     NotText,
     #[error("expected user:hash")]

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of waiting requests in each of the two queues. More would not get a turn in time.
 const MAX_WAITING: usize = 256;
 /// Time between two log lines about requests without a turn.
-const SAY_AGAIN: Duration = Duration::from_secs(1);
+const REPORT_AGAIN: Duration = Duration::from_secs(1);
 /// Maximum number of pairs of a user and a client that are remembered.
 const MAX_FAMILIAR: NonZeroUsize = NonZeroUsize::new(4096).expect("more than nothing");
 
@@ -30,7 +30,7 @@ pub(super) struct PasswordTurns {
     gate: Budget,
     turns: Budget,
     familiar: Mutex<Recent<(String, ClientKey)>>,
-    refusals: Refusals,
+    refusals: RefusedTurns,
     pub(super) timeout: Duration,
 }
 
@@ -54,7 +54,7 @@ impl PasswordTurns {
             gate: Budget::new(cores.saturating_sub(1).max(1), MAX_WAITING),
             turns: Budget::new(cores, MAX_WAITING),
             familiar: Mutex::new(recent::at_most(MAX_FAMILIAR)),
-            refusals: Refusals::default(),
+            refusals: RefusedTurns::default(),
             timeout: TIMEOUT,
         }
     }
@@ -65,12 +65,12 @@ impl PasswordTurns {
         let waited = async {
             // Behind the gate, all unverified pairs count as one client, so that they take nothing of a verified client's
             // share.
-            let (gate, holder) = if familiar {
+            let (gate, account) = if familiar {
                 (None, client)
             } else {
                 (Some(self.gate.take(client, 1).await?), ClientKey::INTERNAL)
             };
-            let turn = self.turns.take(holder, 1).await?;
+            let turn = self.turns.take(account, 1).await?;
             Ok(PasswordTurn {
                 _turn: turn,
                 _gate: gate,
@@ -105,27 +105,27 @@ impl PasswordTurns {
 
 /// Requests without a turn. They are logged together, because a line for each would let guesses fill the log.
 #[derive(Default)]
-struct Refusals(Mutex<Untold>);
+struct RefusedTurns(Mutex<UnreportedRefusals>);
 
 #[derive(Default)]
-struct Untold {
+struct UnreportedRefusals {
     requests: u64,
-    said: Option<Instant>,
+    reported: Option<Instant>,
 }
 
-impl Refusals {
+impl RefusedTurns {
     /// Counts one more; how many to tell of, if it is time to.
     fn add(&self, now: Instant) -> Option<u64> {
-        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.requests += 1;
-        if untold
-            .said
-            .is_some_and(|said| now.saturating_duration_since(said) < SAY_AGAIN)
+        let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unreported.requests += 1;
+        if unreported
+            .reported
+            .is_some_and(|reported| now.saturating_duration_since(reported) < REPORT_AGAIN)
         {
             return None;
         }
-        untold.said = Some(now);
-        Some(std::mem::take(&mut untold.requests))
+        unreported.reported = Some(now);
+        Some(std::mem::take(&mut unreported.requests))
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn s31_refusals_are_told_once_a_second() {
-        let refusals = Refusals::default();
+        let refusals = RefusedTurns::default();
         let start = Instant::now();
         let at = |millis| refusals.add(start + Duration::from_millis(millis));
         assert_eq!([at(0), at(1), at(999)], [Some(1), None, None]);

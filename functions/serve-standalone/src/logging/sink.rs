@@ -21,13 +21,13 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Gathers lines.
 #[derive(Default)]
 pub(crate) struct Sink {
-    state: Mutex<State>,
+    state: Mutex<SinkState>,
     filled: Condvar,
     written: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct SinkState {
     gathered: Vec<u8>,
     /// Number of lines that were dropped, because too many were gathered.
     lost: u64,
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl Sink {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -24,7 +24,7 @@ pub(crate) enum PairError {
     File {
         what: What,
         file: PathBuf,
-        problem: Problem,
+        problem: TlsFileProblem,
     },
     #[error(
         "the key in {key} does not belong to the first certificate in {certificate}. Give the certificate and the key that \
@@ -53,7 +53,7 @@ impl std::fmt::Display for What {
 
 /// What is wrong with one of the files.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
+pub(crate) enum TlsFileProblem {
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
     #[error("it is larger than {MAX_FILE} bytes")]
@@ -129,7 +129,7 @@ impl Paths {
 
     fn file(&self, what: What) -> Result<watched::Read, PairError> {
         let read = watched::read(self.path(what), MAX_FILE).map_err(|error| self.wrong(what, error.into()))?;
-        read.ok_or_else(|| self.wrong(what, Problem::TooLarge))
+        read.ok_or_else(|| self.wrong(what, TlsFileProblem::TooLarge))
     }
 
     fn path(&self, what: What) -> &Path {
@@ -139,7 +139,7 @@ impl Paths {
         }
     }
 
-    fn wrong(&self, what: What, problem: Problem) -> PairError {
+    fn wrong(&self, what: What, problem: TlsFileProblem) -> PairError {
         PairError::File {
             what,
             file: self.path(what).to_owned(),
@@ -152,7 +152,7 @@ impl Paths {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<ServerConfig, PairError> {
-        let unusable = |what, error| self.wrong(what, Problem::Tls(error));
+        let unusable = |what, error| self.wrong(what, TlsFileProblem::Tls(error));
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -176,32 +176,32 @@ impl Paths {
 }
 
 /// The certificates of a file, in their order.
-fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
+fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFileProblem> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| broken(&error))?;
     if chain.is_empty() {
-        return Err(Problem::NoCertificate);
+        return Err(TlsFileProblem::NoCertificate);
     }
     Ok(chain)
 }
 
 /// The first private key of a file.
-fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsFileProblem> {
     let holds = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
     // PKCS#8, and the older form of OpenSSL.
     if holds(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(b"Proc-Type: 4,ENCRYPTED") {
-        return Err(Problem::Encrypted);
+        return Err(TlsFileProblem::Encrypted);
     }
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        PemError::NoItemsFound => Problem::NoKey,
+        PemError::NoItemsFound => TlsFileProblem::NoKey,
         error => broken(&error),
     })
 }
 
 /// What is wrong with a text in PEM, without any of it: it may be a key.
-fn broken(error: &PemError) -> Problem {
-    Problem::Pem(match error {
+fn broken(error: &PemError) -> TlsFileProblem {
+    TlsFileProblem::Pem(match error {
         PemError::MissingSectionEnd { .. } => "the line that ends a block is missing".into(),
         PemError::IllegalSectionStart { .. } => "a line that begins a block is malformed".into(),
         PemError::Base64Decode(_) => "a block is not base64".into(),

@@ -9,7 +9,7 @@ use registry::budget::ArrivalRate;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::requests::RequestPlace;
+use crate::requests::RequestSlot;
 
 /// The speed of a connection is measured over the last one or two of these windows.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ pub(crate) struct Pace {
 }
 
 /// Whether a client reads its answer.
-pub(super) enum Standing {
+pub(super) enum ReaderState {
     /// It reads, or there is nothing to read. The next check is due then.
     Good(Instant),
     /// It does not read.
@@ -111,7 +111,7 @@ pub(super) trait AnswerInFlight: fmt::Debug + Send + Sync {
 
     /// Whether the client has read enough within `stall`, of the bytes that there were; and, if `may_give_way`, whether the
     /// answer must end for others.
-    fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing;
+    fn reader_state(&self, now: Instant, stall: Duration, may_give_way: bool) -> ReaderState;
 
     /// Ends only this answer, by a reset of its stream, if that is possible. When the HTTP library has the whole answer, only
     /// the end of the connection ends it.
@@ -119,7 +119,7 @@ pub(super) trait AnswerInFlight: fmt::Debug + Send + Sync {
 }
 
 /// What to do about answers that their clients do not read.
-pub(crate) enum Verdict {
+pub(crate) enum StallCheck {
     /// Check again at this time, or before.
     LookAgain(Instant),
     /// End the connection, because an answer that is not read cannot be ended alone.
@@ -249,27 +249,27 @@ impl Activity {
 
     /// Ends the answers that made too little progress for `stall`, or took longer than allowed. Also ends one of the slow
     /// answers whose memory others wait for.
-    pub(crate) fn end_stalled(&self, stall: Duration) -> Verdict {
+    pub(crate) fn end_stalled(&self, stall: Duration) -> StallCheck {
         let now = Instant::now();
         let mut next = now + stall.min(LOOK);
         let mut has_given_way = false;
         // Answers are ended without the lock, because their end takes it again.
         let transfers: Vec<_> = self.transfers().iter().filter_map(Weak::upgrade).collect();
         for transfer in transfers {
-            match transfer.standing(now, stall, !has_given_way) {
-                Standing::Good(until) => next = next.min(until),
-                Standing::Stalled if transfer.cut() => {}
-                Standing::GivesWay if transfer.cut() => {
+            match transfer.reader_state(now, stall, !has_given_way) {
+                ReaderState::Good(until) => next = next.min(until),
+                ReaderState::Stalled if transfer.cut() => {}
+                ReaderState::GivesWay if transfer.cut() => {
                     has_given_way = true;
                     // Further answers may have to end.
                     next = next.min(now + Duration::from_millis(ArrivalRate::ASK_EVERY_MS));
                 }
                 // It cannot end alone, and the other exchanges of the connection make progress.
-                Standing::GivesWay if self.pace().speed >= ArrivalRate::LEAST_RATE => {}
-                Standing::Stalled | Standing::GivesWay => return Verdict::End,
+                ReaderState::GivesWay if self.pace().speed >= ArrivalRate::LEAST_RATE => {}
+                ReaderState::Stalled | ReaderState::GivesWay => return StallCheck::End,
             }
         }
-        Verdict::LookAgain(next)
+        StallCheck::LookAgain(next)
     }
 
     /// Tells the connection to end now, because others need its slot.
@@ -293,12 +293,12 @@ impl Activity {
     }
 
     /// Notes that a request has got a slot.
-    pub(crate) fn found_place(&self) {
+    pub(crate) fn found_slot(&self) {
         self.refused.store(0, Ordering::Relaxed);
     }
 
     /// Notes that a request has got no slot. Refusals take time too, so the connection ends after too many of them.
-    pub(crate) fn found_no_place(&self) {
+    pub(crate) fn found_no_slot(&self) {
         if self.refused.fetch_add(1, Ordering::Relaxed) + 1 == MAX_REFUSED {
             self.unwelcome.give();
         }
@@ -314,7 +314,7 @@ impl Activity {
         self.open.fetch_add(1, Ordering::AcqRel);
         Exchange {
             activity: self,
-            place: None,
+            slot: None,
         }
     }
 }
@@ -323,7 +323,7 @@ impl Activity {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     activity: Arc<Activity>,
-    place: Option<Arc<RequestPlace>>,
+    slot: Option<Arc<RequestSlot>>,
 }
 
 impl Exchange {
@@ -333,14 +333,14 @@ impl Exchange {
     }
 
     /// Keeps the slot of the request until the exchange has ended.
-    pub(crate) fn occupying(mut self, place: Arc<RequestPlace>) -> Self {
-        self.place = Some(place);
+    pub(crate) fn occupying(mut self, slot: Arc<RequestSlot>) -> Self {
+        self.slot = Some(slot);
         self
     }
 
     /// The slot of its request.
-    pub(crate) fn place(&self) -> Option<Arc<RequestPlace>> {
-        self.place.clone()
+    pub(crate) fn slot(&self) -> Option<Arc<RequestSlot>> {
+        self.slot.clone()
     }
 }
 
@@ -383,14 +383,14 @@ mod tests {
         let activity = Activity::new();
         let is_unwelcome = || activity.is_unwelcome().now_or_never().is_some();
         for _ in 1..MAX_REFUSED {
-            activity.found_no_place();
+            activity.found_no_slot();
         }
-        activity.found_place();
+        activity.found_slot();
         for _ in 1..MAX_REFUSED {
-            activity.found_no_place();
+            activity.found_no_slot();
         }
         assert!(!is_unwelcome());
-        activity.found_no_place();
+        activity.found_no_slot();
         assert!(is_unwelcome());
     }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use super::socket::{Counted, LEAST_PENDING, Socket};
+use super::socket::{CountingSocket, LEAST_PENDING, Socket};
 use crate::tls::TlsFiles;
 
 /// The first byte of every connection with TLS: the type of its first record (RFC 8446, 5.1).
@@ -37,7 +37,7 @@ pub(crate) async fn shake(socket: TcpStream, tls: &TlsFiles, deadline: Instant) 
         }
         let acceptor = TlsAcceptor::from(tls.current().await);
         let bound = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(LEAST_PENDING));
-        let stream = acceptor.accept_with(Counted::new(socket), bound).await?;
+        let stream = acceptor.accept_with(CountingSocket::new(socket), bound).await?;
         Ok(Socket::Tls(Box::new(stream)))
     });
     let late = |_| {

@@ -31,17 +31,17 @@ pub(crate) fn receive(
     multiplexed: bool,
     timeouts: &Timeouts,
     metrics: Arc<Metrics>,
-) -> (RequestBody, Option<Leftover>) {
+) -> (RequestBody, Option<UnreadBody>) {
     if incoming.is_end_stream() {
         return (RequestBody::empty(), None);
     }
-    let leftover = Leftover::default();
+    let unread = UnreadBody::default();
     let body = ReceivedBody {
         multiplexed,
         declared: incoming.size_hint().exact(),
         received: 0,
         incoming: Some(incoming),
-        leftover: leftover.clone(),
+        unread: unread.clone(),
         idle: timeouts.idle,
         total: timeouts.total,
         waited: Duration::ZERO,
@@ -49,14 +49,14 @@ pub(crate) fn receive(
         timer: LazyTimer::default(),
         metrics,
     };
-    (RequestBody::stream(body), Some(leftover))
+    (RequestBody::stream(body), Some(unread))
 }
 
 struct ReceivedBody {
     /// `None` after its end.
     incoming: Option<Incoming>,
     multiplexed: bool,
-    leftover: Leftover,
+    unread: UnreadBody,
     declared: Option<u64>,
     received: u64,
     idle: Duration,
@@ -131,16 +131,16 @@ impl Body for ReceivedBody {
 impl Drop for ReceivedBody {
     fn drop(&mut self) {
         if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
-            self.leftover.put(incoming);
+            self.unread.put(incoming);
         }
     }
 }
 
 /// The rest of a body, if the core has answered without reading all of it.
 #[derive(Clone, Default)]
-pub(crate) struct Leftover(Arc<Mutex<Option<Incoming>>>);
+pub(crate) struct UnreadBody(Arc<Mutex<Option<Incoming>>>);
 
-impl Leftover {
+impl UnreadBody {
     fn put(&self, incoming: Incoming) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(incoming);
     }

@@ -24,7 +24,7 @@ pub(super) const READ_AHEAD: usize = 32 << 10;
 /// The transport of a connection.
 pub(crate) enum Socket {
     Plain(TcpStream),
-    Tls(Box<TlsStream<Counted>>),
+    Tls(Box<TlsStream<CountingSocket>>),
 }
 
 impl Socket {
@@ -115,7 +115,7 @@ impl AsyncWrite for Socket {
 }
 
 /// The TCP socket below TLS, which counts the bytes that it has taken.
-pub(crate) struct Counted {
+pub(crate) struct CountingSocket {
     socket: TcpStream,
     /// Bytes taken since the counter was last read.
     written: usize,
@@ -127,7 +127,7 @@ pub(crate) struct Counted {
     rest: Range<usize>,
 }
 
-impl Counted {
+impl CountingSocket {
     pub(super) fn new(socket: TcpStream) -> Self {
         Self {
             socket,
@@ -146,7 +146,7 @@ impl Counted {
     }
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountingSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -176,7 +176,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountingSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.count(written)

@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use registry::memory::Memory;
 use tokio::time::Instant;
 
-use super::activity::{AnswerInFlight, Exchange, Standing};
+use super::activity::{AnswerInFlight, Exchange, ReaderState};
 use super::streams::StreamTask;
 use crate::access_log::Entry;
 use crate::metrics::Measured;
@@ -136,7 +136,7 @@ impl AnswerInFlight for Transfer {
         self.handed.load(Ordering::Acquire).saturating_sub(written)
     }
 
-    fn standing(&self, now: Instant, stall: Duration, may_give_way: bool) -> Standing {
+    fn reader_state(&self, now: Instant, stall: Duration, may_give_way: bool) -> ReaderState {
         let waits = self.in_flight() > 0;
         let until = if waits {
             self.begun + Duration::from_millis(self.noted_at.load(Ordering::Acquire)) + stall
@@ -145,16 +145,16 @@ impl AnswerInFlight for Transfer {
         };
         let until = until.min(self.deadline);
         if now >= until {
-            return Standing::Stalled;
+            return ReaderState::Stalled;
         }
         let Some(memory) = self.memory.as_ref().filter(|_| may_give_way) else {
-            return Standing::Good(until);
+            return ReaderState::Good(until);
         };
         let written = self.written.load(Ordering::Acquire);
         let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
         match memory.look(written, waits) {
-            Some(millis) => Standing::Good(until.min(now + Duration::from_millis(millis))),
-            None => Standing::GivesWay,
+            Some(millis) => ReaderState::Good(until.min(now + Duration::from_millis(millis))),
+            None => ReaderState::GivesWay,
         }
     }
 

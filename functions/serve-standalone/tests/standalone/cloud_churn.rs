@@ -13,13 +13,13 @@ use crate::support::cloud::{Place, key};
 
 async fn stores() -> TestStores {
     let place = Place::new().await;
-    let mut of_bytes = store_s3::Options::new(&place.name);
+    let mut of_bytes = store_s3::S3Options::new(&place.name);
     of_bytes.endpoint = Some(place.s3.clone());
     "registry".clone_into(&mut of_bytes.prefix);
-    let of_names = store_dynamodb::Options {
+    let of_names = store_dynamodb::TableOptions {
         table: place.name.clone(),
         endpoint: Some(place.dynamodb.clone()),
-        ..store_dynamodb::Options::default()
+        ..store_dynamodb::TableOptions::default()
     };
     DynamoStore::init(&of_names).await.unwrap();
     let names = Arc::new(DynamoStore::open(&of_names).await.unwrap());

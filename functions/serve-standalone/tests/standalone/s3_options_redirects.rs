@@ -152,7 +152,7 @@ async fn signed(cloud: &Cloud, key: &str, now: SystemTime, end: Option<SystemTim
     let variable = |name: &str| std::env::var(name).unwrap();
     let bucket = cloud.bucket();
     let (bucket, prefix) = bucket.strip_prefix("s3://").unwrap().split_once('/').unwrap();
-    let mut options = store_s3::Options::new(bucket);
+    let mut options = store_s3::S3Options::new(bucket);
     options.prefix = prefix.to_owned();
     options.endpoint = Some(variable("ROADSTEAD_TEST_S3"));
     options.presign_lifetime = Duration::from_mins(10);

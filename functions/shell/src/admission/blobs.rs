@@ -1,6 +1,6 @@
 //! Finds some blobs that can be pulled according to the metadata.
 
-use oci::{Limits, Manifest};
+use oci::{Manifest, ManifestLimits};
 use registry::store::metadata::{Content, MetadataStore};
 use registry::store::{Context, Location, StoreError};
 
@@ -29,7 +29,7 @@ pub(super) async fn locations(
                 Content::Defective(..) | Content::Damaged(_) => continue,
             };
             // A manifest that was accepted under other limits may not be parsed now; it is skipped.
-            let Ok(manifest) = Manifest::parse(&bytes, Some(&record.media_type), &Limits::default()) else {
+            let Ok(manifest) = Manifest::parse(&bytes, Some(&record.media_type), &ManifestLimits::default()) else {
                 continue;
             };
             for reference in manifest.references.iter().take(most) {

@@ -14,7 +14,7 @@ use registry::store::metadata::{NewContent, PutManifest};
 use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey};
 use registry::store::wrapped::{CallEnd, Hook as _};
 use registry::store::{Context, Location, Timestamp, Uid};
-use store_embedded::{Embedded, MinFree, Options};
+use store_embedded::{Embedded, EmbeddedOptions, MinFree};
 use tempfile::TempDir;
 
 use super::steps::StoreKind;
@@ -43,11 +43,11 @@ fn admitted(parts: ConditionParts) -> Condition {
 }
 
 fn embedded(folder: &TempDir) -> Embedded {
-    let options = Options {
+    let options = EmbeddedOptions {
         data: folder.path().join("data"),
         sync: store_embedded::Sync::Off,
         upload_memory: 1 << 20,
-        memory_timeout: Options::MEMORY_TIMEOUT,
+        memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
     };
     Embedded::open(&options).unwrap()
 }

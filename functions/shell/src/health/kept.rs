@@ -102,13 +102,13 @@ mod tests {
     use registry::store::metadata::MetadataStore;
     use registry::store::sessions::SessionStore;
     use registry::store::wrapped::{Hook, Wrapped};
-    use store_embedded::{Embedded, MinFree, Options, Sync};
+    use store_embedded::{Embedded, EmbeddedOptions, MinFree, Sync};
 
     use super::*;
     use crate::clock::SystemEnvironment;
     use crate::condition::{Condition, ConditionParts};
     use crate::health::TIMEOUT_MS;
-    use crate::opened::Statistics;
+    use crate::opened::StoreStatistics;
     use crate::stores::files_of;
 
     async fn ask(health: &Health, uri: &str) -> (u16, String) {
@@ -119,11 +119,11 @@ mod tests {
     }
 
     fn embedded(folder: &std::path::Path) -> Embedded {
-        let options = Options {
+        let options = EmbeddedOptions {
             data: folder.join("data"),
             sync: Sync::Off,
             upload_memory: 1 << 20,
-            memory_timeout: Options::MEMORY_TIMEOUT,
+            memory_timeout: EmbeddedOptions::MEMORY_TIMEOUT,
         };
         Embedded::open(&options).unwrap()
     }
@@ -146,7 +146,7 @@ mod tests {
         });
         let opened = Opened {
             stores,
-            statistics: Statistics::default(),
+            statistics: StoreStatistics::default(),
             condition,
             blobs_description: String::new(),
             metadata_description: String::new(),

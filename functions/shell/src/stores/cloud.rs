@@ -84,7 +84,7 @@ pub async fn open_bucket(
 }
 
 async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> Result<S3Blobs, OpenFailure> {
-    let own = store_s3::Options {
+    let own = store_s3::S3Options {
         prefix: bucket.prefix.clone(),
         endpoint: url(config.s3_endpoint.as_ref()),
         public_endpoint: url(config.s3_public_endpoint.as_ref()),
@@ -94,10 +94,10 @@ async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> R
         expected_bucket_owner: config.expected_bucket_owner.clone(),
         encryption: config.encryption.clone(),
         parts: config.parts,
-        upload_memory: options.upload_memory.unwrap_or(store_s3::Options::UPLOAD_MEMORY),
-        memory_timeout: options.memory_timeout.unwrap_or(store_s3::Options::MEMORY_TIMEOUT),
+        upload_memory: options.upload_memory.unwrap_or(store_s3::S3Options::UPLOAD_MEMORY),
+        memory_timeout: options.memory_timeout.unwrap_or(store_s3::S3Options::MEMORY_TIMEOUT),
         presign_lifetime: options.presign_lifetime,
-        ..store_s3::Options::new(&bucket.name)
+        ..store_s3::S3Options::new(&bucket.name)
     };
     let opened = S3Blobs::open(own).await;
     opened.map_err(|error| OpenFailure(format!("cannot use {bucket}: {error}")))
@@ -153,8 +153,8 @@ pub async fn init(config: &StoreConfig) -> Result<String, InitError> {
     Ok(lines.join("\n"))
 }
 
-fn own_options(config: &CloudConfig, table: &TableName) -> store_dynamodb::Options {
-    store_dynamodb::Options {
+fn own_options(config: &CloudConfig, table: &TableName) -> store_dynamodb::TableOptions {
+    store_dynamodb::TableOptions {
         table: table.0.clone(),
         local_table: config.local_table.as_ref().map(|table| table.0.clone()),
         region: config.region.clone(),

@@ -80,7 +80,7 @@ impl OpenOptions {
         let default = match backend {
             BlobBackend::Disk => DISK_MEMORY,
             #[cfg(feature = "cloud")]
-            BlobBackend::S3(_) => store_s3::Options::UPLOAD_MEMORY,
+            BlobBackend::S3(_) => store_s3::S3Options::UPLOAD_MEMORY,
             #[cfg(not(feature = "cloud"))]
             BlobBackend::S3(_) => DISK_MEMORY,
         };

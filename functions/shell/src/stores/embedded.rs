@@ -113,14 +113,14 @@ async fn disk(data: &Path, options: &OpenOptions, memory: u64) -> Result<Arc<Dis
     opened.await.map_err(|error| unusable(data, &error))
 }
 
-fn own_options(data: &Path, options: &OpenOptions, upload_memory: u64) -> store_embedded::Options {
-    store_embedded::Options {
+fn own_options(data: &Path, options: &OpenOptions, upload_memory: u64) -> store_embedded::EmbeddedOptions {
+    store_embedded::EmbeddedOptions {
         data: data.to_owned(),
         sync: options.sync,
         upload_memory,
         memory_timeout: options
             .memory_timeout
-            .unwrap_or(store_embedded::Options::MEMORY_TIMEOUT),
+            .unwrap_or(store_embedded::EmbeddedOptions::MEMORY_TIMEOUT),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Counters of the requests to tables, including retries. The cost of the tables grows with these numbers and with the
 /// size of the items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct TableStatistics {
     /// Requests sent.
     pub requests: u64,
     /// Items read by key, whether or not they exist.
@@ -23,7 +23,7 @@ pub struct Statistics {
     pub retries: u64,
 }
 
-impl Add for Statistics {
+impl Add for TableStatistics {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -40,7 +40,7 @@ impl Add for Statistics {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct RequestCounts {
+pub(super) struct TableCounters {
     requests: AtomicU64,
     reads: AtomicU64,
     queries: AtomicU64,
@@ -55,7 +55,7 @@ fn add(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
 }
 
-impl RequestCounts {
+impl TableCounters {
     pub(super) fn read(&self, items: usize) {
         add(&self.requests, 1);
         add(&self.reads, items);
@@ -84,9 +84,9 @@ impl RequestCounts {
         add(&self.retries, 1);
     }
 
-    pub(super) fn statistics(&self) -> Statistics {
+    pub(super) fn statistics(&self) -> TableStatistics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Statistics {
+        TableStatistics {
             requests: of(&self.requests),
             reads: of(&self.reads),
             queries: of(&self.queries),

@@ -169,11 +169,11 @@ async fn a_transient_failure_is_sent_again() {
     let client = client(&table);
     assert_eq!(client.within(cx(10_000)).get(&key(1)).await.unwrap(), None);
     assert_eq!(table.asked().len(), 3);
-    let expected = Statistics {
+    let expected = TableStatistics {
         requests: 3,
         reads: 3,
         retries: 2,
-        ..Statistics::default()
+        ..TableStatistics::default()
     };
     assert_eq!(client.statistics(), expected);
 }

@@ -17,7 +17,7 @@ use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
 };
 use registry::store::{Context, Cursor, Location, Timestamp, Uid};
-use store_dynamodb::{DynamoStore, OpenError, Options};
+use store_dynamodb::{DynamoStore, OpenError, TableOptions};
 
 const HOUR: u64 = 3_600_000;
 const NOW: Timestamp = Timestamp(1_900_000_000_000);
@@ -70,7 +70,7 @@ fn upload(number: u128) -> SessionKey {
 
 /// Two tables and a store over them.
 struct SharedTables {
-    options: Options,
+    options: TableOptions,
     store: DynamoStore,
     client: Client,
 }

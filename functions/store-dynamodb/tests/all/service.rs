@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use store_dynamodb::Options;
+use store_dynamodb::TableOptions;
 
 /// The URL of the endpoint.
 pub(crate) fn endpoint() -> String {
@@ -10,14 +10,14 @@ pub(crate) fn endpoint() -> String {
 }
 
 /// Options with table names that no other test uses: one table, or one and a local table.
-pub(crate) fn options(local: bool) -> Options {
+pub(crate) fn options(local: bool) -> TableOptions {
     static TABLES: AtomicU64 = AtomicU64::new(0);
     let random = getrandom::u64().expect("randomness");
     let table = format!("roadstead-{random:016x}-{}", TABLES.fetch_add(1, Ordering::Relaxed));
-    Options {
+    TableOptions {
         local_table: local.then(|| format!("{table}-local")),
         table,
         endpoint: Some(endpoint()),
-        ..Options::default()
+        ..TableOptions::default()
     }
 }

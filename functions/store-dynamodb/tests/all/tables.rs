@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use oci::{Algorithm, Digest, MediaType, RepositoryName};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::{Context, Location, Timestamp, Uid};
-use store_dynamodb::{DynamoStore, OpenError, Options};
+use store_dynamodb::{DynamoStore, OpenError, TableOptions};
 
 fn cx(uid: u64, timeout_ms: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
@@ -160,7 +160,7 @@ async fn an_unreachable_endpoint_fails_at_the_deadline() {
     let kept = options(false);
     DynamoStore::init(&kept).await.unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let unreachable = Options {
+    let unreachable = TableOptions {
         endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
         ..kept.clone()
     };

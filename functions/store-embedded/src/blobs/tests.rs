@@ -38,7 +38,7 @@ impl Store {
             blobs: Arc::new(DiskBlobs::new(
                 files.clone(),
                 Sync::Full,
-                UploadBudget::new(upload_memory, Options::MEMORY_TIMEOUT),
+                UploadBudget::new(upload_memory, EmbeddedOptions::MEMORY_TIMEOUT),
             )),
             files,
             directory,

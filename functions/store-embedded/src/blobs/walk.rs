@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use registry::store::blobs::Stored;
+use registry::store::blobs::StoredObject;
 use registry::store::{Cursor, Slice, StoreError};
 
 use super::location;
@@ -58,7 +58,12 @@ impl ObjectWalk {
     }
 
     /// Returns at most `limit` objects after `after`. Blocks.
-    pub(super) fn slice(&self, files: &dyn Files, after: Option<FileName>, limit: usize) -> io::Result<Slice<Stored>> {
+    pub(super) fn slice(
+        &self,
+        files: &dyn Files,
+        after: Option<FileName>,
+        limit: usize,
+    ) -> io::Result<Slice<StoredObject>> {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut ahead = match ahead.filter(|ahead| ahead.after == after) {
             Some(ahead) => ahead,
@@ -76,7 +81,7 @@ impl ObjectWalk {
             };
             // A file that was removed meanwhile is skipped.
             if let Some(size) = files.look(name)? {
-                items.push(Stored {
+                items.push(StoredObject {
                     location: location(name),
                     size,
                 });

@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, Params, Row};
 
 /// The number of requests to the tables of one store since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Statistics {
+pub struct SqliteStatistics {
     /// The number of statements that read.
     pub reads: u64,
     /// The number of rows that were inserted, updated or deleted.
@@ -31,9 +31,9 @@ pub(super) struct RowCounters {
 }
 
 impl RowCounters {
-    pub(super) fn statistics(&self) -> Statistics {
+    pub(super) fn statistics(&self) -> SqliteStatistics {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Statistics {
+        SqliteStatistics {
             reads: value(&self.reads),
             writes: value(&self.writes),
             commits: value(&self.commits),

@@ -39,11 +39,11 @@ fn open(sync: Sync) -> OpenedStore {
 
 impl OpenedStore {
     /// Runs `work`, and returns its outcome and its cost.
-    async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, Statistics) {
+    async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, SqliteStatistics) {
         let before = self.store.statistics();
         let outcome = work.await;
         let after = self.store.statistics();
-        let cost = Statistics {
+        let cost = SqliteStatistics {
             reads: after.reads - before.reads,
             writes: after.writes - before.writes,
             commits: after.commits - before.commits,

@@ -27,7 +27,7 @@ struct StoreToCheck {
     prefix: String,
 }
 
-async fn stores(change: impl FnOnce(&mut store_s3::Options)) -> TestStores {
+async fn stores(change: impl FnOnce(&mut store_s3::S3Options)) -> TestStores {
     let mut prefix = String::new();
     let store = server::store_with(|options| {
         change(options);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use contract::Guard;
 use registry::store::blobs::BlobStore;
-use store_s3::{Options, Parts};
+use store_s3::{Parts, S3Options};
 
-async fn store(change: impl FnOnce(&mut Options)) -> (Arc<dyn BlobStore>, Guard) {
+async fn store(change: impl FnOnce(&mut S3Options)) -> (Arc<dyn BlobStore>, Guard) {
     (Arc::new(crate::server::store_with(change).await), Box::new(()))
 }
 

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 pub(crate) use state::{FakeState, Quirk};
-use store_s3::{Operation, Options, S3Blobs};
+use store_s3::{Operation, S3Blobs, S3Options};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -139,8 +139,8 @@ impl Fake {
     }
 
     /// A store that uses this server.
-    pub(crate) async fn store(&self, change: impl FnOnce(&mut Options)) -> S3Blobs {
-        let mut options = Options::new(BUCKET);
+    pub(crate) async fn store(&self, change: impl FnOnce(&mut S3Options)) -> S3Blobs {
+        let mut options = S3Options::new(BUCKET);
         options.endpoint = Some(self.endpoint());
         options.region = Some("us-east-1".to_owned());
         change(&mut options);

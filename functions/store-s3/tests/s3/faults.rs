@@ -545,7 +545,10 @@ async fn a_dropped_upload_is_aborted() {
     for _ in 0..100 {
         if fake.state(|state| state.uploads.is_empty()) {
             assert!(fake.counts().contains_key("AbortMultipartUpload"));
-            assert_eq!(store.statistics().upload_memory_free, store_s3::Options::UPLOAD_MEMORY);
+            assert_eq!(
+                store.statistics().upload_memory_free,
+                store_s3::S3Options::UPLOAD_MEMORY
+            );
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use registry::store::Location;
 use registry::store::blobs::{BlobStore as _, ObjectToDelete, Reached, RedirectRequest};
 use registry::store::sessions::Attempt;
-use store_s3::{Encryption, Operation, Options, PathStyle, S3Blobs};
+use store_s3::{Encryption, Operation, PathStyle, S3Blobs, S3Options};
 
 use crate::fake::{BUCKET, Fake, SeenRequest};
 use crate::session::{MIB, UploadSession, cx};
@@ -141,8 +141,8 @@ async fn all_keys_have_the_prefix_and_all_bodies_a_checksum() {
 }
 
 /// The host and the path of the URL that a client gets for an object.
-async fn target_of(change: impl FnOnce(&mut Options)) -> (String, String) {
-    let mut options = Options::new(BUCKET);
+async fn target_of(change: impl FnOnce(&mut S3Options)) -> (String, String) {
+    let mut options = S3Options::new(BUCKET);
     options.region = Some("eu-central-1".to_owned());
     change(&mut options);
     let credentials = aws_credential_types::Credentials::new("an id", "a secret", None, None, "a test");

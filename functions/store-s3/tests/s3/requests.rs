@@ -12,12 +12,12 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use registry::store::Timestamp;
 use registry::store::blobs::{BlobStore as _, BodyError, Reached, RedirectRequest, Source};
-use store_s3::{Encryption, Operation, Options, Parts, S3Blobs};
+use store_s3::{Encryption, Operation, Parts, S3Blobs, S3Options};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// The number of requests since the last call, by operation.
-fn counts_since(store: &S3Blobs, before: &mut store_s3::Statistics) -> BTreeMap<&'static str, u64> {
+fn counts_since(store: &S3Blobs, before: &mut store_s3::ObjectStoreStatistics) -> BTreeMap<&'static str, u64> {
     let now = store.statistics();
     let counts = Operation::ALL.iter().filter_map(|operation| {
         let count = now.sent(*operation) - before.sent(*operation);
@@ -379,7 +379,7 @@ async fn a_redirect_leads_to_the_bytes() {
 
 #[test]
 fn the_debug_output_of_options_shows_no_key() {
-    let mut options = Options::new("bucket");
+    let mut options = S3Options::new("bucket");
     options.encryption = Encryption::Kms(Some("arn-of-a-key".to_owned()));
     let printed = format!("{options:?}");
     assert!(!printed.contains("arn-of-a-key"), "{printed}");

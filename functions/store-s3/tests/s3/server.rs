@@ -8,7 +8,7 @@ use std::env;
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use store_s3::{Options, S3Blobs};
+use store_s3::{S3Blobs, S3Options};
 
 /// The bucket of all tests.
 pub(crate) const BUCKET: &str = "roadstead-store-s3-tests";
@@ -33,13 +33,13 @@ pub(crate) async fn client() -> Client {
 }
 
 /// An empty store; `change` may change its options first.
-pub(crate) async fn store_with(change: impl FnOnce(&mut Options)) -> S3Blobs {
+pub(crate) async fn store_with(change: impl FnOnce(&mut S3Options)) -> S3Blobs {
     let client = client().await;
     if client.head_bucket().bucket(BUCKET).send().await.is_err() {
         // Another test may create it at the same time.
         let _ = client.create_bucket().bucket(BUCKET).send().await;
     }
-    let mut options = Options::new(BUCKET);
+    let mut options = S3Options::new(BUCKET);
     options.endpoint = Some(endpoint());
     options.prefix = format!("test/{:016x}", getrandom::u64().unwrap());
     change(&mut options);

@@ -14,7 +14,7 @@ use registry::store::Timestamp;
 use registry::store::blobs::BodyError;
 use registry::store::memory::{MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::{Anonymous, Registry, RequestBody, Settings, Stores};
-use store_s3::Options;
+use store_s3::S3Options;
 
 use crate::fake::Fake;
 
@@ -35,7 +35,7 @@ pub(crate) enum RequestContent<'a> {
 }
 
 impl TestRegistry {
-    pub(crate) async fn new(change: impl FnOnce(&mut Options, &mut Settings)) -> Self {
+    pub(crate) async fn new(change: impl FnOnce(&mut S3Options, &mut Settings)) -> Self {
         let fake = Fake::start().await;
         let mut settings = Settings::default();
         let store = fake.store(|options| change(options, &mut settings)).await;

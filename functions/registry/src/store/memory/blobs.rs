@@ -15,7 +15,7 @@ use oci::{Algorithm, Digest};
 use super::lock;
 use crate::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
-    Source, Stored, Upload,
+    Source, StoredObject, Upload,
 };
 use crate::store::sessions::{Attempt, SessionId};
 use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
@@ -300,13 +300,18 @@ impl BlobStore for MemoryBlobs {
         Ok(sealed.map(|object| object.bytes.len() as u64))
     }
 
-    async fn objects(&self, _cx: Context, after: Option<&Cursor>, limit: usize) -> Result<Slice<Stored>, StoreError> {
+    async fn objects(
+        &self,
+        _cx: Context,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Slice<StoredObject>, StoreError> {
         let objects = lock(&self.objects);
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0.as_str()));
         let following = objects.range::<str, _>((from, Bound::Unbounded));
         let items: Vec<_> = following
             .take(limit)
-            .map(|(key, object)| Stored {
+            .map(|(key, object)| StoredObject {
                 location: Location::main(key),
                 size: object.bytes.len() as u64,
             })

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 
-use super::metadata::Records;
+use super::metadata::MetadataRecords;
 use super::{MemoryMetadata, MemorySessions, lock};
 use crate::store::collection::{
     Collected, CollectionStore, DeletionCheck, GracePeriods, PassStart, PassStatistics, PendingDeletion, Plan, is_held,
@@ -73,7 +73,7 @@ impl WalkPosition {
     }
 }
 
-impl Records {
+impl MetadataRecords {
     /// At most `limit` positions after `after`.
     fn positions(&self, after: Option<&WalkPosition>, limit: usize) -> Vec<WalkPosition> {
         let all = || Some(Bound::Unbounded);

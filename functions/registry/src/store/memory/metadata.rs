@@ -18,12 +18,12 @@ use crate::store::{Context, Location, Page, StoreError, Timestamp, Uid};
 /// A metadata store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryMetadata {
-    records: Mutex<Records>,
+    records: Mutex<MetadataRecords>,
 }
 
 /// All records. Every key begins with a repository or a digest, so that related records are adjacent.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub(super) struct MetadataRecords {
     /// The links of repositories to blobs.
     pub(super) links: BTreeMap<(RepositoryName, Digest), LinkRow>,
     /// The manifests of a repository; lists have the order of this map.
@@ -107,7 +107,7 @@ impl MemoryMetadata {
     }
 
     /// Begins a transaction.
-    pub(super) fn begin(&self) -> MutexGuard<'_, Records> {
+    pub(super) fn begin(&self) -> MutexGuard<'_, MetadataRecords> {
         lock(&self.records)
     }
 

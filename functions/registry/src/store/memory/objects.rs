@@ -3,12 +3,12 @@
 
 use oci::{Digest, RepositoryName, Tag};
 
-use super::metadata::{BlobRow, Records};
+use super::metadata::{BlobRow, MetadataRecords};
 use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{Content, Defect, Link, ManifestRecord, TagRecord};
 use crate::store::{Context, Location};
 
-impl Records {
+impl MetadataRecords {
     /// A link, as readers see it.
     pub(super) fn link(&self, repository: &RepositoryName, digest: Digest) -> Option<Link> {
         let row = self.links.get(&(repository.clone(), digest))?;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
 
-use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
+use super::metadata::{BlobRow, LinkRow, ManifestRow, MetadataRecords};
 use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{
     Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal, TagRecord,
@@ -17,7 +17,7 @@ use crate::store::{Context, Location};
 /// The maximum number of tags that one transaction deletes, since other requests wait for it.
 const TAGS_AT_ONCE: usize = 250;
 
-impl Records {
+impl MetadataRecords {
     pub(super) fn commit_blob(
         &mut self,
         cx: Context,

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 
 use super::MemoryMetadata;
-use super::metadata::{BlobRow, LinkRow, ManifestRow, Records};
+use super::metadata::{BlobRow, LinkRow, ManifestRow, MetadataRecords};
 use crate::store::metadata::{Content, Link, ManifestRecord};
 use crate::store::records::{
     BackReference, EntryContent, LinkKind, ManifestEntry, Record, RecordStore, RecordedObject, Unreadable,
 };
 use crate::store::{Context, Cursor, Slice, StoreError};
 
-impl Records {
+impl MetadataRecords {
     /// All records under their cursors. Made again for each slice, since simplicity matters more here than speed.
     fn export(&self) -> BTreeMap<String, Result<Record, Unreadable>> {
         let mut all = BTreeMap::new();

@@ -16,17 +16,17 @@ use crate::store::{Context, StoreError, Timestamp};
 /// A store of upload sessions and signing keys in memory.
 #[derive(Debug, Default)]
 pub struct MemorySessions {
-    records: Mutex<Records>,
+    records: Mutex<SessionRecords>,
 }
 
 #[derive(Debug, Default)]
-struct Records {
-    sessions: BTreeMap<SessionKey, Row>,
+struct SessionRecords {
+    sessions: BTreeMap<SessionKey, MemorySession>,
     keys: Vec<SigningKey>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct MemorySession {
     session: Session,
     parts: Vec<Vec<u8>>,
 }
@@ -57,16 +57,16 @@ impl MemorySessions {
     }
 }
 
-impl Records {
+impl SessionRecords {
     /// The row, if `claim` is still valid: no other request has claimed or ended the session since.
-    fn held(&mut self, claim: &Claim) -> Option<&mut Row> {
+    fn held(&mut self, claim: &Claim) -> Option<&mut MemorySession> {
         self.sessions
             .get_mut(&claim.key)
             .filter(|row| row.session.state == State::Open && row.session.version == claim.version)
     }
 }
 
-impl Row {
+impl MemorySession {
     fn new() -> Self {
         Self {
             session: Session {
@@ -109,7 +109,7 @@ impl SessionStore for MemorySessions {
         max_attempts: u32,
     ) -> Result<Claimed, StoreError> {
         let mut records = lock(&self.records);
-        let session = &mut records.sessions.entry(key).or_insert_with(Row::new).session;
+        let session = &mut records.sessions.entry(key).or_insert_with(MemorySession::new).session;
         if session.state != State::Open {
             return Ok(Claimed::Ended(session.clone()));
         }
@@ -190,7 +190,7 @@ impl SessionStore for MemorySessions {
 
     async fn finish(&self, _cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
         let mut records = lock(&self.records);
-        let committing = |row: &Row| {
+        let committing = |row: &MemorySession| {
             // No request can claim a committing session, so the last attempt is that of the committing request.
             row.session.state == State::Committing && row.session.attempts == claim.attempt.number
         };
@@ -222,7 +222,7 @@ impl SessionStore for MemorySessions {
         if before.as_ref().is_some_and(|session| session.state != State::Open) {
             return Ok(Cancelled::Ended);
         }
-        let row = records.sessions.entry(key).or_insert_with(Row::new);
+        let row = records.sessions.entry(key).or_insert_with(MemorySession::new);
         row.session.state = State::Cancelled;
         row.unclaim();
         Ok(Cancelled::Now(before))

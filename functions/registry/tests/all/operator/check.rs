@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use oci::{Digest, MediaType, RepositoryName};
-use registry::check::{Event, Finding, Options, Summary, check};
+use registry::check::{CheckOptions, Event, Finding, Summary, check};
 use registry::store::metadata::MetadataStore as _;
 use registry::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry, Record, RecordStore as _};
 use registry::store::{Context, Location, Timestamp, Uid};
@@ -19,11 +19,11 @@ pub(super) const CX: Context = Context {
     client: registry::budget::ClientKey::INTERNAL,
 };
 
-pub(super) fn options() -> Options {
-    Options {
+pub(super) fn options() -> CheckOptions {
+    CheckOptions {
         hash: true,
         slice: 3,
-        ..Options::default()
+        ..CheckOptions::default()
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn is_for_pulls(finding: &Finding) -> bool {
 }
 
 impl World {
-    pub(super) async fn check_as(&self, options: &Options) -> (Summary, Vec<Finding>) {
+    pub(super) async fn check_as(&self, options: &CheckOptions) -> (Summary, Vec<Finding>) {
         let mut found = Vec::new();
         let mut tell = |event: Event<'_>| {
             if let Event::Found(finding) = event {
@@ -170,7 +170,7 @@ async fn a_healthy_registry_has_no_findings() {
 async fn objects_are_read_only_with_hash() {
     let (world, _) = World::furnished().await;
     let _ = world.counts.take();
-    let options = Options {
+    let options = CheckOptions {
         hash: false,
         ..options()
     };
@@ -350,7 +350,7 @@ async fn a_missing_reference_is_found() {
         (Sparse::Allow, &[]),
     ];
     for (sparse, digests) in cases {
-        let options = Options { sparse, ..options() };
+        let options = CheckOptions { sparse, ..options() };
         let (summary, mut found) = world.check_as(&options).await;
         let not_pullable = found.iter().filter(|finding| is_for_pulls(finding)).count();
         assert_eq!(
@@ -417,7 +417,7 @@ async fn a_manifest_that_would_be_refused_is_found() {
     assert_eq!(*digest, sha256(&text));
     assert!(!reason.is_empty());
 
-    let narrow = Options {
+    let narrow = CheckOptions {
         limits: Limits {
             manifest_references: 0,
             ..Limits::default()

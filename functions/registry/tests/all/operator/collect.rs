@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use oci::Digest;
-use registry::collection::{Interrupted, Options, Report, collect};
+use registry::collection::{CollectionOptions, Interrupted, Report, collect};
 use registry::store::blobs::DeletedObjects;
 use registry::store::collection::{CollectionStore as _, PassStatistics, Plan};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
@@ -26,17 +26,17 @@ const HOUR: u64 = 3_600_000;
 const GRACE: u64 = 26 * HOUR;
 
 /// Slices so small that every walk has several.
-fn tiny() -> Options {
-    Options {
-        names: 3,
+fn tiny() -> CollectionOptions {
+    CollectionOptions {
+        records: 3,
         sessions: 2,
         pending_deletions: 2,
-        ..Options::default()
+        ..CollectionOptions::default()
     }
 }
 
 impl World {
-    async fn try_collect(&self, options: &Options) -> Result<Report, Interrupted> {
+    async fn try_collect(&self, options: &CollectionOptions) -> Result<Report, Interrupted> {
         collect(&self.stores, self.clock.clone(), options, &mut |_| {
             ControlFlow::Continue(())
         })
@@ -305,7 +305,7 @@ async fn a_dry_run_writes_nothing() {
     world.abandon("a").await;
     world.push_blob("a", "loose").await;
     world.delete_manifests(&manifests).await;
-    let dry = Options {
+    let dry = CollectionOptions {
         plan: Plan {
             dry_run: true,
             deep: true,
@@ -459,9 +459,9 @@ async fn objects_are_deleted_many_at_once() {
     assert_eq!(world.collect().await.metadata.scheduled, 50);
     world.clock.pass(GRACE);
     let _ = world.counts.take();
-    let options = Options {
+    let options = CollectionOptions {
         pending_deletions: 20,
-        ..Options::default()
+        ..CollectionOptions::default()
     };
     let report = world.try_collect(&options).await.unwrap();
     assert_eq!(report.objects_deleted, 50);

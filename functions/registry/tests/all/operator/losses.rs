@@ -1,7 +1,7 @@
 //! Lost content: reported as what cannot be pulled, recorded by a repair, and pushed again.
 
 use oci::Digest;
-use registry::check::{Finding, Options};
+use registry::check::{CheckOptions, Finding};
 use registry::store::records::{EntryContent, Record};
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::content::{bytes_of, image, index, padded};
 use crate::support::{World, sha256};
 
 impl World {
-    async fn not_pullable(&self, options: &Options) -> Vec<Finding> {
+    async fn not_pullable(&self, options: &CheckOptions) -> Vec<Finding> {
         let mut findings = self.check_as(options).await.1;
         findings.retain(is_for_pulls);
         findings
@@ -32,8 +32,8 @@ impl World {
     }
 }
 
-fn repairing() -> Options {
-    Options {
+fn repairing() -> CheckOptions {
+    CheckOptions {
         repair: true,
         ..options()
     }
@@ -292,7 +292,7 @@ async fn recorded_damage_is_reported_by_every_check() {
     world.blobs.restore(&location, "LAYER OF ONE");
     assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
 
-    let quick = Options {
+    let quick = CheckOptions {
         hash: false,
         ..options()
     };
@@ -302,7 +302,7 @@ async fn recorded_damage_is_reported_by_every_check() {
         manifest("a", one.digest, &["one"], vec![digest]),
     ];
     for repair in [false, true] {
-        let options = Options {
+        let options = CheckOptions {
             repair,
             ..quick.clone()
         };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use contract::source::Body;
-use registry::check::{Finding, Options};
+use registry::check::{CheckOptions, Finding};
 use registry::store::Location;
 use registry::store::blobs::{BlobStore as _, ObjectToDelete, Upload};
 use registry::store::records::Record;
@@ -91,7 +91,7 @@ async fn damaged_bytes_are_found() {
         computed: sha256(b"rotten bytes"),
     };
     assert_eq!(world.check().await, [finding]);
-    let options = Options {
+    let options = CheckOptions {
         hash: false,
         ..options()
     };

@@ -21,7 +21,7 @@ async fn memory_for_a_manifest() {
     let manifest = bytes_of(&image(b"{}", &[]));
     let body = || Script::in_chunks(&manifest, 10);
     let put = || world.put("/v2/a/manifests/t").header("content-type", OCI);
-    let parsing = oci::Manifest::memory_to_parse(&manifest, &oci::Limits::default());
+    let parsing = oci::Manifest::memory_to_parse(&manifest, &oci::ManifestLimits::default());
     for (declared, granted) in [(true, manifest.len()), (false, 8 << 10)] {
         let watched = world.clone();
         let body = body().meanwhile(async move { assert_eq!(watched.clock.held(), granted) });

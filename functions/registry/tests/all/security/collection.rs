@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use contract::TestStores;
 use oci::Digest;
-use registry::collection::{Options, Report, collect};
+use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::memory::MemoryBlobs;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ const ALMOST: u64 = 23 * HOUR;
 impl World {
     async fn collect_with_defaults(&self) -> Report {
         let mut on = |_: &Report| ControlFlow::Continue(());
-        let collected = collect(&self.stores, self.clock.clone(), &Options::default(), &mut on).await;
+        let collected = collect(&self.stores, self.clock.clone(), &CollectionOptions::default(), &mut on).await;
         collected.unwrap()
     }
 
@@ -146,7 +146,7 @@ async fn s27_objects_outlive_their_last_reference() {
     assert!(redirect.header("location").starts_with("https://objects.example/"));
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
     assert_eq!(world.collect_with_defaults().await.metadata.scheduled, 1);
-    let longest = Options::default().plan.grace_periods.deletion_ms;
+    let longest = CollectionOptions::default().plan.grace_periods.deletion_ms;
     assert!(longest > 24 * HOUR, "longer than any redirect and any upload's token");
     world.clock.pass(longest);
     assert_eq!(world.collect_with_defaults().await.objects_deleted, 0);

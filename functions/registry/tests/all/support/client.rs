@@ -10,7 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use registry::store::Timestamp;
-use registry::{Deadline, Record, ResponseBody};
+use registry::{Deadline, RequestRecord, ResponseBody};
 use serde_json::Value;
 
 use super::script::Script;
@@ -163,7 +163,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    pub(crate) record: Record,
+    pub(crate) record: RequestRecord,
     /// The body did not arrive completely.
     pub(crate) broken: bool,
 }
@@ -196,7 +196,7 @@ impl Answer {
             body: bytes.freeze(),
             record: head
                 .extensions
-                .get::<Record>()
+                .get::<RequestRecord>()
                 .cloned()
                 .expect("every answer has a record"),
             broken,

@@ -14,7 +14,7 @@ use serde_json::json;
 use shell::stores::{self, Absent, BlobBackend};
 use shell::text::count;
 
-use super::super::progress::{Progress, rate, size};
+use super::super::progress::{ProgressLine, rate, size};
 use super::super::signals::Signals;
 use super::super::store::{PAGE, cx, how, open, run as run_to_end};
 use super::place::place;
@@ -56,7 +56,7 @@ pub(in super::super) fn run(args: &CopyArgs) -> Result<(), Failure> {
             }
         });
         let mut statistics = CopyStatistics::default();
-        let mut progress = Progress::new();
+        let mut progress = ProgressLine::new();
         let ended = copier
             .copy_all(
                 opened.stores.records.clone(),
@@ -176,7 +176,7 @@ impl Copier {
         records: Arc<dyn RecordStore>,
         jobs: usize,
         statistics: &mut CopyStatistics,
-        progress: &mut Progress,
+        progress: &mut ProgressLine,
     ) -> Result<(), Failure> {
         let interrupted = || self.shared.stop.load(Ordering::Relaxed);
         let mut copies = std::pin::pin!(

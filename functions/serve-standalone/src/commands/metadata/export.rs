@@ -8,9 +8,9 @@ use std::path::Path;
 use registry::store::Cursor;
 use registry::store::records::RecordStore;
 
-use super::super::progress::Progress;
+use super::super::progress::ProgressLine;
 use super::super::store::{PAGE, cx, with};
-use super::format::{Begin, FormatError, Line, Lines, Mark, VERSION, write_line};
+use super::format::{Begin, ExportLine, FormatError, Lines, Mark, VERSION, write_line};
 use crate::cli::ExportArgs;
 use crate::failure::Failure;
 use shell::clock;
@@ -79,7 +79,7 @@ async fn walk<W: Write>(
 ) -> Result<u64, Failure> {
     let ExportPosition { mut next, mut records } = position;
     // On a terminal, the line of progress would be mixed with the records.
-    let mut progress = (!stdout().is_terminal()).then(Progress::new);
+    let mut progress = (!stdout().is_terminal()).then(ProgressLine::new);
     loop {
         let found = store
             .records(cx(), next.as_ref(), PAGE)
@@ -173,16 +173,16 @@ fn look(file: &File, begin: &Begin) -> Result<(u64, ExportPosition), ResumeError
     let mut position = ExportPosition::default();
     loop {
         match lines.next() {
-            Ok(Some(Line::Mark(Mark::Cursor { next, records }))) => {
+            Ok(Some(ExportLine::Mark(Mark::Cursor { next, records }))) => {
                 end = lines.offset();
                 position = ExportPosition {
                     next: Some(next),
                     records,
                 };
             }
-            Ok(Some(Line::Mark(Mark::End { records }))) => return Err(ResumeError::Whole(records)),
-            Ok(Some(Line::Record(_))) => {}
-            Ok(Some(Line::Mark(Mark::Begin(_)))) => {
+            Ok(Some(ExportLine::Mark(Mark::End { records }))) => return Err(ResumeError::Whole(records)),
+            Ok(Some(ExportLine::Record(_))) => {}
+            Ok(Some(ExportLine::Mark(Mark::Begin(_)))) => {
                 return Err(ResumeError::Foreign(lines.wrong("a second beginning")));
             }
             // The file ends here, after a line or within one. A power failure may also leave a line of zero bytes.
@@ -289,12 +289,12 @@ mod tests {
         let (mut names, mut counted) = (Vec::new(), None);
         while let Some(line) = lines.next().unwrap() {
             match line {
-                Line::Record(record) => match record.read().unwrap() {
+                ExportLine::Record(record) => match record.read().unwrap() {
                     Record::Repository { name, .. } => names.push(name.to_string()),
                     other => panic!("{other:?}"),
                 },
-                Line::Mark(Mark::End { records }) => counted = Some(records),
-                Line::Mark(_) => {}
+                ExportLine::Mark(Mark::End { records }) => counted = Some(records),
+                ExportLine::Mark(_) => {}
             }
         }
         (names, counted)

@@ -87,21 +87,21 @@ pub(super) enum FormatError {
 
 /// A line as it was read.
 #[derive(Debug)]
-pub(super) enum Line {
+pub(super) enum ExportLine {
     /// A mark.
     Mark(Mark),
     /// A record that is not parsed yet.
-    Record(Unread),
+    Record(UnparsedRecord),
 }
 
 /// The text of a record.
 #[derive(Debug)]
-pub(super) struct Unread {
+pub(super) struct UnparsedRecord {
     text: Vec<u8>,
     line: u64,
 }
 
-impl Unread {
+impl UnparsedRecord {
     /// The length of the text in bytes.
     pub(super) fn len(&self) -> usize {
         self.text.len()
@@ -140,7 +140,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// The next line; `None` at the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, FormatError> {
+    pub(super) fn next(&mut self) -> Result<Option<ExportLine>, FormatError> {
         let mut text = Vec::new();
         self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut text)?;
         if text.is_empty() {
@@ -157,16 +157,16 @@ impl<R: BufRead> Lines<R> {
         self.offset += length;
         if text.starts_with(MARK) {
             let mark = serde_json::from_slice(&text).map_err(|error| self.wrong(error))?;
-            return Ok(Some(Line::Mark(mark)));
+            return Ok(Some(ExportLine::Mark(mark)));
         }
-        Ok(Some(Line::Record(Unread { text, line: self.line })))
+        Ok(Some(ExportLine::Record(UnparsedRecord { text, line: self.line })))
     }
 
     /// The first line, which must be a [`Mark::Begin`] of a version that this program reads.
     pub(super) fn begin(&mut self) -> Result<Begin, FormatError> {
         match self.next()? {
-            Some(Line::Mark(Mark::Begin(begin))) if begin.version <= VERSION => Ok(begin),
-            Some(Line::Mark(Mark::Begin(begin))) => Err(self.wrong(format!(
+            Some(ExportLine::Mark(Mark::Begin(begin))) if begin.version <= VERSION => Ok(begin),
+            Some(ExportLine::Mark(Mark::Begin(begin))) => Err(self.wrong(format!(
                 "the export has version {} of the format, and this program reads versions up to {VERSION}: use a newer roadstead",
                 begin.version
             ))),
@@ -218,7 +218,7 @@ mod tests {
         );
         let mut lines = Lines::new(text.as_slice(), 0);
         for mark in marks {
-            assert!(matches!(lines.next().unwrap(), Some(Line::Mark(read)) if read == mark));
+            assert!(matches!(lines.next().unwrap(), Some(ExportLine::Mark(read)) if read == mark));
         }
         assert!(lines.next().unwrap().is_none());
         assert_eq!(lines.offset(), text.len() as u64);
@@ -234,7 +234,7 @@ mod tests {
         assert!(matches!(read(b"hello\n"), Err(FormatError::Line { line: 1, .. })));
         assert!(read(&text(&[begin(2)])).unwrap_err().to_string().contains("newer"));
         let mut lines = Lines::new(&b"{\"record\":\"unheard of\"}\n"[..], 0);
-        let Some(Line::Record(record)) = lines.next().unwrap() else {
+        let Some(ExportLine::Record(record)) = lines.next().unwrap() else {
             panic!("a record")
         };
         assert!(record.read().unwrap_err().to_string().starts_with("line 1"));

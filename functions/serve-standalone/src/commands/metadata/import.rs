@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use self::contents::Contents;
 use self::lease::ImportLease;
-use super::super::progress::Progress;
+use super::super::progress::ProgressLine;
 use super::super::store::{PAGE, cx, with};
-use super::format::{Begin, FormatError, Line, Lines, Mark};
+use super::format::{Begin, ExportLine, FormatError, Lines, Mark};
 use crate::cli::ImportArgs;
 use crate::failure::Failure;
 use shell::stores::Absent;
@@ -108,7 +108,7 @@ async fn write(
     progress: &mut ImportProgress,
     records: &dyn RecordStore,
 ) -> Result<(), Failure> {
-    let mut line = Progress::new();
+    let mut line = ProgressLine::new();
     let batches = Batches::open(path, &progress.position).map_err(|error| refused(path, &error.into()))?;
     let mut written = stream::iter(batches)
         .map(|batch| async move {
@@ -322,12 +322,12 @@ impl Batches {
         let mut bytes = 0;
         while !self.ended && records.len() < BATCH && bytes < BATCH_BYTES {
             match self.lines.next()? {
-                Some(Line::Record(record)) => {
+                Some(ExportLine::Record(record)) => {
                     bytes += record.len();
                     records.push(record.read()?);
                 }
-                Some(Line::Mark(Mark::End { .. })) | None => self.ended = true,
-                Some(Line::Mark(_)) => {}
+                Some(ExportLine::Mark(Mark::End { .. })) | None => self.ended = true,
+                Some(ExportLine::Mark(_)) => {}
             }
         }
         self.records += records.len() as u64;

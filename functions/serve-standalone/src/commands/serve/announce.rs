@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use registry::{Delivery, Host, own_host};
 use shell::log::LogFormat;
-use shell::opened::Statistics;
+use shell::opened::StoreStatistics;
 
 use crate::cli::{MetricsAddress, PullArgs, ServeArgs};
 use crate::metrics::MetricsListener;
 
 /// Warns of pulls that are not redirected, and of clients that cannot follow redirects, because of the object store's host.
-pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, stores: &Statistics) {
+pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, stores: &StoreStatistics) {
     let Some(bucket) = stores.object_store.as_ref().filter(|_| redirects(&args.pulls)) else {
         return;
     };

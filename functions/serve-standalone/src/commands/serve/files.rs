@@ -2,11 +2,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::connections::{LEAVING, LOBBY};
+use crate::connections::{LEAVING, WAITING_AREA};
 
 /// File descriptors in addition to those of connections and requests: for the database, the log and the runtime; for reads
 /// from local disk, which have a limit of their own; for connections that wait for a slot or are being closed.
-const OTHER_FILES: u64 = 256 + (store_embedded::READ_FILES + LOBBY + LEAVING) as u64;
+const OTHER_FILES: u64 = 256 + (store_embedded::READ_FILES + WAITING_AREA + LEAVING) as u64;
 
 /// Maximum numbers of connections and requests. Each connection takes a file. Each request may take one too: an upload that
 /// pauses keeps its segment open, and a pull from S3 through the registry keeps a socket.

@@ -13,9 +13,9 @@ use shell::condition::Condition;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// The error of a store that answers after the start, and cannot be used until an operator does something.
-pub(super) struct Refusals(Option<oneshot::Receiver<Failure>>);
+pub(super) struct LateRefusal(Option<oneshot::Receiver<Failure>>);
 
-impl Refusals {
+impl LateRefusal {
     /// Waits for an error; without end if there is none.
     pub(super) async fn first(self) -> Failure {
         if let Some(refusal) = self.0
@@ -28,12 +28,12 @@ impl Refusals {
 }
 
 /// Allows the use of the stores, now or as soon as they answer, and then runs `ready`. Fails if a store cannot be used until
-/// an operator does something. If a store answers only later, such an error comes through the [`Refusals`].
+/// an operator does something. If a store answers only later, such an error comes through the [`LateRefusal`].
 pub(super) async fn look<F>(
     admission: Admission,
     condition: Condition,
     ready: impl FnOnce() -> F + Send + 'static,
-) -> Result<Refusals, Failure>
+) -> Result<LateRefusal, Failure>
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -47,7 +47,7 @@ where
         Ok(Ok(Ok(()))) => {
             condition.admit();
             tokio::spawn(ready());
-            return Ok(Refusals(None));
+            return Ok(LateRefusal(None));
         }
         Ok(Ok(Err(NotAdmitted::Never(text)))) => return Err(Failure::Failed(text)),
         Ok(Ok(Err(NotAdmitted::Later(reason, error)))) => {
@@ -91,5 +91,5 @@ where
         condition.admit();
         ready().await;
     });
-    Ok(Refusals(Some(refusal)))
+    Ok(LateRefusal(Some(refusal)))
 }

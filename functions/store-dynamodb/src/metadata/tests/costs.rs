@@ -7,7 +7,7 @@ use registry::store::sessions::{
 
 use super::metered::Metered;
 use super::*;
-use crate::Statistics;
+use crate::TableStatistics;
 use crate::metadata::KnownRepositories;
 
 /// Runs an operation. Returns the items read, the pages read, the items written, and those of them in transactions.
@@ -16,7 +16,7 @@ async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T,
     let answer = operation.await;
     let after = store.statistics();
     assert_eq!(after.retries, before.retries, "no request was sent twice");
-    let of = |pick: fn(&Statistics) -> u64| pick(&after) - pick(&before);
+    let of = |pick: fn(&TableStatistics) -> u64| pick(&after) - pick(&before);
     let cost = [
         of(|statistics| statistics.reads),
         of(|statistics| statistics.queries),

@@ -100,7 +100,7 @@ async fn run_with_power_failures(seed: u64) -> usize {
         let blobs = DiskBlobs::new(
             files.clone(),
             Sync::Full,
-            UploadBudget::new(8 << 20, Options::MEMORY_TIMEOUT),
+            UploadBudget::new(8 << 20, EmbeddedOptions::MEMORY_TIMEOUT),
         );
         files.stop_after(usize::try_from(random.below(40)).unwrap());
         for _ in 0..8 {
@@ -128,7 +128,7 @@ async fn run_with_power_failures(seed: u64) -> usize {
     let blobs = DiskBlobs::new(
         files.clone(),
         Sync::Full,
-        UploadBudget::new(8 << 20, Options::MEMORY_TIMEOUT),
+        UploadBudget::new(8 << 20, EmbeddedOptions::MEMORY_TIMEOUT),
     );
     let sealed = sessions.iter().filter(|session| session.object.is_some()).count();
     for session in &sessions {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contract::faulty::{Fault, FaultKind, FaultPoint};
-use registry::collection::{Options, Report, collect};
+use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::collection::{CollectionStore, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
 use registry::store::wrapped::{Hook, Wrapped};
 use registry::store::{StoreError, Uid};
@@ -81,9 +81,9 @@ impl World {
                 ControlFlow::Continue(())
             }
         };
-        let options = Options {
+        let options = CollectionOptions {
             sessions: 1000,
-            ..Options::default()
+            ..CollectionOptions::default()
         };
         let swept = collect(&self.stores, self.clock.clone(), &options, &mut at_uploads).await;
         let swept = swept.unwrap();
@@ -92,8 +92,8 @@ impl World {
 }
 
 /// One call at a time, so that their order is known.
-fn single_file() -> Options {
-    Options { at_once: 1, ..tiny() }
+fn single_file() -> CollectionOptions {
+    CollectionOptions { at_once: 1, ..tiny() }
 }
 
 /// If the table cannot be written, as on a full disk, sessions and pending deletions are processed nevertheless. The
@@ -148,11 +148,11 @@ async fn an_object_that_cannot_be_deleted_does_not_prevent_other_deletions() {
         let original = world.stores.blobs.clone();
         let (failing, calls) = Failing::new("delete", fails);
         world.stores.blobs = Arc::new(Wrapped::new(original.clone(), failing));
-        let options = Options {
+        let options = CollectionOptions {
             pending_deletions: 3,
             // More than one; otherwise the step is aborted at once when the store is unavailable.
             at_once: 2,
-            ..Options::default()
+            ..CollectionOptions::default()
         };
         let interrupted = world.try_collect(&options).await.unwrap_err();
         let report = &interrupted.report;
@@ -233,9 +233,9 @@ async fn an_unavailable_store_is_not_called_for_every_item() {
     }
     world.clock.pass(GRACE);
     let (_, calls) = world.fail_collection("sweep", |_| Some(StoreError::unavailable("away")));
-    let options = Options {
+    let options = CollectionOptions {
         at_once: 4,
-        ..Options::default()
+        ..CollectionOptions::default()
     };
     let interrupted = world.try_collect(&options).await.unwrap_err();
     assert_eq!((interrupted.report.failed, interrupted.report.objects_deleted), (4, 3));
@@ -341,7 +341,7 @@ async fn a_deep_run_begins_at_the_beginning() {
     });
     drop(world.try_collect(&tiny()).await.unwrap_err());
     world.faults.clear();
-    let deep = Options {
+    let deep = CollectionOptions {
         plan: Plan {
             deep: true,
             ..Plan::default()
@@ -356,7 +356,7 @@ async fn a_deep_run_begins_at_the_beginning() {
 /// An interrupted deep run is continued as a deep run: by the next deep run, and by one that is not.
 #[tokio::test]
 async fn an_interrupted_deep_run_continues_as_a_deep_run() {
-    let deep = Options {
+    let deep = CollectionOptions {
         plan: Plan {
             deep: true,
             ..Plan::default()

@@ -12,7 +12,7 @@ use registry::store::records::{EntryContent, Record};
 use registry::store::{Timestamp, Uid};
 use sha2::{Digest as _, Sha256};
 
-use super::super::format::{Begin, FormatError, Line, Lines, Mark};
+use super::super::format::{Begin, ExportLine, FormatError, Lines, Mark};
 use super::allowed;
 
 /// Maximum difference between the clocks of servers, in milliseconds.
@@ -91,7 +91,7 @@ impl Contents {
         let (mut present, mut missing) = (HashSet::new(), HashSet::new());
         let expected = loop {
             match lines.next()?.ok_or(FormatError::CutOff)? {
-                Line::Record(record) => {
+                ExportLine::Record(record) => {
                     records += 1;
                     let record = record.read()?;
                     allowed::check(&record).map_err(|what| lines.wrong(format!("the record \"{record}\": {what}")))?;
@@ -101,9 +101,9 @@ impl Contents {
                         repositories.insert(name);
                     }
                 }
-                Line::Mark(Mark::Cursor { .. }) => {}
-                Line::Mark(Mark::Begin(_)) => return Err(lines.wrong("a second first line of an export")),
-                Line::Mark(Mark::End { records }) => break records,
+                ExportLine::Mark(Mark::Cursor { .. }) => {}
+                ExportLine::Mark(Mark::Begin(_)) => return Err(lines.wrong("a second first line of an export")),
+                ExportLine::Mark(Mark::End { records }) => break records,
             }
         };
         if expected != records {
@@ -146,7 +146,7 @@ impl Contents {
         while found.len() < limit
             && let Some(line) = lines.next()?
         {
-            if let Line::Record(record) = line {
+            if let ExportLine::Record(record) = line {
                 let record = record.read()?;
                 if required(&record, self.begin.at).any(|referent| self.missing.contains(&referent)) {
                     found.push(record.to_string());

@@ -12,7 +12,7 @@ use contract::faulty::{Fault, FaultKind, FaultPoint, Faults, FaultyRecords};
 use contract::source::Body;
 use oci::{Algorithm, Digest};
 use registry::check::{self, check};
-use registry::collection::{Options, Report, collect};
+use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 use registry::store::records::{RecordedObject, Unreadable};
@@ -170,12 +170,12 @@ impl Fixture {
             orphan_ms: 0,
             ..GracePeriods::default()
         };
-        let options = Options {
+        let options = CollectionOptions {
             plan: Plan {
                 grace_periods,
                 ..Plan::default()
             },
-            ..Options::default()
+            ..CollectionOptions::default()
         };
         let mut last = None;
         for _ in 0..3 {
@@ -190,9 +190,9 @@ impl Fixture {
 
     /// Checks that all records and objects are present, and that the objects have the right content.
     async fn agrees(&self) {
-        let options = check::Options {
+        let options = check::CheckOptions {
             hash: true,
-            ..check::Options::default()
+            ..check::CheckOptions::default()
         };
         let environment = Arc::new(SystemEnvironment);
         let mut findings = Vec::new();
