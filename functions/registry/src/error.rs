@@ -99,8 +99,8 @@ pub(crate) enum Error {
     #[error("the registry is not served under the host name {0}; its operator can allow it with --allow-host")]
     HostRefused(String),
     #[error(
-        "a browser has sent this for a page of another site. The registry asks nobody for a password, so it answers no \
-         such request"
+        "a browser sent this request for a page of another site. This registry needs no password, so it refuses such \
+         requests"
     )]
     OtherSite,
     #[error("{}", .0.text())]

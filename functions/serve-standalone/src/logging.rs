@@ -57,7 +57,7 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     .map_err(|error| error.to_string())?;
     thread::Builder::new()
         .name("log".into())
-        .spawn(|| log.sink.drain(stderr(), |count| lost(log.format, count)))
+        .spawn(|| log.sink.drain(stderr(), |count| lost_lines(log.format, count)))
         .map_err(|error| error.to_string())?;
     // A panic is a log line like all others, in the same format and without control characters.
     std::panic::set_hook(Box::new(|panic| {
@@ -88,7 +88,7 @@ fn log_lines(count: u64) -> String {
     )
 }
 
-fn lost(format: LogFormat, count: u64) -> String {
+fn lost_lines(format: LogFormat, count: u64) -> String {
     match format {
         LogFormat::Text => format!(
             "{} lost, because lines came faster than they were read\n",

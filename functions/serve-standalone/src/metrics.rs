@@ -1,7 +1,7 @@
 //! The metrics of the server, as text for Prometheus.
 //!
 //! No label has a value that a client chooses, such as a repository, a user or a digest. So the number of series is bounded,
-//! and the metrics do not reveal who stores what.
+//! and the metrics do not reveal which client stores what.
 
 use std::fmt;
 use std::sync::Arc;

@@ -231,7 +231,7 @@ impl Admission {
     fn unread(&self, error: &StoreError) -> NotAdmitted {
         let text = format!("the metadata ({}) cannot be read: {error}", self.where_metadata);
         match error {
-            // The table has answered a moment ago, so it will answer again.
+            // The table has just answered, so it will answer again.
             StoreError::Unavailable(_) if self.metadata.as_ref().is_some_and(|probe| probe.is_remote()) => {
                 NotAdmitted::Later(error.reason(), text)
             }

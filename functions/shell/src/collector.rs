@@ -90,7 +90,7 @@ impl PassOutcome {
     }
 }
 
-/// Is told of the end of each pass.
+/// Is called at the end of each pass.
 pub trait PassObserver: Send + Sync + 'static {
     /// A pass with this outcome and report ended `at` that time.
     fn ended(&self, outcome: PassOutcome, report: &Report, at: Timestamp);
@@ -110,7 +110,7 @@ pub struct Passes {
     pub environment: Arc<dyn Environment>,
     /// The condition of the stores.
     pub condition: Condition,
-    /// Is told of the end of each pass.
+    /// Is called at the end of each pass.
     pub observer: Arc<dyn PassObserver>,
 }
 
@@ -301,7 +301,7 @@ mod tests {
         async fn sleep(&self, _: u64) {}
     }
 
-    /// The time that a service told before the clock of this host jumped says nothing about the clock now. So each pass asks
+    /// The time that a service reported before the clock of this host jumped says nothing about the clock now. So each pass asks
     /// for the time first, and does nothing if the answer is another time, or if there is no answer.
     #[tokio::test]
     async fn s33_a_pass_asks_for_the_time_before_it_removes_anything() {
@@ -311,7 +311,7 @@ mod tests {
         // The time of the service, and whether it answers.
         let service = Arc::new((AtomicU64::new(700 * PERIOD), AtomicBool::new(true)));
         let clock = Arc::<ServiceClock>::default();
-        let told = {
+        let time_service = {
             let (host, service, clock) = (host.clone(), service.clone(), clock.clone());
             TimeService::new("test", clock.clone(), move || {
                 let own = host.now().0;
@@ -329,7 +329,7 @@ mod tests {
             })
         };
         let condition = Condition::of(ConditionParts {
-            services: vec![told],
+            services: vec![time_service],
             ..ConditionParts::default()
         });
         condition.admit();

@@ -170,7 +170,7 @@ impl Checks {
         .await;
         metadata?;
         objects?;
-        // Last, because the answers have told the time.
+        // Last, because the answers contain the time.
         self.condition.may_change()
     }
 

@@ -71,7 +71,7 @@ pub async fn records_agree_with_reads(test: RecordTest) {
             Record::Tag {
                 repository,
                 tag,
-                names: record,
+                target: record,
             } => {
                 assert_eq!(names.tag(&repository, &tag).await, Some(record));
                 4

@@ -101,15 +101,19 @@ impl BrokenContent {
             Record::Link { repository, digest, .. } if losses.has(&repository, &digest) => {
                 self.blobs.insert((repository, digest));
             }
-            Record::Tag { repository, tag, names } => {
-                let key = (repository, names.digest);
+            Record::Tag {
+                repository,
+                tag,
+                target,
+            } => {
+                let key = (repository, target.digest);
                 let is_lost = losses.in_repository.contains(&key);
                 if let Some(broken) = self.manifests.get_mut(&key) {
                     broken.tags.insert(tag);
                 } else if is_lost {
                     // The tag refers to a manifest that does not exist.
                     let broken = self.manifests.entry(key).or_default();
-                    broken.lost.insert(names.digest);
+                    broken.lost.insert(target.digest);
                     broken.tags.insert(tag);
                 }
             }

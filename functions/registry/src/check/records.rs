@@ -71,7 +71,11 @@ impl CheckSetup<'_> {
                 self.link(result, repository, digest, &link).await
             }
             Record::Manifest(entry) => self.manifest(result, entry).await,
-            Record::Tag { repository, tag, names } => self.tag(result, repository, tag, names).await,
+            Record::Tag {
+                repository,
+                tag,
+                target,
+            } => self.tag(result, repository, tag, target).await,
         }
     }
 
@@ -199,25 +203,27 @@ impl CheckSetup<'_> {
         result: &mut RecordCheck,
         repository: &RepositoryName,
         tag: &Tag,
-        names: &TagRecord,
+        target: &TagRecord,
     ) -> Result<(), StoreError> {
         let metadata = &self.stores.metadata;
-        let digest = names.digest;
+        let digest = target.digest;
         let suspicion = match metadata.manifest(self.cx(), repository, &digest).await? {
             None => Finding::TagDangling {
                 repository: repository.clone(),
                 tag: tag.clone(),
                 digest,
             },
-            Some(record) if record.media_type != names.media_type || record.size != names.size => Finding::TagDiffers {
-                repository: repository.clone(),
-                tag: tag.clone(),
-                digest,
-            },
+            Some(record) if record.media_type != target.media_type || record.size != target.size => {
+                Finding::TagDiffers {
+                    repository: repository.clone(),
+                    tag: tag.clone(),
+                    digest,
+                }
+            }
             Some(_) => return Ok(()),
         };
         let now = metadata.tag(self.cx(), repository, tag).await?;
-        if now.is_some_and(|record| record.version == names.version) {
+        if now.is_some_and(|record| record.version == target.version) {
             result.findings.push(suspicion);
         }
         Ok(())

@@ -80,7 +80,7 @@ pub struct Report {
     pub deletions_cancelled: u64,
     /// Failures: steps that were aborted, uploads that could not be swept, objects that could not be deleted.
     pub failed: u64,
-    /// The run was told to stop before its end.
+    /// The run was stopped before its end.
     pub stopped: bool,
     /// Everything was processed, and nothing has failed.
     pub complete: bool,

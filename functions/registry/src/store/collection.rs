@@ -331,7 +331,7 @@ pub trait CollectionStore: Send + Sync + 'static {
     /// It reads the record of the digest first, and the pending deletion afterwards. An object that loses its last
     /// reference between the two reads has got its new pending deletion before that. So a pending deletion that has not
     /// changed since it was listed is as old as it says. In the other order, an object that is still in use and also
-    /// has an old pending deletion could be deleted at the moment it loses its last reference.
+    /// has an old pending deletion could be deleted as soon as it loses its last reference.
     async fn check_pending_deletion(
         &self,
         cx: Context,

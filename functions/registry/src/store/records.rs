@@ -67,9 +67,9 @@ pub enum Record {
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
-        /// The content of the tag.
+        /// The manifest that the tag refers to, with its version and time.
         #[serde(flatten)]
-        names: TagRecord,
+        target: TagRecord,
     },
     /// A change of a tag.
     History {

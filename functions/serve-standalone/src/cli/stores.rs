@@ -196,8 +196,8 @@ mod tests {
             ),
             ("--aws-region eu-central-1", "--aws-region", "--blobs s3://"),
         ] {
-            let told = read(flags).check(false).unwrap_err();
-            assert!(told.contains(flag) && told.contains(needs), "{flags}: {told}");
+            let error = read(flags).check(false).unwrap_err();
+            assert!(error.contains(flag) && error.contains(needs), "{flags}: {error}");
         }
         for fine in [
             "",

@@ -31,7 +31,7 @@ impl ProgressLine {
         self.begun.elapsed()
     }
 
-    /// Shows `line`, unless another line was shown a moment ago.
+    /// Shows `line`, unless another line was shown less than 200 ms ago.
     pub(super) fn show(&mut self, line: impl FnOnce() -> String) {
         if self.terminal && self.shown.is_none_or(|shown| shown.elapsed() >= EVERY) {
             // Returns to the first column and erases the line. If it cannot be shown, the command continues.

@@ -72,7 +72,7 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()
 }
 
-/// Receives SIGHUP, from the moment it is created.
+/// Receives SIGHUP, from its creation on.
 pub(super) struct Hangups(Signal);
 
 impl Hangups {

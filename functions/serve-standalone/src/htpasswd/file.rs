@@ -325,10 +325,10 @@ mod tests {
         let text = format!("alice:{BCRYPT}\n\nbob:$apr1$x$y\n");
         let error = Users::parse(&text).unwrap_err();
         assert_eq!(error.line, 3);
-        let told = error.to_string();
+        let text = error.to_string();
         assert!(
-            told.contains("line 3") && told.contains("roadstead htpasswd bob"),
-            "{told}"
+            text.contains("line 3") && text.contains("roadstead htpasswd bob"),
+            "{text}"
         );
         for hash in [
             "{SHA}fEqNCco3Yq9h5ZUglD3CZJT4lBs=",
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// Which of two lines is meant is told by their order, as with other programs that read such files.
+    /// The order of two lines decides which one is used, as with other programs that read such files.
     #[test]
     fn of_several_lines_of_a_user_the_last_one_counts() {
         let argon2id = argon2id(64, 1, 1);

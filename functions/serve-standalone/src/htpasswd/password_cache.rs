@@ -25,7 +25,7 @@ const MAX_RIGHT: NonZeroUsize = NonZeroUsize::new(65_536).expect("more than noth
 /// Maximum number of wrong passwords of all clients.
 const MAX_WRONG: usize = 1024;
 /// The time for which a wrong password is remembered.
-const WRONG_LIFE: Duration = Duration::from_secs(5);
+const WRONG_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// Identifies a user, a password and a stored hash, and reveals none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,7 +79,7 @@ impl PasswordCache {
         lock(&self.right).get(fingerprint).is_some()
     }
 
-    /// Whether this client has sent this password a moment ago and it was wrong.
+    /// Whether this client has sent this password recently and it was wrong.
     pub(super) fn is_wrong(&self, client: ClientKey, fingerprint: &PasswordFingerprint, now: Instant) -> bool {
         let wrong = lock(&self.wrong);
         let mut sent = wrong.clients.get(&client).into_iter().flatten();
@@ -92,19 +92,19 @@ impl PasswordCache {
 
     pub(super) fn add_wrong(&self, client: ClientKey, fingerprint: PasswordFingerprint, now: Instant) {
         let mut wrong = lock(&self.wrong);
-        wrong.forget_until(client, now);
+        wrong.remove_expired(client, now);
         if wrong.count >= MAX_WRONG {
-            wrong.forget_one();
+            wrong.remove_oldest();
         }
         let sent = wrong.clients.entry(client).or_default();
-        sent.push_back((fingerprint, now + WRONG_LIFE));
+        sent.push_back((fingerprint, now + WRONG_MAX_AGE));
         wrong.count += 1;
     }
 }
 
 impl Wrong {
     /// Drops the wrong passwords of a client that have expired.
-    fn forget_until(&mut self, client: ClientKey, now: Instant) {
+    fn remove_expired(&mut self, client: ClientKey, now: Instant) {
         if let Some(sent) = self.clients.get_mut(&client) {
             let before = sent.len();
             while sent.front().is_some_and(|(_, until)| *until <= now) {
@@ -115,7 +115,7 @@ impl Wrong {
     }
 
     /// Drops the oldest wrong password of the client with the most.
-    fn forget_one(&mut self) {
+    fn remove_oldest(&mut self) {
         let most = self.clients.iter_mut().max_by_key(|(_, sent)| sent.len());
         if let Some((client, sent)) = most {
             let client = *client;
@@ -164,20 +164,20 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_password_is_remembered_for_a_moment_and_for_its_client() {
+    fn a_wrong_password_is_remembered_for_a_short_time_and_for_its_client() {
         let cache = PasswordCache::new();
         let start = Instant::now();
         let sent = cache.fingerprint("a", "x", "c");
         cache.add_wrong(client(1), sent, start);
-        let last = start + WRONG_LIFE.saturating_sub(Duration::from_millis(1));
+        let last = start + WRONG_MAX_AGE.saturating_sub(Duration::from_millis(1));
         assert!(cache.is_wrong(client(1), &sent, last));
         assert!(!cache.is_wrong(client(2), &sent, last));
-        assert!(!cache.is_wrong(client(1), &sent, start + WRONG_LIFE));
+        assert!(!cache.is_wrong(client(1), &sent, start + WRONG_MAX_AGE));
         assert!(!cache.is_right(&sent));
     }
 
     #[test]
-    fn s31_a_flood_of_guesses_pushes_out_nobody_elses_entries() {
+    fn s31_a_flood_of_guesses_pushes_out_no_entries_of_other_clients() {
         let cache = PasswordCache::new();
         let now = Instant::now();
         let right = cache.fingerprint("alice", "secret", "h");

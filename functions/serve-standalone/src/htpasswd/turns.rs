@@ -114,7 +114,7 @@ struct UnreportedRefusals {
 }
 
 impl RefusedTurns {
-    /// Counts one more; how many to tell of, if it is time to.
+    /// Counts one more; returns how many to report, if a report is due.
     fn add(&self, now: Instant) -> Option<u64> {
         let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         unreported.requests += 1;
@@ -189,7 +189,7 @@ mod tests {
             .iter()
             .filter(|answer| matches!(answer, Poll::Ready(Err(AuthenticationError::TooManyRequests))));
         assert_eq!(refused.count(), 1, "one past the bound");
-        // Somebody else is let in although the queue is full, and is served next.
+        // Another client is let in although the queue is full, and is served next.
         let mut other = pin!(turns.wait("carol", client(2)));
         assert!(poll(other.as_mut()).is_pending());
         drop(held);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn s31_refusals_are_told_once_a_second() {
+    fn s31_refusals_are_reported_once_a_second() {
         let refusals = RefusedTurns::default();
         let start = Instant::now();
         let at = |millis| refusals.add(start + Duration::from_millis(millis));

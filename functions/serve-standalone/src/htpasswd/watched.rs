@@ -176,7 +176,7 @@ fn warn_of_overridden(path: &Path, users: &Users) {
 fn read(file: Option<watched::Read>) -> Result<(Users, Stamp), FileError> {
     let watched::Read { bytes, stamp, .. } = file.ok_or(FileError::TooLarge)?;
     let text = decode(&bytes)?;
-    // What an editor or a full disk leaves for a moment or for ever; nobody writes that to say that there are no users.
+    // An editor or a full disk can leave such a file, for a short time or for ever. It does not mean that there are no users.
     if trim(&text).is_empty() {
         return Err(FileError::NoUsers);
     }

@@ -158,7 +158,7 @@ impl Paths {
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(What::Certificate, error))?
             .with_no_client_auth();
-        // Alone first, so that what is wrong with the key is not told of the certificate.
+        // Alone first, so that an error of the key is not reported for the certificate.
         provider
             .key_provider
             .load_private_key(key.clone_key())

@@ -403,7 +403,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         activity.dismiss();
-        waiting.await.expect("it is told");
+        waiting.await.expect("it is notified");
         activity.dismissed().await;
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Depth, Passes};
 
-/// Maximum time of a step of a pass after the server was told to end. A store that does not answer must not keep the server.
+/// Maximum time of a step of a pass after the server has begun to end. A store that does not answer must not keep the server.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs collection passes at an interval, until it is dropped. Then a pass in progress stops at its next step and releases the

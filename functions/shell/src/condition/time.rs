@@ -12,7 +12,7 @@ use registry::store::StoreError;
 
 use super::Condition;
 
-/// Time between two requests to a service while the clock of this host differs from the time that the service told last.
+/// Time between two requests to a service while the clock of this host differs from the time that the service reported last.
 #[cfg(feature = "native")]
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
 
@@ -52,13 +52,13 @@ impl TimeService {
 }
 
 impl Condition {
-    /// By how many milliseconds the clock of this host is ahead of each service that has told the time.
+    /// By how many milliseconds the clock of this host is ahead of each service that has reported the time.
     pub fn clocks(&self) -> impl Iterator<Item = (&'static str, i64)> + '_ {
         let services = self.0.services.iter();
         services.filter_map(|service| Some((service.name, service.clock.ahead()?)))
     }
 
-    /// Whether the clock of this host agrees with the time that each service told last.
+    /// Whether the clock of this host agrees with the time that each service reported last.
     pub(super) fn is_clock_right(&self) -> Result<(), StoreError> {
         self.0.services.iter().try_for_each(|service| service.clock.check())
     }

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(ask(&health, "/readyz").await, (200, "ready\n".into()));
         assert_eq!(ask(&health, "/readyz?push").await, (200, "ready\n".into()));
         embedded.close();
-        // The answer before is good for a moment.
+        // The answer before stays valid for a short time.
         assert_eq!(ask(&health, "/readyz").await.0, 200);
         *health.last.lock().await = None;
         let (status, text) = ask(&health, "/readyz").await;
@@ -262,8 +262,8 @@ mod tests {
         let health = of_stores(&embedded, stores);
         health.checks.condition.admit();
         let start = Instant::now();
-        let patience = Duration::from_secs(1);
-        let given_up = tokio::time::timeout(patience, ask(&health, "/readyz")).await;
+        let timeout = Duration::from_secs(1);
+        let given_up = tokio::time::timeout(timeout, ask(&health, "/readyz")).await;
         assert!(given_up.is_err());
         let (status, text) = ask(&health, "/readyz").await;
         assert_eq!(status, 503, "{text}");

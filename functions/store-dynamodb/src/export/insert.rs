@@ -121,12 +121,16 @@ pub(super) async fn all(call: &StoreCall<'_>, records: &[Record]) -> Result<(), 
                 }
                 manifest(&mut changes, entry)?;
             }
-            Record::Tag { repository, tag, names } => {
+            Record::Tag {
+                repository,
+                tag,
+                target,
+            } => {
                 if let Some(old) = old {
                     let named = TagRow::read(old)?.digest;
                     changes.remove(keys::tagged(repository, &named, tag));
                 }
-                write_tag(&mut changes, repository, tag, names);
+                write_tag(&mut changes, repository, tag, target);
             }
             Record::History {
                 repository,
@@ -192,9 +196,9 @@ fn back_link(repository: &RepositoryName, uid: Uid, link_kind: LinkKind, at: Tim
     }
 }
 
-fn write_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, names: &TagRecord) {
-    changes.write(TagRow::item(repository, tag, names));
-    changes.write(tagged_item(repository, &names.digest, tag));
+fn write_tag(changes: &mut Changes, repository: &RepositoryName, tag: &Tag, target: &TagRecord) {
+    changes.write(TagRow::item(repository, tag, target));
+    changes.write(tagged_item(repository, &target.digest, tag));
 }
 
 /// Writes the version of a tag's last deletion, so that a new creation of the tag continues from it. An older deletion

@@ -106,7 +106,7 @@ async fn record(call: &StoreCall<'_>, item: &Item, name: RecordKey) -> Result<Op
         RecordKey::Tag(repository, tag) => Record::Tag {
             repository,
             tag,
-            names: TagRow::read(item)?,
+            target: TagRow::read(item)?,
         },
         RecordKey::Change(repository, tag, _) => Record::History {
             repository,

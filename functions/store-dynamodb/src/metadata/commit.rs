@@ -67,7 +67,7 @@ pub(crate) fn has_uid(uid: Uid) -> WriteCondition {
     WriteCondition::Is(attributes::UID, Value::S(uid.to_string()))
 }
 
-/// The condition that the row exists and names this object.
+/// The condition that the row exists and has the location of this object.
 pub(crate) fn has_location(location: &Location) -> WriteCondition {
     WriteCondition::All(vec![
         WriteCondition::Is(attributes::STORE, Value::S(location.store.clone())),
@@ -88,7 +88,7 @@ impl StoreCall<'_> {
         let bytes = loop {
             let uid = self.uid(round);
             let bytes = self
-                .claim_bytes(repository, digest, LinkKind::Blob, uid, offered.clone())
+                .link_bytes(repository, digest, LinkKind::Blob, uid, offered.clone())
                 .await?;
             if self.make_link(repository, digest, &bytes, uid).await? {
                 break bytes;
@@ -118,8 +118,10 @@ impl StoreCall<'_> {
         let mut round = 0;
         loop {
             let uid = self.uid(round);
-            let claimed = self.claim(repository, digest, LinkKind::Blob, uid, None).await?;
-            let Some(bytes) = claimed else {
+            let stored = self
+                .write_back_link(repository, digest, LinkKind::Blob, uid, None)
+                .await?;
+            let Some(bytes) = stored else {
                 // The source was unlinked and its bytes were collected after the link was read, or the bytes have a
                 // known defect.
                 self.drop_back_link(repository, digest, uid).await?;
@@ -169,7 +171,7 @@ impl StoreCall<'_> {
 
     /// Writes the back-link of a repository to a digest, and decides which object holds the bytes: the recorded one
     /// unless it has a defect, otherwise the offered one.
-    pub(super) async fn claim_bytes(
+    pub(super) async fn link_bytes(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -177,13 +179,15 @@ impl StoreCall<'_> {
         uid: Uid,
         offered: StoredBytes,
     ) -> Result<StoredBytes, StoreError> {
-        let claimed = self.claim(repository, digest, link_kind, uid, Some(&offered)).await?;
-        Ok(claimed.unwrap_or(offered))
+        let stored = self
+            .write_back_link(repository, digest, link_kind, uid, Some(&offered))
+            .await?;
+        Ok(stored.unwrap_or(offered))
     }
 
     /// Writes the back-link, then reads the blob record. `None`: nothing was offered, and the record does not exist or
     /// has a defect. The back-link stays in that case.
-    async fn claim(
+    async fn write_back_link(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -197,11 +201,11 @@ impl StoreCall<'_> {
             link_kind,
             at: self.cx.now,
         };
-        let claim = Write::Put {
+        let back_link = Write::Put {
             item: back_link.item(digest),
             condition: WriteCondition::Always,
         };
-        self.main.write(&claim).await?;
+        self.main.write(&back_link).await?;
         self.find_or_record_bytes(digest, offered).await
     }
 

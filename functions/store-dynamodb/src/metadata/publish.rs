@@ -36,7 +36,7 @@ enum PublishOutcome {
 }
 
 /// The rows that a put writes before it publishes a manifest under a new uid.
-struct Claims {
+struct BackReferenceRows {
     uid: Uid,
     items: Vec<Item>,
 }
@@ -103,8 +103,10 @@ impl StoreCall<'_> {
         // With at most one tag, the state was as requested when it was read, so that no write is necessary. In all
         // other cases a transaction has to confirm the state, and to show a remover of the manifest that it was put
         // again.
-        let as_wanted =
-            repair.is_none() && row.mark.is_none() && seen.len() <= 1 && seen.iter().all(|tag| tag.names(&put.digest));
+        let as_wanted = repair.is_none()
+            && row.mark.is_none()
+            && seen.len() <= 1
+            && seen.iter().all(|tag| tag.refers_to(&put.digest));
         if !as_wanted {
             let mut set = vec![(attributes::VERSION, Value::N(row.version.saturating_add(1)))];
             if let Some(bytes) = repair {
@@ -171,18 +173,18 @@ impl StoreCall<'_> {
         uid: Uid,
     ) -> Result<Option<ManifestPut>, StoreError> {
         let digests: Vec<Digest> = put.required.union(&put.excepted).copied().collect();
-        let claims = self.claims(put, &digests, uid);
-        self.write_claims(&claims).await?;
+        let back_references = self.back_references(put, &digests, uid);
+        self.write_back_references(&back_references).await?;
         let missing = self.missing(put).await?;
         if !missing.is_empty() {
-            self.drop_claims(put, &claims, None).await;
+            self.remove_back_references(put, &back_references, None).await;
             return Ok(Some(ManifestPut::Missing(missing)));
         }
         // The back-link of a large manifest is written last, so that a refused manifest leaves no blob record.
-        let (content, claimed) = match &put.content {
+        let (content, stored) = match &put.content {
             NewContent::Inline(bytes) => (Content::Inline(bytes.clone()), None),
             NewContent::Sealed(location) => {
-                let bytes = self.claim_manifest_bytes(put, location, uid).await?;
+                let bytes = self.link_manifest_bytes(put, location, uid).await?;
                 (bytes.content(), Some(bytes))
             }
             NewContent::Unchanged => return Ok(Some(ManifestPut::Gone)),
@@ -209,12 +211,13 @@ impl StoreCall<'_> {
             PublishOutcome::Done => {}
             PublishOutcome::ManifestChanged { perhaps_late } => {
                 if !perhaps_late {
-                    self.drop_claims(put, &claims, Some(&row.record.content)).await;
+                    self.remove_back_references(put, &back_references, Some(&row.record.content))
+                        .await;
                 }
                 return Ok(None);
             }
         }
-        if let (NewContent::Sealed(offered), Some(bytes)) = (&put.content, claimed)
+        if let (NewContent::Sealed(offered), Some(bytes)) = (&put.content, stored)
             && !bytes.are_as_sealed(offered)
         {
             if bytes.location != *offered {
@@ -231,7 +234,7 @@ impl StoreCall<'_> {
 
     /// The rows that a put writes before it reads its targets: the edges, and the list of references if that is
     /// separate.
-    fn claims(&self, put: &PutManifest, digests: &[Digest], uid: Uid) -> Claims {
+    fn back_references(&self, put: &PutManifest, digests: &[Digest], uid: Uid) -> BackReferenceRows {
         let edges = digests.iter().map(|target| {
             let edge = EdgeRow {
                 target: *target,
@@ -246,11 +249,11 @@ impl StoreCall<'_> {
             let (repository, digest) = (&put.repository, &put.digest);
             items.extend(ReferencesRow::all(repository, digest, uid, digests, self.cx.now));
         }
-        Claims { uid, items }
+        BackReferenceRows { uid, items }
     }
 
-    async fn write_claims(&self, claims: &Claims) -> Result<(), StoreError> {
-        let writes = claims.items.iter().map(|item| Write::Put {
+    async fn write_back_references(&self, back_references: &BackReferenceRows) -> Result<(), StoreError> {
+        let writes = back_references.items.iter().map(|item| Write::Put {
             item: item.clone(),
             condition: WriteCondition::Always,
         });
@@ -259,9 +262,14 @@ impl StoreCall<'_> {
 
     /// Removes the back-references of a put that did not publish. A failure is only logged: they belong to no manifest,
     /// soon stop counting, and are collected. The response to the client does not depend on them.
-    async fn drop_claims(&self, put: &PutManifest, claims: &Claims, content: Option<&Content>) {
-        let drops = claims.items.iter().map(|item| item.key.clone());
-        let back_link = keys::back_link(&put.digest, &put.repository, claims.uid);
+    async fn remove_back_references(
+        &self,
+        put: &PutManifest,
+        back_references: &BackReferenceRows,
+        content: Option<&Content>,
+    ) {
+        let drops = back_references.items.iter().map(|item| item.key.clone());
+        let back_link = keys::back_link(&put.digest, &put.repository, back_references.uid);
         let back_link = content
             .is_some_and(|content| content.object().is_some())
             .then_some(back_link);
@@ -315,7 +323,7 @@ impl StoreCall<'_> {
         }
     }
 
-    async fn claim_manifest_bytes(
+    async fn link_manifest_bytes(
         &self,
         put: &PutManifest,
         location: &Location,
@@ -323,7 +331,7 @@ impl StoreCall<'_> {
     ) -> Result<StoredBytes, StoreError> {
         let offered = StoredBytes::sealed(location, put.size);
         let link_kind = LinkKind::Manifest;
-        self.claim_bytes(&put.repository, &put.digest, link_kind, uid, offered)
+        self.link_bytes(&put.repository, &put.digest, link_kind, uid, offered)
             .await
     }
 

@@ -224,7 +224,7 @@ impl StoreCall<'_> {
             // The tags are read after the mark was written: a later put that adds a tag clears the mark.
             let (tags, more) = self.some_tags_of(repository, digest).await?;
             let seen = self.see_tags(repository, &tags).await?;
-            let naming = seen.iter().filter(|tag| tag.names(digest));
+            let naming = seen.iter().filter(|tag| tag.refers_to(digest));
             let of_tags: Vec<_> = naming
                 .flat_map(|tag| tag.deleting(self.cx, repository, principal))
                 .collect();

@@ -64,7 +64,7 @@ impl ReadTag {
         })
     }
 
-    pub(super) fn names(&self, digest: &Digest) -> bool {
+    pub(super) fn refers_to(&self, digest: &Digest) -> bool {
         self.record.as_ref().is_some_and(|record| record.digest == *digest)
     }
 
@@ -104,7 +104,7 @@ impl ReadTag {
     ) -> Vec<Write> {
         let tag = &self.tag;
         let key = keys::tag(repository, tag);
-        if self.names(to.digest) {
+        if self.refers_to(to.digest) {
             return vec![Write::Check {
                 key,
                 condition: self.unchanged(),

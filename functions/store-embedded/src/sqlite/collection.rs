@@ -42,7 +42,7 @@ impl CollectionStore for SqliteStore {
                 Ok((row.uid(0)?, row.timestamp(1)?, row.value::<Option<String>>(2)?))
             })?;
             let begun = match present {
-                Some((holder, until, _)) if holder != pass && is_held(until, cx.now) => {
+                Some((leased, until, _)) if leased != pass && is_held(until, cx.now) => {
                     return Ok(PassStart::Busy(until));
                 }
                 Some((_, _, Some(cursor))) => PassStart::Resumed(Cursor(cursor)),

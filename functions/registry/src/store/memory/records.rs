@@ -53,11 +53,11 @@ impl MetadataRecords {
             }
         }
         for (repository, tags) in &self.tags {
-            for (tag, names) in tags {
+            for (tag, target) in tags {
                 let record = Record::Tag {
                     repository: repository.clone(),
                     tag: tag.clone(),
-                    names: names.clone(),
+                    target: target.clone(),
                 };
                 all.insert(format!("tag {repository} {tag}"), Ok(record));
             }
@@ -181,10 +181,14 @@ impl MetadataRecords {
                 self.links.insert((repository, digest), row);
             }
             Record::Manifest(entry) => self.import_manifest(*entry),
-            Record::Tag { repository, tag, names } => {
-                let digest = names.digest;
+            Record::Tag {
+                repository,
+                tag,
+                target,
+            } => {
+                let digest = target.digest;
                 let tags = self.tags.entry(repository.clone()).or_default();
-                if let Some(before) = tags.insert(tag.clone(), names) {
+                if let Some(before) = tags.insert(tag.clone(), target) {
                     self.tagged.remove(&(repository.clone(), before.digest, tag.clone()));
                 }
                 self.tagged.insert((repository, digest, tag));

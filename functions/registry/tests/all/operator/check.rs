@@ -444,10 +444,10 @@ async fn a_tag_without_a_manifest_is_found() {
         .unwrap()
         .unwrap();
     record.size += 1;
-    let plant = |tag: &str, names| Record::Tag {
+    let plant = |tag: &str, target| Record::Tag {
         repository: "a".parse().unwrap(),
         tag: tag.parse().unwrap(),
-        names,
+        target,
     };
     world.plant(plant("differs", record.clone())).await;
     record.digest = sha256(b"lost");

@@ -32,7 +32,7 @@ pub(super) enum SourceError {
     /// The object is shorter or longer than its record says.
     #[error("the object has another size than its record says: {0} bytes were read")]
     Length(u64),
-    /// The command was told to end.
+    /// The command was stopped.
     #[error("interrupted")]
     Interrupted,
 }

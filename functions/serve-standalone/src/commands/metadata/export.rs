@@ -115,7 +115,7 @@ async fn walk<W: Write>(
 /// export continues there.
 fn resume(path: &Path, begin: &Begin) -> Result<(File, ExportPosition), Failure> {
     let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
-    // Only the owner can read the file, because it tells who stores what.
+    // Only the owner can read the file, because it contains the names of repositories and users.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(path).map_err(failed)?;

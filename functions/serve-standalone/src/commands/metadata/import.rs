@@ -362,7 +362,7 @@ mod tests {
     use super::super::format::{VERSION, write_line};
     use super::*;
 
-    fn file(records: u32, told: u64) -> Vec<u8> {
+    fn file(records: u32, declared: u64) -> Vec<u8> {
         let mut text = Vec::new();
         let begin = Begin {
             version: VERSION,
@@ -378,7 +378,7 @@ mod tests {
             };
             write_line(&mut text, &record).unwrap();
         }
-        write_line(&mut text, &Mark::End { records: told }).unwrap();
+        write_line(&mut text, &Mark::End { records: declared }).unwrap();
         text
     }
 

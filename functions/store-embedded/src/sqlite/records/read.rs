@@ -243,7 +243,7 @@ fn tag(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::Tag {
         repository: row.parsed(0)?,
         tag: row.parsed(1)?,
-        names: TagRecord {
+        target: TagRecord {
             is_suspect: false,
             digest: row.parsed(2)?,
             media_type: row.parsed(3)?,

@@ -83,18 +83,22 @@ impl RecordRow {
                 )?;
             }
             Record::Manifest(entry) => self.insert_manifest(rows, entry)?,
-            Record::Tag { repository, tag, names } => {
+            Record::Tag {
+                repository,
+                tag,
+                target,
+            } => {
                 rows.change(
                     "INSERT OR REPLACE INTO tag (repository, tag, digest, media_type, size, version, at) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                     params![
                         repository.as_str(),
                         tag.as_str(),
-                        names.digest.to_string(),
-                        names.media_type.to_string(),
-                        integer(names.size),
-                        integer(names.version),
-                        timestamp(names.at),
+                        target.digest.to_string(),
+                        target.media_type.to_string(),
+                        integer(target.size),
+                        integer(target.version),
+                        timestamp(target.at),
                     ],
                 )?;
             }

@@ -34,10 +34,10 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
             timestamp(*at)
         }
         Record::Manifest(entry) => manifest(entry),
-        Record::Tag { names, .. } => {
-            number("size", names.size)?;
-            version(names.version)?;
-            timestamp(names.at)
+        Record::Tag { target, .. } => {
+            number("size", target.size)?;
+            version(target.version)?;
+            timestamp(target.at)
         }
         Record::History { change, .. } => {
             version(change.version)?;
@@ -157,7 +157,7 @@ mod tests {
             }),
             json!({
                 "record": "history", "repository": "a", "tag": "v1", "version": 4096, "before": null,
-                "after": digest("m"), "who": "somebody", "at": 1,
+                "after": digest("m"), "who": "alice", "at": 1,
             }),
         ]
     }

@@ -67,7 +67,7 @@ fn provided(record: &Record) -> impl Iterator<Item = u64> + use<> {
 fn required(record: &Record, began: Timestamp) -> impl Iterator<Item = u64> + use<> {
     let required = match record {
         Record::Link { digest, .. } => vec![Referent::Blob(digest).hash()],
-        Record::Tag { repository, names, .. } => vec![Referent::Manifest(repository, &names.digest).hash()],
+        Record::Tag { repository, target, .. } => vec![Referent::Manifest(repository, &target.digest).hash()],
         Record::Manifest(entry) => {
             let is_new = entry.at.0.saturating_add(SKEW_MS) >= began.0;
             let references = entry.references.iter().filter(|_| is_new);
@@ -225,7 +225,7 @@ mod tests {
         Record::Tag {
             repository: name(),
             tag: "v1".parse().unwrap(),
-            names: TagRecord {
+            target: TagRecord {
                 is_suspect: false,
                 digest: digest(text),
                 media_type: "a/b".parse().unwrap(),
