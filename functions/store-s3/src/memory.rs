@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::budget::{ArrivalRate, Budget, ClientKey, Grant};
-use registry::store::{Reason, StoreError};
+use registry::memory::{MAX_WAITING, in_time};
+use registry::store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -30,9 +31,6 @@ const MAXIMUM_FIRST: usize = 4 * UNIT;
 
 /// The fraction of the budget for first bytes, as a divisor.
 const FIRST_SHARE: u64 = 8;
-
-/// Maximum number of uploads that wait at once.
-const MAXIMUM_WAITING: usize = 4096;
 
 /// The memory budget for the buffers of all uploads of the process, in bytes.
 #[derive(Clone, Debug)]
@@ -77,8 +75,8 @@ impl UploadMemory {
         let first = (bytes / FIRST_SHARE).max(MAXIMUM_FIRST as u64);
         let bases = bytes.saturating_sub(first).max(base as u64);
         Self {
-            first: Budget::new(first, MAXIMUM_WAITING),
-            bases: Budget::new(bases, MAXIMUM_WAITING),
+            first: Budget::new(first, MAX_WAITING),
+            bases: Budget::new(bases, MAX_WAITING),
             timeout,
         }
     }
@@ -133,17 +131,9 @@ async fn acquire(
     let both = async {
         let own = Arc::clone(own).acquire_many_owned(units).await;
         let all = all.take(client, u64::from(units) * UNIT as u64).await;
-        Ok(UploadMemoryPermit(Some((
-            own.map_err(StoreError::failed)?,
-            all.map_err(|refused| StoreError::because(Reason::Memory, refused))?,
-        ))))
+        Ok(UploadMemoryPermit(Some((own.map_err(StoreError::failed)?, all?))))
     };
-    tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {
-        Err(StoreError::because(
-            Reason::Memory,
-            "no memory for this upload became free in time (--upload-memory, --memory-timeout)",
-        ))
-    })
+    in_time(both, tokio::time::sleep(timeout), "this upload").await
 }
 
 impl MemoryAllowance {
