@@ -20,7 +20,7 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-pub(crate) use self::errors::{MissingTable, classified};
+pub(crate) use self::errors::classified;
 use self::errors::{cancelled, invalid, is_refusal};
 use self::expression::Expression;
 use self::values::{from_sdk_item, from_sdk_key, to_sdk_item, to_sdk_key};

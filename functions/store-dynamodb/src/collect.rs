@@ -116,7 +116,14 @@ impl CollectionStore for DynamoStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Collected, StoreError> {
-        metadata::slice(&self.walk_call(cx), plan, after, limit).await
+        let call = self.walk_call(cx);
+        let after = after.map(position).transpose()?;
+        if let Some(after) = after.as_ref().and_then(catalog::position) {
+            return catalog::slice(&call, plan, after, limit).await;
+        }
+        let mut collected = metadata::slice(&call, plan, after.as_ref(), limit).await?;
+        collected.next.get_or_insert_with(catalog::start);
+        Ok(collected)
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {

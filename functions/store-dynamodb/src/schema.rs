@@ -19,12 +19,12 @@ use aws_sdk_dynamodb::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use registry::store::{Reason, StoreError, Uid};
 
-use crate::aws::{MissingTable, classified};
+use crate::aws::classified;
 use crate::keys;
 use crate::layout::{OpenError, VERSION};
 use crate::records::{ItemFields, attributes, damaged, has_version};
 use crate::retrying::{Requests, RetryEnvironment};
-use crate::table::{PARTITION, SORT, Value, Write, WriteCondition};
+use crate::table::{MissingTable, PARTITION, SORT, Value, Write, WriteCondition};
 
 /// The maximum time until a new table is active.
 const CREATION_TIMEOUT: Duration = Duration::from_mins(2);

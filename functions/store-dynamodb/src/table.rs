@@ -10,8 +10,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::store::{Cause, Reason, StoreError};
 
-use crate::aws::MissingTable;
-
 /// The name of the attribute that holds [`ItemKey::partition`].
 pub(crate) const PARTITION: &str = "pk";
 /// The name of the attribute that holds [`ItemKey::sort`].
@@ -229,6 +227,11 @@ impl TableError {
         }
     }
 }
+
+/// The table does not exist, or its creation is not finished.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no table {0}: `roadstead metadata init` creates it")]
+pub(crate) struct MissingTable(pub(crate) String);
 
 /// The error text of a table, and the reason that callers act on.
 #[derive(Debug, thiserror::Error)]

@@ -6,12 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use registry::store::Reason;
 
-use crate::table::{TableError, TableMessage, Written};
-
-/// The table does not exist, or its creation is not finished.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no table {0}: `roadstead metadata init` creates it")]
-pub(crate) struct MissingTable(pub(crate) String);
+use crate::table::{MissingTable, TableError, TableMessage, Written};
 
 /// The error for a request that this crate should not have made, or for an answer that it cannot read.
 pub(super) fn invalid(why: impl Into<registry::store::Cause>) -> TableError {

@@ -7,9 +7,9 @@
 use futures_util::future::try_join_all;
 use oci::{Digest, RepositoryName};
 use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, YOUNG_MS};
-use registry::store::{Cursor, Location, StoreError, Timestamp, Uid};
+use registry::store::{Location, StoreError, Timestamp, Uid};
 
-use super::{catalog, cursor, deletion_queue, position};
+use super::{cursor, deletion_queue};
 use crate::keys::{self, RecordKey};
 use crate::metadata::{StoreCall, UnlinkOutcome, has_location, has_uid, unmark};
 use crate::records::{
@@ -22,18 +22,14 @@ use crate::table::{Item, ItemKey, Write, WriteCondition};
 /// How many items are processed at once: enough to hide the round trips, and few enough to leave capacity for clients.
 pub(super) const AT_ONCE: usize = 16;
 
-/// Processes one page of the table.
+/// Processes one page of the table. The walk over the table ends without a next cursor.
 pub(super) async fn slice(
     call: &StoreCall<'_>,
     plan: &Plan,
-    after: Option<&Cursor>,
+    after: Option<&ItemKey>,
     limit: usize,
 ) -> Result<Collected, StoreError> {
-    let after = after.map(position).transpose()?;
-    if let Some(after) = after.as_ref().and_then(catalog::position) {
-        return catalog::slice(call, plan, after, limit).await;
-    }
-    let page = call.main.scan(after.as_ref(), limit.max(1)).await?;
+    let page = call.main.scan(after, limit.max(1)).await?;
     let mut statistics = PassStatistics {
         seen: page.items.len() as u64,
         ..PassStatistics::default()
@@ -45,7 +41,7 @@ pub(super) async fn slice(
     }
     Ok(Collected {
         statistics,
-        next: Some(page.more_after.as_ref().map_or_else(catalog::start, cursor)),
+        next: page.more_after.as_ref().map(cursor),
     })
 }
 
