@@ -105,6 +105,11 @@ impl From<OperationFailure> for StoreError {
     }
 }
 
+/// Runs a statement that begins or ends a transaction.
+pub(super) fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
 /// A connection inside an operation. All statements are constants. Values from clients are always bound.
 pub(super) struct Rows<'a> {
     connection: &'a Connection,

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::rows::RowCounters;
-use super::writer::execute;
+use super::rows::{RowCounters, execute};
 
 /// The interval at which the read starts again while there are other reads. Restarting the log waits for at most two
 /// such intervals: one until the whole log has been moved, and one until this read has left the log.

@@ -19,7 +19,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::rows::{OperationFailure, RowCounters, Rows, is_busy};
+use super::rows::{OperationFailure, RowCounters, Rows, execute, is_busy};
 use super::schema::set_durable;
 use super::standing_read::StandingRead;
 use crate::Sync;
@@ -439,8 +439,4 @@ enum JobOutcome {
     Late,
     /// It failed and has changed nothing.
     Failed(OperationFailure),
-}
-
-pub(super) fn execute(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
