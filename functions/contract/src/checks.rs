@@ -226,7 +226,7 @@ impl CheckTest {
 
     /// All records.
     async fn records(&self) -> Vec<Record> {
-        super::records::walk(&self.of(self.store.stores.records.clone()), 1000).await
+        super::every_record::walk(&self.of(self.store.stores.records.clone()), 1000).await
     }
 
     async fn insert(&self, record: Record) {

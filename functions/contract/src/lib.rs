@@ -36,6 +36,7 @@ pub mod churn;
 pub mod collection;
 mod contract_test;
 pub mod counting;
+mod every_record;
 pub mod faulty;
 pub mod fixed_clock;
 mod macros;

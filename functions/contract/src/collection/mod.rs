@@ -21,6 +21,7 @@ use registry::store::records::{Record, RecordedObject};
 use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Cursor, Location, Slice, Timestamp};
 
+use super::every_record::{line, walk};
 use super::metadata::MetadataTest;
 use super::sessions::SessionTest;
 use super::{ContractTest, MetadataStores};
@@ -196,13 +197,13 @@ impl CollectionTest {
 
     /// All records, as text.
     pub(super) async fn everything(&self) -> BTreeSet<String> {
-        let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
-        all.iter().map(super::records::line).collect()
+        let all = walk(&self.of(self.store.records.clone()), 1000).await;
+        all.iter().map(line).collect()
     }
 
     /// Asserts that only the history is left.
     pub(super) async fn assert_empty(&self) {
-        let all = super::records::walk(&self.of(self.store.records.clone()), 1000).await;
+        let all = walk(&self.of(self.store.records.clone()), 1000).await;
         for record in &all {
             let stays = matches!(record, Record::History { .. });
             assert!(stays, "this is left: {record:?}");

@@ -1,5 +1,7 @@
 //! What a [`RecordStore`] must do: answer all records in slices of any size ([`walks`]), and insert them into another
 //! store or the same one ([`moves`]).
+//!
+//! [`RecordStore`]: registry::store::records::RecordStore
 
 pub mod moves;
 pub mod walks;
@@ -7,9 +9,10 @@ pub mod walks;
 use std::collections::BTreeSet;
 
 use registry::store::metadata::Removal;
-use registry::store::records::{Record, RecordStore};
+use registry::store::records::Record;
 
 use super::collection::CollectionTest;
+use super::every_record::{MAX_SLICES, line, walk};
 use super::metadata::{digest, location, manifest, repository, tag};
 use super::{ContractTest, MetadataStores};
 use crate::metadata::DescribeManifest as _;
@@ -28,9 +31,6 @@ pub struct Pair {
 /// The test of a clause about records.
 pub type RecordTest = ContractTest<Pair>;
 
-/// The maximum number of slices of a walk.
-const MAX_SLICES: usize = 100_000;
-
 impl RecordTest {
     pub(super) fn from(&self) -> CollectionTest {
         self.of(self.store.from.clone().into())
@@ -39,27 +39,6 @@ impl RecordTest {
     pub(super) fn to(&self) -> CollectionTest {
         self.of(self.store.to.clone().into())
     }
-}
-
-/// All records of a store, in slices of `limit`. A walk may meet a record twice.
-pub(super) async fn walk(test: &ContractTest<dyn RecordStore>, limit: usize) -> Vec<Record> {
-    let mut all = Vec::new();
-    let mut next = None;
-    for _ in 0..MAX_SLICES {
-        let slice = test.store.records(test.cx(), next.as_ref(), limit).await;
-        let slice = slice.expect("records");
-        all.extend(slice.items);
-        next = slice.next;
-        if next.is_none() {
-            return all;
-        }
-    }
-    panic!("the walk does not end");
-}
-
-/// A record as a line of an export.
-pub(super) fn line(record: &Record) -> String {
-    serde_json::to_string(record).expect("records are JSON")
 }
 
 impl CollectionTest {
