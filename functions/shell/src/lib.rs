@@ -9,7 +9,8 @@
 //!    [`health`]: `/livez` and `/readyz`.
 //! 3. [`delivery`]: which pulls are redirected. [`client_address`]: the address of the client, behind proxies.
 //! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: which events are never
-//!    logged. [`text`] and [`timestamp`]: numbers and dates as text.
+//!    logged. [`text`] and [`timestamp`]: numbers and dates as text. [`values`]: durations and sizes that an operator
+//!    writes.
 //! 5. [`collector`]: collection passes, and the report of one.
 //! 6. `clock` and `memory`: time, randomness and memory of a host.
 //!
@@ -41,3 +42,4 @@ pub mod probe;
 pub mod stores;
 pub mod text;
 pub mod timestamp;
+pub mod values;

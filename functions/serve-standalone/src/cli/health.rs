@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::values::{self, Span};
+use super::values;
+use shell::values::Span;
 
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each of them is a flag")]

@@ -9,7 +9,7 @@ use shell::stores::Bucket;
 use super::examples;
 use super::serve::SparsePolicy;
 use super::stores::StoreArgs;
-use super::values::Span;
+use shell::values::Span;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepoCommand {

@@ -1,15 +1,11 @@
 //! The flags that say how blobs are pulled: through the registry, or by a redirect to the object store.
 
-use std::str::FromStr;
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use registry::Delivery;
 use shell::client_address::network;
 use shell::delivery::PullRule;
-
-use super::values::Span;
+use shell::values::PresignLifetime;
 
 /// The flags of pulls.
 #[derive(Args, Debug)]
@@ -55,35 +51,6 @@ impl From<PullMode> for Delivery {
             PullMode::Redirect => Self::Redirect,
             PullMode::Proxy => Self::Proxy,
             PullMode::Auto => Self::Auto,
-        }
-    }
-}
-
-/// The lifetime of a presigned URL. It is shorter, with a margin, than the time for which an unreferenced object is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PresignLifetime(pub(crate) Duration);
-
-impl FromStr for PresignLifetime {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Span(lifetime) = text.parse()?;
-        if !(Duration::from_mins(1)..=Duration::from_hours(12)).contains(&lifetime) {
-            return Err("expected a duration from 1m to 12h".into());
-        }
-        Ok(Self(lifetime))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lifetimes_are_bounded() {
-        assert_eq!("12h".parse(), Ok(PresignLifetime(Duration::from_hours(12))));
-        for wrong in ["43201s", "59s", "0", "forever"] {
-            assert!(wrong.parse::<PresignLifetime>().is_err(), "{wrong}");
         }
     }
 }

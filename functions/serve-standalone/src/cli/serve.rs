@@ -11,7 +11,8 @@ use store_embedded::MinFree;
 use super::pull::PullArgs;
 use super::stores::StoreArgs;
 use super::tls::TlsArgs;
-use super::values::{self, Length, MetricsAddress, Span};
+use super::values::{self, MetricsAddress};
+use shell::values::{Length, Span, within_a_day};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
@@ -123,7 +124,7 @@ pub(crate) struct LimitArgs {
         env = "ROADSTEAD_UPLOAD_LIFETIME",
         value_name = "DURATION",
         default_value = "24h",
-        value_parser = values::within_a_day
+        value_parser = within_a_day
     )]
     pub(crate) upload_lifetime: Span,
     /// Maximum time for the head of a request, from its first byte or from the opening of the connection. It includes the
