@@ -72,7 +72,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
 }
 
 /// The address at which a server that listens on `address` is reached from its own host.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -8,6 +8,7 @@ use shell::log::LogFormat;
 use shell::opened::StoreStatistics;
 
 use crate::cli::{MetricsAddress, PullArgs, ServeArgs};
+use crate::commands::health::reachable;
 use crate::metrics::MetricsListener;
 
 /// Warns of pulls that are not redirected, and of clients that cannot follow redirects, because of the object store's host.
@@ -98,14 +99,4 @@ pub(super) fn announce(
             );
         }
     }
-}
-
-/// An address that works in a command on this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
