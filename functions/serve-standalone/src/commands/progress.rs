@@ -1,7 +1,7 @@
 //! How far a long command has come: one line on a terminal, nothing in a pipe.
 //!
 //! One line that is written over needs no library: `indicatif` would bring a terminal layer of its own for it. Sizes are
-//! rounded down and have at most three digits, which `bytesize` does not do.
+//! rounded down, and have a decimal only below 100; `bytesize` rounds to the nearest value and always writes a decimal.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};

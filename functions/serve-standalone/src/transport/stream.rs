@@ -68,6 +68,10 @@ impl GuardedStream {
 
     /// Reads until it is clear whether the client uses HTTP/2. These bytes are read again later. Fails if the client closes the
     /// connection or takes too long.
+    ///
+    /// `hyper_util::server::conn::auto` does not fit: it configures both versions before it reads, and here the size of the
+    /// buffers, and the memory permit for them, depend on the version. The timeouts of this stream do, too. Besides, `auto`
+    /// first reads 24 bytes alone, which costs each connection one more system call.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         let mut buffer = BytesMut::zeroed(FIRST_READ);
         let mut filled = 0;
