@@ -20,8 +20,8 @@ use crate::transport::{Activity, Pace};
 
 /// The state of the server, which all connections watch.
 ///
-/// `hyper_util::server::graceful` does not fit: it tells all connections to end, once, and knows them only when their first
-/// bytes have arrived. Here connections of some clients end when a slot is needed, and a connection that opens ends too.
+/// `hyper_util::server::graceful` does not fit: it tells all connections to end, once, and none that is still in its TLS
+/// handshake. Here connections of some clients end when others need a slot, and a handshake ends with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// No connection is closed for another one.
