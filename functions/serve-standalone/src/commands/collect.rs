@@ -17,7 +17,7 @@ use shell::text::count;
 use shell::timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::progress::{ProgressLine, size};
+use super::progress::ProgressLine;
 use super::signals::Signals;
 use super::store::with;
 use crate::cli::CollectArgs;
@@ -159,7 +159,7 @@ fn show(args: &CollectArgs, report: &Report) -> Result<(), Failure> {
         let report = serde_json::to_string(report).map_err(|error| Failure::failed("cannot print", error))?;
         writeln!(output, "{report}")?;
     } else {
-        writeln!(output, "{}", describe(report, grace_periods(args), size))?;
+        writeln!(output, "{}", describe(report, grace_periods(args)))?;
     }
     Ok(())
 }

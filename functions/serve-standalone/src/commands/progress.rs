@@ -1,10 +1,11 @@
 //! How far a long command has come: one line on a terminal, nothing in a pipe.
 //!
-//! One line that is written over needs no library: `indicatif` would bring a terminal layer of its own for it. Sizes are
-//! rounded down, and have a decimal only below 100; `bytesize` rounds to the nearest value and always writes a decimal.
+//! One line that is written over needs no library: `indicatif` would bring a terminal layer of its own for it.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
+
+pub(super) use shell::text::size;
 
 /// How often the line changes.
 const EVERY: Duration = Duration::from_millis(200);
@@ -60,23 +61,6 @@ impl Drop for ProgressLine {
     }
 }
 
-/// A number of bytes as text.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut unit = 0;
-    let mut scale = 1_u64;
-    while bytes / scale >= 1024 && unit + 1 < UNITS.len() {
-        scale <<= 10;
-        unit += 1;
-    }
-    let (whole, tenths) = (bytes / scale, bytes % scale * 10 / scale);
-    if unit == 0 || whole >= 100 {
-        format!("{whole} {}", UNITS[unit])
-    } else {
-        format!("{whole}.{tenths} {}", UNITS[unit])
-    }
-}
-
 /// A number of bytes per second as text.
 pub(super) fn rate(bytes: u64, time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -88,17 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_rates() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (150 << 20, "150 MiB"),
-            (u64::MAX, "16383 PiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
+    fn rates() {
         assert_eq!(rate(10 << 20, Duration::from_secs(2)), "5.0 MiB/s");
         assert_eq!(rate(1, Duration::ZERO), "1000 B/s");
     }

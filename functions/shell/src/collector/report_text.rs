@@ -4,7 +4,7 @@ use registry::collection::Report;
 use registry::store::blobs::DeletedObjects;
 use registry::store::collection::{GracePeriods, UNTIL_IMPORTED};
 
-use crate::text::count;
+use crate::text::{count, size};
 
 /// A time in the largest unit that divides it.
 fn duration(millis: u64) -> String {
@@ -22,13 +22,13 @@ fn duration(millis: u64) -> String {
 }
 
 /// The report of a pass with these grace periods, as text for people: a line for each kind of thing, with its size, and
-/// with what follows and when. `size` writes a number of bytes.
+/// with what follows and when.
 #[must_use]
-pub fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64) -> String) -> String {
+pub fn describe(report: &Report, grace_periods: GracePeriods) -> String {
     let metadata = &report.metadata;
     let mut lines = Vec::new();
     if report.busy_until.is_none() || metadata.seen > 0 {
-        lines.extend(metadata_lines(report, grace_periods, &size));
+        lines.extend(metadata_lines(report, grace_periods));
     }
     lines.push(format!(
         "{} {}; up to {} {} for deletion in {} at the earliest",
@@ -45,7 +45,7 @@ pub fn describe(report: &Report, grace_periods: GracePeriods, size: impl Fn(u64)
             count(report.objects_deleted, "pending deletion", "pending deletions"),
             done(report, "carried out")
         );
-        lines.push(line + &deleted(report, &size));
+        lines.push(line + &deleted(report));
     }
     if report.busy_until.is_some() {
         lines.push(
@@ -76,7 +76,7 @@ fn done(report: &Report, participle: &str) -> String {
 }
 
 /// What a pass over the metadata has found and done.
-fn metadata_lines(report: &Report, grace_periods: GracePeriods, size: &impl Fn(u64) -> String) -> Vec<String> {
+fn metadata_lines(report: &Report, grace_periods: GracePeriods) -> Vec<String> {
     let metadata = &report.metadata;
     let marked = if report.dry_run {
         "would be marked as unreferenced"
@@ -136,7 +136,7 @@ fn metadata_lines(report: &Report, grace_periods: GracePeriods, size: &impl Fn(u
 
 /// The objects that were deleted, with their size. They are fewer than the deletions, since an upload may have left
 /// nothing under a key.
-fn deleted(report: &Report, size: &impl Fn(u64) -> String) -> String {
+fn deleted(report: &Report) -> String {
     match report.deleted {
         _ if report.dry_run || report.objects_deleted == 0 => String::new(),
         Some(DeletedObjects { objects, bytes }) => {
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn text(report: &Report) -> String {
-        describe(report, GracePeriods::default(), |bytes| format!("{bytes} B"))
+        describe(report, GracePeriods::default())
     }
 
     /// One of each thing, or several of each.
