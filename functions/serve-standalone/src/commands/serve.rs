@@ -168,23 +168,8 @@ async fn open(
     tls: Option<TlsFiles>,
 ) -> Result<Running, Failure> {
     let listener = listen(args).await?;
-    let how = OpenOptions {
-        absent: Absent::Create,
-        sync: match args.sync {
-            SyncMode::Full => Sync::Full,
-            SyncMode::Off => Sync::Off,
-        },
-        upload_memory: args.limits.upload_memory.map(|length| length.0),
-        memory_timeout: args.limits.memory_timeout.map(|span| span.0),
-        presign_lifetime: args.pulls.presign_lifetime.0,
-        min_free: args.min_free,
-        contact: Contact::Later,
-    };
+    let how = open_options(args);
     let opened = stores::open(&args.stores.config(), &how).await?;
-    let mut memory = RequestMemory::new(how.manifest_memory()).without_answers_up_to(ANSWER_MEMORY);
-    if let Some(timeout) = how.memory_timeout {
-        memory = memory.waiting_no_longer_than(timeout);
-    }
     let environment = Arc::new(SystemEnvironment);
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let statistics = opened.statistics.clone();
@@ -195,7 +180,7 @@ async fn open(
         stores.clone(),
         authenticator,
         environment.clone(),
-        Arc::new(memory),
+        Arc::new(request_memory(&how)),
         settings(args, hosts),
     );
     let registry = Arc::new(registry);
@@ -257,6 +242,29 @@ async fn open(
         statistics,
         refusals,
     })
+}
+
+fn open_options(args: &ServeArgs) -> OpenOptions {
+    OpenOptions {
+        absent: Absent::Create,
+        sync: match args.sync {
+            SyncMode::Full => Sync::Full,
+            SyncMode::Off => Sync::Off,
+        },
+        upload_memory: args.limits.upload_memory.map(|length| length.0),
+        memory_timeout: args.limits.memory_timeout.map(|span| span.0),
+        presign_lifetime: args.pulls.presign_lifetime.0,
+        min_free: args.min_free,
+        contact: Contact::Later,
+    }
+}
+
+fn request_memory(how: &OpenOptions) -> RequestMemory {
+    let memory = RequestMemory::new(how.manifest_memory()).without_answers_up_to(ANSWER_MEMORY);
+    match how.memory_timeout {
+        Some(timeout) => memory.waiting_no_longer_than(timeout),
+        None => memory,
+    }
 }
 
 async fn listen(args: &ServeArgs) -> Result<TcpListener, Failure> {

@@ -38,11 +38,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let admission = Arc::new(admission);
-    let asking = {
+    let mut asking = {
         let admission = admission.clone();
         tokio::spawn(async move { admission.run().await })
     };
-    let mut asking = asking;
     match tokio::time::timeout(NAMED_AFTER, &mut asking).await {
         Ok(Ok(Ok(()))) => {
             condition.admit();
