@@ -51,7 +51,7 @@ impl CollectionTest {
     }
 }
 
-/// A client that may push and was told that a blob exists finds it afterwards: a 200 must be true for a push in
+/// A client that may push and got the answer that a blob exists finds it afterwards: a 200 must be true for a push in
 /// progress.
 pub async fn a_collection_races_link_and_unmark(test: CollectionTest) {
     let name = repository("a");

@@ -453,8 +453,8 @@ async fn the_cost_of_a_list_depends_on_the_page() {
     assert_eq!(world.counts.reads(), pages);
 }
 
-/// A store that reads and creates a session with two requests is told which to try first: the core passes on what a
-/// request suggests about its session.
+/// A store that reads and creates a session needs two requests, and a hint which of them to send first. The core passes
+/// on what a request suggests about its session.
 #[tokio::test]
 async fn a_claim_passes_on_what_its_request_suggests() {
     let world = World::new().await;

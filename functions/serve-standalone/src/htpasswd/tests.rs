@@ -198,7 +198,7 @@ async fn a_change_within_the_grain_of_time_stamps_is_seen() {
 /// Makes a file unusable.
 type Ruin = fn(&Fixture);
 
-/// Whatever happens to the file, who was in stays in, however often it is looked at, and also when the server is told
+/// Whatever happens to the file, who was in stays in, however often it is looked at, and also when the server is asked
 /// to read it again.
 #[tokio::test]
 async fn a_broken_file_locks_nobody_out() {
@@ -264,8 +264,8 @@ async fn a_broken_file_locks_nobody_out() {
         }
         htpasswd.reload().await;
         assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
-        let told = htpasswd.file.complaint().expect(what);
-        assert!(told.contains(complaint), "{what}: {told}");
+        let reported = htpasswd.file.complaint().expect(what);
+        assert!(reported.contains(complaint), "{what}: {reported}");
         // Mended, it counts again.
         let _ = std::fs::remove_dir(fixture.path());
         let _ = std::fs::remove_file(fixture.path());
@@ -378,7 +378,7 @@ async fn the_file_is_looked_at_only_now_and_then() {
 }
 
 /// Everything that must be checked waits for its turn; what was right or just wrong before does not. An unknown user
-/// waits like a known one: the two are not told apart by what they cost.
+/// waits like a known one: what they cost does not show which of the two it was.
 #[tokio::test]
 async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);

@@ -102,8 +102,8 @@ async fn what_stays_wrong_is_a_complaint_until_it_is_repaired() {
     assert!(!folder.changes().await);
     assert_eq!(folder.complaint(), None);
     assert!(!folder.changes().await);
-    let told = folder.complaint().unwrap();
-    assert!(told.contains("it holds no private key"), "{told}");
+    let reported = folder.complaint().unwrap();
+    assert!(reported.contains("it holds no private key"), "{reported}");
     write(folder.path(), &pair);
     assert!(!folder.changes().await);
     assert_eq!(folder.complaint(), None);

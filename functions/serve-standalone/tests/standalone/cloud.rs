@@ -200,11 +200,11 @@ fn what_was_deleted_is_reclaimed_and_what_is_missing_is_found() {
     let (key, _) = before.iter().find(|(_, found)| **found == size).unwrap();
     cloud.remove(key);
     let output = Cloud::run(&both, &["fsck"]);
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let reported = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{reported}");
     assert!(
-        told.contains("object missing") && told.contains(&digest(pushed.layer())),
-        "{told}"
+        reported.contains("object missing") && reported.contains(&digest(pushed.layer())),
+        "{reported}"
     );
 }
 
@@ -233,6 +233,6 @@ fn a_table_that_is_not_there_is_told_with_a_remedy() {
     let cloud = Cloud::new();
     let output = Cloud::run(&cloud.both(), &["serve", "--listen", "127.0.0.1:0", "--log", "text"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("roadstead metadata init"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(reported.contains("roadstead metadata init"), "{reported}");
 }

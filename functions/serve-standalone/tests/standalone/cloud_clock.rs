@@ -143,9 +143,9 @@ fn s33_an_instance_with_a_wrong_clock_neither_pushes_nor_removes() {
         let upload = wrong.open_upload("app", &[]);
         assert_eq!(status(&wrong, "PATCH", &upload, b"bytes"), 503);
         let collected = Cloud::run(&through, &["collect"]);
-        let told = String::from_utf8_lossy(&collected.stderr);
-        assert_eq!(collected.status.code(), Some(1), "{told}");
-        assert!(told.contains("clock"), "{told}");
+        let reported = String::from_utf8_lossy(&collected.stderr);
+        assert_eq!(collected.status.code(), Some(1), "{reported}");
+        assert!(reported.contains("clock"), "{reported}");
         // Nothing was changed, and the other goes on.
         assert_eq!(status(&right, "HEAD", &path, b""), 200);
         assert_eq!(

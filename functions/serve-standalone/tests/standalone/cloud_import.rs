@@ -138,9 +138,12 @@ fn an_import_that_was_killed_goes_on_and_ends_with_the_same() {
     assert!(reached > 0 && reached < all.len() as u64, "{reached} of {}", all.len());
 
     let last = Cloud::run(&stores, &["metadata", "import", &file]);
-    let told = String::from_utf8_lossy(&last.stderr);
-    assert_eq!(last.status.code(), Some(0), "{told}");
-    assert!(told.contains(&format!("continuing after {reached} records")), "{told}");
+    let reported = String::from_utf8_lossy(&last.stderr);
+    assert_eq!(last.status.code(), Some(0), "{reported}");
+    assert!(
+        reported.contains(&format!("continuing after {reached} records")),
+        "{reported}"
+    );
     assert!(!Path::new(&progress).exists(), "nothing is left beside the file");
 
     let (whole, whole_stores) = table(folder.path());

@@ -59,7 +59,10 @@ fn a_push_replaces_a_lost_object_of_a_bucket_in_every_repository() {
             accident.befall(&cloud, &layer);
             if is_pulled {
                 assert_eq!(pull(&server, "other", &layer).0, 404, "{accident:?}");
-                assert!(push(&server, "app", &layer, "1", 0), "HEAD has told that it is gone");
+                assert!(
+                    push(&server, "app", &layer, "1", 0),
+                    "HEAD has reported that it is gone"
+                );
             } else {
                 server.push_blob("app", &layer);
             }
@@ -92,8 +95,11 @@ fn behind_redirects_a_repair_finds_what_is_lost() {
 
         let repair = Cloud::run(&cloud.both(), &["fsck", "--hash", "--repair", "--json"]);
         assert_eq!(repair.status.code(), Some(1));
-        let told = String::from_utf8(repair.stdout).unwrap();
-        let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let reported = String::from_utf8(repair.stdout).unwrap();
+        let lines: Vec<Value> = reported
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         for (repository, tag) in [("app", "1"), ("other", "2")] {
             let is_told = lines.iter().any(|line| {
                 line["finding"] == "manifest_not_pullable"
@@ -101,7 +107,7 @@ fn behind_redirects_a_repair_finds_what_is_lost() {
                     && line["tags"][0] == tag
                     && line["lost"][0] == digest(&layer)
             });
-            assert!(is_told, "{told}");
+            assert!(is_told, "{reported}");
         }
         for repository in ["app", "other"] {
             for method in ["HEAD", "GET"] {
@@ -124,9 +130,9 @@ fn behind_redirects_a_repair_finds_what_is_lost() {
 fn refused_start(stores: &[String], data: &str, flags: &[&str]) -> String {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--log", "text", "--data", data];
     let output = Cloud::run(stores, &[&serve, flags].concat());
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    told
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{reported}");
+    reported
 }
 
 /// Stops a server that has begun to use its stores: one whose table is slow listens before.
@@ -165,8 +171,11 @@ fn s34_a_main_table_that_is_lost_beside_a_local_one_is_noticed() {
 
     init(&other);
     for _ in 0..2 {
-        let told = refused_start(&stores(&other), data, &[]);
-        assert!(told.contains("is empty") && told.contains("--begin-anew"), "{told}");
+        let reported = refused_start(&stores(&other), data, &[]);
+        assert!(
+            reported.contains("is empty") && reported.contains("--begin-anew"),
+            "{reported}"
+        );
     }
     stop(serve(&stores(&other), &["--begin-anew"]));
     stop(serve(&stores(&other), &[]));
@@ -194,8 +203,11 @@ fn s34_half_a_registry_over_a_table_is_not_taken_for_a_new_one() {
         // A table that was made once more.
         Cloud::succeed(&other.dynamodb(), &["metadata", "init"]);
         let without_table = [other.dynamodb(), blobs(&cloud)].concat();
-        let told = refused_start(&without_table, data, &[]);
-        assert!(told.contains("is empty") && told.contains("--begin-anew"), "{told}");
+        let reported = refused_start(&without_table, data, &[]);
+        assert!(
+            reported.contains("is empty") && reported.contains("--begin-anew"),
+            "{reported}"
+        );
         let listed = Cloud::run(&without_table, &["repo", "list", "--data", data]);
         assert_ne!(listed.status.code(), Some(0));
         stop(serve(&without_table, &["--begin-anew"]));
@@ -209,10 +221,10 @@ fn s34_half_a_registry_over_a_table_is_not_taken_for_a_new_one() {
         }
         let without_blobs = [cloud.dynamodb(), blobs(&other)].concat();
         for _ in 0..2 {
-            let told = refused_start(&without_blobs, data, &[]);
+            let reported = refused_start(&without_blobs, data, &[]);
             assert!(
-                told.contains("refers to blobs") && told.contains("--begin-anew"),
-                "{told}"
+                reported.contains("refers to blobs") && reported.contains("--begin-anew"),
+                "{reported}"
             );
         }
         stop(serve(&without_blobs, &["--begin-anew"]));

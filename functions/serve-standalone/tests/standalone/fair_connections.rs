@@ -12,7 +12,7 @@ use crate::support::h2::{H2, SMALL_BUFFER, Socket, runtime};
 use crate::support::{EMPTY, MANIFEST_TYPE, Server, manifest};
 
 /// A quarter of the clients says nothing, one sends half a head, one reads slowly, and one asks for something over HTTP/2
-/// and does not listen when it is told to leave.
+/// and does not listen when the server asks it to leave.
 fn slow_clients(connections: &str, clients: usize) {
     many_files();
     let server = Server::start(&["--max-connections", connections]);
@@ -75,7 +75,7 @@ fn s31_slow_clients_take_no_connection_from_others_at_length() {
     slow_clients("1024", 2_200);
 }
 
-/// All places are taken by those who get on: others of the same client wait a moment and are told to come again, and who
+/// All places are taken by those who get on: others of the same client wait briefly and are asked to retry, and who
 /// asks whether the server lives is answered at once. Another client is served.
 #[test]
 fn s31_a_full_house_answers_probes_and_makes_room_for_others() {
@@ -112,8 +112,8 @@ fn s31_a_full_house_answers_probes_and_makes_room_for_others() {
     assert_eq!(gone.filter(|gone| *gone).count(), 1);
 }
 
-/// Clients that were served once and do not listen when they are told to leave, each followed by the next one: others are
-/// let in at once all the same.
+/// Clients that were served once and do not listen when the server asks them to leave, each followed by the next one:
+/// others are let in at once all the same.
 #[test]
 fn s31_clients_that_ignore_goodbyes_hold_up_nobody() {
     many_files();

@@ -56,7 +56,7 @@ fn a_check_that_could_not_be_finished_has_its_own_exit_code() {
         let _ = std::fs::remove_file(data.join(file));
     }
     std::fs::write(data.join("metadata.db"), vec![0x5a; 40_000]).unwrap();
-    let (code, told) = check(&data);
-    assert_eq!(code, Some(2), "{told}");
-    assert!(told.starts_with("roadstead: "), "{told}");
+    let (code, reported) = check(&data);
+    assert_eq!(code, Some(2), "{reported}");
+    assert!(reported.starts_with("roadstead: "), "{reported}");
 }

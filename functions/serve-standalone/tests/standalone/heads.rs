@@ -132,7 +132,7 @@ fn s31_small_answers_that_nobody_reads_keep_their_places() {
     });
 }
 
-/// A client that goes on asking on a connection although there is no place is told to stop; what is in progress on the
+/// A client that goes on asking on a connection although there is no place is asked to stop; what is in progress on the
 /// connection ends as it would.
 #[test]
 fn s31_a_connection_ends_after_many_refusals() {

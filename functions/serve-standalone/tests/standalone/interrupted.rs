@@ -1,4 +1,4 @@
-//! Collections that are told to end, killed, kept from the names, or that meet what cannot be deleted: what they say,
+//! Collections that are asked to end, killed, kept from the names, or that meet what cannot be deleted: what they say,
 //! and how the next one goes on.
 //!
 //! Tables are filled by hand: to push as much takes longer than a pass over it.
@@ -106,12 +106,12 @@ fn assert_gone_on_with(data: &Path, before: u64) {
 
 #[test]
 fn a_collection_that_is_told_to_end_is_gone_on_with_at_once() {
-    for told in [Signal::TERM, Signal::INT] {
+    for signal_sent in [Signal::TERM, Signal::INT] {
         let folder = large();
         let data = folder.path().join("data");
         let child = begin(&data);
         wait_for_a_pass(&data);
-        signal(&child, told);
+        signal(&child, signal_sent);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let stderr = text(&output.stderr);
@@ -129,7 +129,7 @@ fn a_server_that_ends_lets_go_of_the_names() {
     wait_for_a_pass(&server.data());
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
-    let stopped = server.wait_for_line("the pass is told of", |line| line["message"] == "collected");
+    let stopped = server.wait_for_line("the pass is logged", |line| line["message"] == "collected");
     assert_eq!(stopped["stopped"], true, "{stopped}");
     assert_gone_on_with(&folder.path().join("data"), seen(&stopped));
 }
@@ -209,9 +209,9 @@ fn a_file_that_cannot_be_unlinked_keeps_nothing_else_back() {
         stderr.contains(&format!("the object {stuck} cannot be deleted: ")),
         "{stderr}"
     );
-    let told = report(&output);
+    let reported = report(&output);
     assert_eq!(
-        (&told["failed"], &told["objects_deleted"], &told["complete"]),
+        (&reported["failed"], &reported["objects_deleted"], &reported["complete"]),
         (&1.into(), &250.into(), &false.into())
     );
     let people = run(["collect", "--data", data.to_str().unwrap()]);
@@ -236,10 +236,10 @@ fn the_words_for_people_tell_what_was_freed() {
     schedule_deletion(&data, &format!("{:032x}.2", 9), 1);
     let dry = text(&run(["collect", "--dry-run", "--data", data.to_str().unwrap()]).stdout);
     assert!(dry.contains("\n2 pending deletions would be carried out"), "{dry}");
-    let told = text(&run(["collect", "--data", data.to_str().unwrap()]).stdout);
+    let reported = text(&run(["collect", "--data", data.to_str().unwrap()]).stdout);
     assert!(
-        told.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB free\n"),
-        "{told}"
+        reported.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB free\n"),
+        "{reported}"
     );
 }
 
@@ -286,10 +286,10 @@ fn every_outcome_of_a_pass_is_counted_and_what_it_did() {
     eventually("a pass in which something fails", || {
         (passes("failed") >= 1).then_some(())
     });
-    let failed = server.wait_for_line("it is told", |line| {
+    let failed = server.wait_for_line("the failure is logged", |line| {
         line["message"]
             .as_str()
-            .is_some_and(|told| told.starts_with("a collection pass has failed in part"))
+            .is_some_and(|reported| reported.starts_with("a collection pass has failed in part"))
     });
     assert!(failed["what"].as_str().unwrap().starts_with("the object "), "{failed}");
 }

@@ -100,7 +100,7 @@ fn fsck(server: &Server, flags: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn told(output: &Output) -> String {
+fn report_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -125,11 +125,17 @@ fn a_push_replaces_a_lost_layer_in_every_repository() {
             assert_eq!(pull(&server, repository, &layer), (200, true), "{accident:?}");
         }
         let checked = fsck(&server, &["--hash"]);
-        assert_eq!(checked.status.code(), Some(0), "{accident:?}: {}", told(&checked));
+        assert_eq!(
+            checked.status.code(),
+            Some(0),
+            "{accident:?}: {}",
+            report_text(&checked)
+        );
     }
 }
 
-/// A pull finds the loss, after which everybody is told that the blob is not there, and so the next push uploads it.
+/// A pull finds the loss. After that, every client gets the answer that the blob is not there, so the next push uploads
+/// it.
 #[test]
 fn a_pull_that_finds_no_layer_lets_the_next_push_upload_it() {
     for (number, accident) in (10..).zip([Accident::Deleted, Accident::Truncated, Accident::Emptied]) {
@@ -169,7 +175,12 @@ fn a_pull_that_finds_no_layer_lets_the_next_push_upload_it() {
             assert_eq!(pull(&server, repository, &layer), (200, true), "{accident:?}");
         }
         let checked = fsck(&server, &["--hash"]);
-        assert_eq!(checked.status.code(), Some(0), "{accident:?}: {}", told(&checked));
+        assert_eq!(
+            checked.status.code(),
+            Some(0),
+            "{accident:?}: {}",
+            report_text(&checked)
+        );
     }
 }
 
@@ -204,7 +215,7 @@ fn a_large_manifest_is_pushed_again() {
         }
     }
     let checked = fsck(&server, &["--hash"]);
-    assert_eq!(checked.status.code(), Some(0), "{}", told(&checked));
+    assert_eq!(checked.status.code(), Some(0), "{}", report_text(&checked));
 }
 
 /// A check names the images that cannot be pulled and what to do; only a repair lets a push come about that asks first,
@@ -223,7 +234,7 @@ fn a_check_names_what_cannot_be_pulled_and_repairs() {
         };
         let checked = fsck(&server, hash);
         assert_eq!(checked.status.code(), Some(1));
-        let text = told(&checked);
+        let text = report_text(&checked);
         for advice in ["push app:1 again", "push other:2 again"] {
             let line = text.lines().find(|line| line.ends_with(advice)).expect(&text);
             assert!(line.starts_with("manifest not pullable "), "{text}");
@@ -234,7 +245,7 @@ fn a_check_names_what_cannot_be_pulled_and_repairs() {
 
         let repaired = fsck(&server, &[hash, &["--repair", "--json"]].concat());
         assert_eq!(repaired.status.code(), Some(1), "something was found");
-        let lines = told(&repaired);
+        let lines = report_text(&repaired);
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.last().unwrap()["summary"]["repaired"], 1, "{lines:?}");
         let images: Vec<&Value> = lines
@@ -247,12 +258,21 @@ fn a_check_names_what_cannot_be_pulled_and_repairs() {
         }));
         assert_eq!(pull(&server, "app", &layer).0, 404, "{accident:?}");
         let quick = fsck(&server, &[]);
-        assert_eq!(quick.status.code(), Some(1), "{accident:?}: what is recorded is told");
+        assert_eq!(
+            quick.status.code(),
+            Some(1),
+            "{accident:?}: the check reports what is recorded"
+        );
         assert!(push(&server, "app", &layer, "1", 0), "it was uploaded");
         for repository in ["app", "other"] {
             assert_eq!(pull(&server, repository, &layer), (200, true), "{accident:?}");
         }
         let checked = fsck(&server, &["--hash"]);
-        assert_eq!(checked.status.code(), Some(0), "{accident:?}: {}", told(&checked));
+        assert_eq!(
+            checked.status.code(),
+            Some(0),
+            "{accident:?}: {}",
+            report_text(&checked)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What Prometheus is told, and where.
+//! The metrics that Prometheus reads, and their address.
 
 use std::net::SocketAddr;
 
@@ -103,7 +103,7 @@ fn an_upload_in_progress_is_seen() {
 
 /// The address of `--metrics 127.0.0.1:0`.
 pub(crate) fn own_address(server: &Server) -> SocketAddr {
-    let line = server.wait_for_line("the addresses are told", |line| line["message"] == "listening");
+    let line = server.wait_for_line("the addresses are logged", |line| line["message"] == "listening");
     let url = line["metrics"].as_str().unwrap();
     let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
     address.parse().unwrap()
@@ -181,6 +181,6 @@ fn an_address_that_is_taken_is_told() {
         data.to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("metrics") && told.contains(&taken), "{told}");
+    let reported = String::from_utf8(output.stderr).unwrap();
+    assert!(reported.contains("metrics") && reported.contains(&taken), "{reported}");
 }

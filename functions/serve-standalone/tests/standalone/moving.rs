@@ -10,13 +10,13 @@ use tempfile::TempDir;
 use crate::support::content::{Pushed, push_everything};
 use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, manifest, run};
 
-fn told(output: &Output) -> String {
+fn report_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn succeed(arguments: &[&str]) -> Output {
     let output = run(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", told(&output));
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", report_text(&output));
     output
 }
 
@@ -60,7 +60,7 @@ fn a_registry_that_was_exported_imported_and_copied_serves_the_same() {
     let old = Stopped::new();
     let (data, file, new) = (old.path("data"), old.path("export"), old.path("new/data"));
     let output = succeed(&["metadata", "export", "--data", &data, "--output", &file]);
-    assert!(told(&output).contains("records to"), "{}", told(&output));
+    assert!(report_text(&output).contains("records to"), "{}", report_text(&output));
     succeed(&["metadata", "import", &file, "--data", &new]);
     let to = format!("disk:{new}");
     let copied = succeed(&["blobs", "copy", "--data", &data, "--to", &to, "--json"]);
@@ -109,7 +109,7 @@ fn an_import_is_refused_where_it_would_do_harm() {
     std::fs::write(&cut, &whole[..whole.len() - 30]).unwrap();
     let output = run(["metadata", "import", &cut, "--data", &other]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told(&output).contains("incomplete"), "{}", told(&output));
+    assert!(report_text(&output).contains("incomplete"), "{}", report_text(&output));
     assert!(
         !Path::new(&other).exists(),
         "nothing is made for a file that is not whole"
@@ -124,9 +124,9 @@ fn an_import_is_refused_where_it_would_do_harm() {
     let output = run(["metadata", "import", &file, "--data", &other]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        told(&output).contains("elsewhere") && told(&output).contains("--force"),
+        report_text(&output).contains("elsewhere") && report_text(&output).contains("--force"),
         "{}",
-        told(&output)
+        report_text(&output)
     );
     succeed(&["metadata", "import", &file, "--data", &other, "--force"]);
     let listed = succeed(&["repo", "list", "--data", &other]);
@@ -138,7 +138,11 @@ fn an_import_is_refused_where_it_would_do_harm() {
 
     let output = run(["metadata", "export", "--data", &old.path("data"), "--output", &file]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told(&output).contains("complete export"), "{}", told(&output));
+    assert!(
+        report_text(&output).contains("complete export"),
+        "{}",
+        report_text(&output)
+    );
     assert_eq!(std::fs::read(&file).unwrap(), whole);
 }
 
@@ -168,7 +172,7 @@ fn a_copy_goes_on_after_an_interruption_and_takes_no_damaged_object() {
     std::fs::rename(&gone, old.path("gone")).unwrap();
     let output = copy();
     assert_eq!(output.status.code(), Some(1));
-    let text = told(&output);
+    let text = report_text(&output);
     assert!(
         text.contains("damaged") && text.contains(&digest(old.pushed.layer())),
         "{text}"
@@ -184,8 +188,12 @@ fn a_copy_goes_on_after_an_interruption_and_takes_no_damaged_object() {
     std::fs::write(&damaged, &bytes).unwrap();
     std::fs::rename(old.path("gone"), &gone).unwrap();
     let output = copy();
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    assert!(told(&output).starts_with("2 objects"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", report_text(&output));
+    assert!(
+        report_text(&output).starts_with("2 objects"),
+        "{}",
+        report_text(&output)
+    );
     assert_eq!(std::fs::read(&arrived).unwrap(), bytes);
 }
 
@@ -206,7 +214,7 @@ fn a_store_is_not_copied_to_itself() {
     let data = old.path("data");
     let output = run(["blobs", "copy", "--data", &data, "--to", &format!("disk:{data}/")]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(told(&output).contains("already"), "{}", told(&output));
+    assert!(report_text(&output).contains("already"), "{}", report_text(&output));
 }
 
 /// A file that names what the store cannot have is refused at its line before anything is written, also with `--force`.
@@ -235,7 +243,7 @@ fn an_import_refuses_locations_that_no_store_has() {
             std::fs::write(&file, lines.join("\n") + "\n").unwrap();
             for force in [&[][..], &["--force"]] {
                 let output = run([&["metadata", "import", &file, "--data", &new], force].concat());
-                let said = told(&output);
+                let said = report_text(&output);
                 assert_eq!(output.status.code(), Some(1), "{kind} {key:?}: {said}");
                 assert!(
                     said.contains(&format!("line {}: ", index + 1)),

@@ -141,7 +141,7 @@ fn failures_have_exit_codes_and_say_what_to_do() {
     let data = data.to_str().unwrap();
     let absent = server.folder.path().join("absent");
     let absent_text = absent.to_str().unwrap();
-    for (arguments, code, told) in [
+    for (arguments, code, reported) in [
         (&["tag", "list", "no/such", "--data", data][..], 3, "repo list"),
         (&["tag", "history", "zoo", "never", "--data", data], 3, "tag list zoo"),
         (&["tag", "history", "no/such", "a", "--data", data], 3, "repo list"),
@@ -161,7 +161,7 @@ fn failures_have_exit_codes_and_say_what_to_do() {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         assert!(
-            text(&output.stderr).contains(told),
+            text(&output.stderr).contains(reported),
             "{arguments:?}: {}",
             text(&output.stderr)
         );

@@ -149,11 +149,11 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
     tasks.abort_all();
     // They were many indeed: more than could wait.
     assert!(guesses.later.load(Ordering::Relaxed) > 0);
-    // Which is no fault, and is told together.
+    // This is no fault, and one line reports many of them.
     let lines = server.lines();
     assert!(lines.iter().all(|line| line["level"] != "ERROR"), "{lines:?}");
-    let told = lines.iter().filter(|line| line["requests"].is_u64()).count();
-    assert!(told > 0 && told < 2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
+    let reported = lines.iter().filter(|line| line["requests"].is_u64()).count();
+    assert!(reported > 0 && reported < 2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn ready(server: &Server, query: &str) -> (u16, String) {
     (response.status, text(&response))
 }
 
-/// Tries to push a blob; the status, and what a client is told.
+/// Tries to push a blob; the status and the text of the answer.
 fn push(server: &Server, bytes: &[u8]) -> (u16, String) {
     let path = format!("/v2/app/blobs/uploads/?digest={}", digest(bytes));
     let response = server.request("POST", &path, &[], bytes);
@@ -76,11 +76,11 @@ fn s34_a_backup_that_is_copied_over_the_database_is_noticed() {
     assert_eq!(ready(&server, "").0, 200);
 
     std::fs::copy(&backup, &live).unwrap();
-    let (_, told) = eventually("it is noticed", || {
+    let (_, reported) = eventually("it is noticed", || {
         let answer = ready(&server, "");
         (answer.0 == 503).then_some(answer)
     });
-    assert!(told.contains("replaced"), "{told}");
+    assert!(reported.contains("replaced"), "{reported}");
     assert!(
         server.log().contains("was overwritten while it was in use"),
         "{}",
@@ -111,9 +111,9 @@ fn refused_start(data: &Path, flags: &[&str]) -> String {
         data,
         &[&["serve", "--listen", "127.0.0.1:0", "--log", "text"], flags].concat(),
     );
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    told
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{reported}");
+    reported
 }
 
 /// The same, over a bucket.
@@ -130,11 +130,11 @@ fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
     assert_eq!(ready(&server, "").0, 200);
     for hours in [2, -2] {
         objects.set_ahead(hours * 3_600);
-        let (status, told) = eventually("it is noticed", || {
+        let (status, reported) = eventually("it is noticed", || {
             let answer = ready(&server, "");
             (answer.0 == 503).then_some(answer)
         });
-        assert!(status == 503 && told.contains("clock is wrong"), "{told}");
+        assert!(status == 503 && reported.contains("clock is wrong"), "{reported}");
         assert_refused(&push(&server, b"another layer"), "clock is wrong");
         let path = format!("/v2/app/blobs/{layer}");
         let deleted = server.request("DELETE", &path, &[], b"");
@@ -198,11 +198,11 @@ fn s33_a_collection_with_a_wrong_clock_does_nothing() {
     for hours in [2, -2] {
         objects.set_ahead(hours * 3_600);
         let output = collect();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
+        let reported = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{reported}");
         assert!(
-            told.contains("nothing is collected") && told.contains("clock"),
-            "{told}"
+            reported.contains("nothing is collected") && reported.contains("clock"),
+            "{reported}"
         );
     }
     assert_eq!(objects.deleted(), 0);
@@ -229,8 +229,8 @@ fn s34_a_store_that_is_removed_under_a_server_takes_no_writes() {
         let (path, away) = (server.data().join(name), server.folder.path().join("away"));
         std::fs::rename(&path, &away).unwrap();
         eventually("it is noticed", || {
-            let (status, told) = ready(&server, "");
-            (status == 503 && told.contains("removed or replaced")).then_some(())
+            let (status, reported) = ready(&server, "");
+            (status == 503 && reported.contains("removed or replaced")).then_some(())
         });
         assert_refused(&push(&server, b"a layer"), "removed or replaced");
         let put = server.request("PUT", "/v2/app/manifests/b", &[MANIFEST_TYPE], &manifest("b"));
@@ -265,17 +265,20 @@ fn s34_half_a_registry_is_not_taken_for_a_new_one() {
     // Blobs without metadata: no file, and an empty one.
     std::fs::rename(data.join("metadata.db"), &away).unwrap();
     for _ in 0..2 {
-        let told = refused_start(&data, &[]);
+        let reported = refused_start(&data, &[]);
         assert!(
-            told.contains("--begin-anew") && told.contains("Put back a backup"),
-            "{told}"
+            reported.contains("--begin-anew") && reported.contains("Put back a backup"),
+            "{reported}"
         );
     }
     for command in [&["collect"][..], &["repo", "list"], &["fsck"]] {
         let output = ends(&data, command);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_ne!(output.status.code(), Some(0), "{command:?}: {told}");
-        assert!(told.contains("metadata of these blobs is lost"), "{command:?}: {told}");
+        let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_ne!(output.status.code(), Some(0), "{command:?}: {reported}");
+        assert!(
+            reported.contains("metadata of these blobs is lost"),
+            "{command:?}: {reported}"
+        );
     }
     // PassStart anew by name, it is a registry like any other from then on.
     for flags in [&["--begin-anew"][..], &[]] {
@@ -290,10 +293,10 @@ fn s34_half_a_registry_is_not_taken_for_a_new_one() {
     std::fs::rename(&away, data.join("metadata.db")).unwrap();
     std::fs::rename(data.join("blobs"), &away).unwrap();
     for _ in 0..2 {
-        let told = refused_start(&data, &[]);
+        let reported = refused_start(&data, &[]);
         assert!(
-            told.contains("refers to blobs") && told.contains("--begin-anew"),
-            "{told}"
+            reported.contains("refers to blobs") && reported.contains("--begin-anew"),
+            "{reported}"
         );
     }
     let output = ends(&data, &["collect"]);
@@ -319,8 +322,8 @@ fn s34_an_empty_metadata_file_beside_a_bucket_with_blobs_is_refused() {
     let objects = Objects::start();
     objects.put(&format!("{:032x}.1", 7));
     let folder = TempDir::new().unwrap();
-    let told = refused_start_over(&objects, folder.path());
-    assert!(told.contains("--begin-anew"), "{told}");
+    let reported = refused_start_over(&objects, folder.path());
+    assert!(reported.contains("--begin-anew"), "{reported}");
 }
 
 #[test]
@@ -344,14 +347,14 @@ fn below_the_floor_uploads_are_refused_and_everything_else_goes_on() {
     assert_refused(&(put.status, text(&put)), words);
     assert_eq!(put.header("retry-after"), Some("5"));
 
-    let (status, told) = ready(&server, "");
+    let (status, reported) = ready(&server, "");
     assert_eq!(
-        (status, told.starts_with("ready\npushes are refused: ")),
+        (status, reported.starts_with("ready\npushes are refused: ")),
         (200, true),
-        "{told}"
+        "{reported}"
     );
-    let (status, told) = ready(&server, "?push");
-    assert!(status == 503 && told.contains(words), "{told}");
+    let (status, reported) = ready(&server, "?push");
+    assert!(status == 503 && reported.contains(words), "{reported}");
     let metrics = text(&server.request("GET", "/metrics", &[], b""));
     assert!(
         metrics.contains("roadstead_pushes_refused{cause=\"no_space\"} 1"),
@@ -382,13 +385,16 @@ fn a_store_that_may_not_be_written_is_told_before_a_push() {
     let Some(read_only) = Mounted::read_only(&server.data()) else {
         return;
     };
-    let told = eventually("it is noticed", || {
-        let (status, told) = ready(&server, "?push");
-        (status == 503).then_some(told)
+    let reported = eventually("it is noticed", || {
+        let (status, reported) = ready(&server, "?push");
+        (status == 503).then_some(reported)
     });
-    assert!(told.contains("may not write"), "{told}");
-    let (status, told) = ready(&server, "");
-    assert!(status == 200 && told.contains("may not write"), "pulls work: {told}");
+    assert!(reported.contains("may not write"), "{reported}");
+    let (status, reported) = ready(&server, "");
+    assert!(
+        status == 200 && reported.contains("may not write"),
+        "pulls work: {reported}"
+    );
     drop(read_only);
     eventually("it is writable again", || {
         (ready(&server, "?push").0 == 200).then_some(())
@@ -402,18 +408,21 @@ fn a_refused_write_is_told_until_one_succeeds() {
     let server = over(&objects, &["--metrics", "here"]);
     assert_eq!(ready(&server, "?push"), (200, "ready\n".into()));
     objects.refuse_writes(Some((403, "AccessDenied")));
-    let (status, told) = push(&server, b"a layer");
-    assert_eq!(status, 500, "{told}");
+    let (status, reported) = push(&server, b"a layer");
+    assert_eq!(status, 500, "{reported}");
     assert!(
-        told.contains("object store refuses the registry") && told.contains("UNKNOWN"),
-        "{told}"
+        reported.contains("object store refuses the registry") && reported.contains("UNKNOWN"),
+        "{reported}"
     );
-    assert!(!told.contains("AccessDenied") && !told.contains("bucket\""), "{told}");
-    let (status, told) = eventually("it is told", || {
+    assert!(
+        !reported.contains("AccessDenied") && !reported.contains("bucket\""),
+        "{reported}"
+    );
+    let (status, reported) = eventually("it is reported", || {
         let answer = ready(&server, "?push");
         (answer.0 == 503).then_some(answer)
     });
-    assert!(status == 503 && told.contains("object store refuses"), "{told}");
+    assert!(status == 503 && reported.contains("object store refuses"), "{reported}");
     assert_eq!(ready(&server, "").0, 200, "pulls work");
     let metrics = text(&server.request("GET", "/metrics", &[], b""));
     assert!(
@@ -435,12 +444,12 @@ fn a_bucket_that_is_forbidden_or_gone_is_not_ready() {
     ] {
         eventually("it is ready", || (ready(&server, "").0 == 200).then_some(()));
         objects.refuse(Some((status, code)));
-        let told = eventually("it is noticed", || {
-            let (status, told) = ready(&server, "");
-            (status == 503).then_some(told)
+        let reported = eventually("it is noticed", || {
+            let (status, reported) = ready(&server, "");
+            (status == 503).then_some(reported)
         });
-        assert!(told.contains("object store refuses"), "{told}");
-        let id = told.split(['(', ')']).nth(1).unwrap().to_owned();
+        assert!(reported.contains("object store refuses"), "{reported}");
+        let id = reported.split(['(', ')']).nth(1).unwrap().to_owned();
         let line = server.wait_for_line("the log says why", |line| line["id"] == *id);
         assert!(line["error"].as_str().unwrap().contains(logged), "{line}");
         objects.refuse(None);
@@ -452,10 +461,10 @@ fn a_bucket_that_does_not_exist_ends_the_start() {
     let objects = Objects::start();
     objects.refuse(Some((404, "NoSuchBucket")));
     let folder = TempDir::new().unwrap();
-    let told = refused_start_over(&objects, folder.path());
+    let reported = refused_start_over(&objects, folder.path());
     assert!(
-        told.contains("there is no bucket bucket") && told.contains("create it"),
-        "{told}"
+        reported.contains("there is no bucket bucket") && reported.contains("create it"),
+        "{reported}"
     );
 }
 
@@ -469,10 +478,10 @@ fn a_bucket_that_is_found_missing_later_ends_the_server() {
     assert_eq!(server.request("GET", "/livez", &[], b"").status, 200);
     objects.be_silent(false);
     assert_eq!(server.wait().code(), Some(1));
-    let told = server.log();
+    let reported = server.log();
     assert!(
-        told.contains("there is no bucket bucket") && told.contains("create it"),
-        "{told}"
+        reported.contains("there is no bucket bucket") && reported.contains("create it"),
+        "{reported}"
     );
 }
 
@@ -499,10 +508,10 @@ fn s34_much_of_somebody_else_in_a_bucket_is_no_lost_registry() {
     for number in 0..LOOKED_AT {
         objects.put(&format!("-foreign.{number:04}"));
     }
-    let told = refused_start_over(&objects, &folder);
+    let reported = refused_start_over(&objects, &folder);
     assert!(
-        told.contains("refers to blobs") && told.contains("--begin-anew"),
-        "{told}"
+        reported.contains("refers to blobs") && reported.contains("--begin-anew"),
+        "{reported}"
     );
 
     objects.put(&format!("-foreign.{LOOKED_AT:04}"));
@@ -534,10 +543,10 @@ fn a_server_starts_while_its_table_is_away() {
             .is_some_and(|text| text.contains("still waiting for a store"))
     });
     assert!(line["store"].as_str().unwrap().contains("dynamodb://table"), "{line}");
-    let (status, told) = ready(&server, "");
+    let (status, reported) = ready(&server, "");
     assert!(
-        status == 503 && told.contains("metadata store cannot be reached"),
-        "{told}"
+        status == 503 && reported.contains("metadata store cannot be reached"),
+        "{reported}"
     );
     assert_eq!(server.request("GET", "/livez", &[], b"").status, 200);
     assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
@@ -576,10 +585,10 @@ fn hangs_and_is_ended(before: &str) {
     let flags = objects.flags();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let server = Server::start_on(folder.clone(), &flags, &variables);
-    let (status, told) = ready(&server, "");
+    let (status, reported) = ready(&server, "");
     assert!(
-        status == 503 && told.contains("object store cannot be reached"),
-        "{told}"
+        status == 503 && reported.contains("object store cannot be reached"),
+        "{reported}"
     );
     drop(server);
     let numbers = std::fs::read_to_string(&running).unwrap();

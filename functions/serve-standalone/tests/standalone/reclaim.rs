@@ -138,17 +138,17 @@ fn collection_goes_on_until_it_is_told_to_end_and_a_hangup_does_not() {
 fn reports_for_people_are_text() {
     let server = Server::start(&[]);
     push_image(&server, "app", b"layer");
-    let told = text(&succeed(&server, &["collect", "--deep"]).stdout);
+    let reported = text(&succeed(&server, &["collect", "--deep"]).stdout);
     assert!(
-        told.contains("newly marked as unreferenced") && told.contains("0 orphaned records deleted"),
-        "{told}"
+        reported.contains("newly marked as unreferenced") && reported.contains("0 orphaned records deleted"),
+        "{reported}"
     );
     let checked = succeed(&server, &["fsck"]);
     assert!(checked.stdout.is_empty());
-    let told = text(&checked.stderr);
+    let reported = text(&checked.stderr);
     assert!(
-        told.contains("1 repository, 1 manifest, 1 tag, 2 blobs") && told.contains("0 findings"),
-        "{told}"
+        reported.contains("1 repository, 1 manifest, 1 tag, 2 blobs") && reported.contains("0 findings"),
+        "{reported}"
     );
 }
 
@@ -186,14 +186,14 @@ fn a_check_finds_what_is_missing_damaged_or_nobodys() {
     std::fs::write(&orphan, b"nobody's").unwrap();
     let output = command(&server, &["fsck"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = text(&output.stdout);
+    let reported = text(&output.stdout);
     assert!(
-        told.contains("object missing") && told.contains(&digest(EMPTY)),
-        "{told}"
+        reported.contains("object missing") && reported.contains(&digest(EMPTY)),
+        "{reported}"
     );
     assert!(
-        told.contains("orphan") && told.contains(&format!("{:032x}.1", 0xabc)),
-        "{told}"
+        reported.contains("orphan") && reported.contains(&format!("{:032x}.1", 0xabc)),
+        "{reported}"
     );
     assert!(text(&output.stderr).contains("4 findings"), "{}", text(&output.stderr));
 }

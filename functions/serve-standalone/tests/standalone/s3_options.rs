@@ -185,11 +185,11 @@ fn asks_for_table(recorder: &Recorder, flags: &[&str], variables: &[(String, Str
         .envs(variables.iter().cloned())
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{variables:?} {flags:?}: {told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{variables:?} {flags:?}: {reported}");
     assert!(
-        told.contains("there is no table table"),
-        "{variables:?} {flags:?}: {told}"
+        reported.contains("there is no table table"),
+        "{variables:?} {flags:?}: {reported}"
     );
     let noted = recorder.noted();
     assert_eq!(noted.len(), 1, "{noted:?}");

@@ -121,8 +121,8 @@ fn s28_a_redirect_grants_get_of_one_object_and_nothing_else() {
         let answer = ask("GET", &url, &[], b"");
         // A query that lacks what signing takes need not be a forbidden one.
         let refused = answer.status == 403 || (answer.status == 400 && what == "no signature");
-        let told = String::from_utf8_lossy(&answer.body);
-        assert!(refused, "{what}: {} {told}", answer.status);
+        let reported = String::from_utf8_lossy(&answer.body);
+        assert!(refused, "{what}: {} {reported}", answer.status);
         assert!(!answer.body.windows(5).any(|five| five == b"layer"), "{what}");
     }
     for (method, headers) in [
@@ -138,8 +138,12 @@ fn s28_a_redirect_grants_get_of_one_object_and_nothing_else() {
             b""
         };
         let answer = ask(method, &one, headers, body);
-        let told = String::from_utf8_lossy(&answer.body);
-        assert!(matches!(answer.status, 403 | 405), "{method}: {} {told}", answer.status);
+        let reported = String::from_utf8_lossy(&answer.body);
+        assert!(
+            matches!(answer.status, 403 | 405),
+            "{method}: {} {reported}",
+            answer.status
+        );
     }
     // What was refused has changed nothing.
     assert_eq!(cloud.objects(), objects);

@@ -206,8 +206,8 @@ fn connections_beyond_the_cap_wait_for_room() {
     }
     // A connection whose request has not been seen yet would make room.
     eventually("both uploads have begun", || {
-        let told = String::from_utf8(metrics::scrape(counted).body).unwrap();
-        (metrics::value(&told, "roadstead_uploads_open") == Some(2)).then_some(())
+        let reported = String::from_utf8(metrics::scrape(counted).body).unwrap();
+        (metrics::value(&reported, "roadstead_uploads_open") == Some(2)).then_some(())
     });
     let mut waiting = server.connect();
     waiting.send_head("GET", "/v2/", &[], 0);
@@ -322,7 +322,7 @@ fn s30_stalled_uploads_leave_room_for_others() {
 }
 
 /// What manifests hold in memory while they arrive is bounded for all of them together: a large one waits for another,
-/// and is told of memory when none becomes free in time, not that it stalled itself. One that stalls gives way.
+/// and the answer names memory when none becomes free in time, not that it stalled itself. One that stalls gives way.
 #[test]
 fn s07_manifests_wait_for_room() {
     let server = Server::start(&["--upload-memory", "1MiB", "--memory-timeout", "1s"]);

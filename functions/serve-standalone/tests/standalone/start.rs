@@ -25,9 +25,9 @@ fn s15_a_public_address_is_refused_without_authentication() {
     for listen in ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:5000", "[::ffff:192.0.2.1]:0"] {
         let output = refused(&["--listen", listen], &folder);
         assert_eq!(output.status.code(), Some(2), "{listen}");
-        let told = stderr(&output);
+        let reported = stderr(&output);
         for remedy in ["--htpasswd", "--allow-anonymous", "--listen 127.0.0.1"] {
-            assert!(told.contains(remedy), "{listen}: {told}");
+            assert!(reported.contains(remedy), "{listen}: {reported}");
         }
     }
     assert!(!folder.path().join("data").exists(), "nothing is made before that");
@@ -49,10 +49,10 @@ fn a_public_address_is_taken_when_it_was_asked_for_by_name_or_has_users() {
     ] {
         let output = refused(&[&["--listen", "192.0.2.1:5000"], flags].concat(), &folder);
         assert_eq!(output.status.code(), Some(1), "{flags:?}");
-        let told = stderr(&output);
+        let reported = stderr(&output);
         assert!(
-            told.contains("cannot listen on 192.0.2.1:5000") && told.contains("--listen"),
-            "{told}"
+            reported.contains("cannot listen on 192.0.2.1:5000") && reported.contains("--listen"),
+            "{reported}"
         );
     }
 }
@@ -75,7 +75,7 @@ fn a_file_of_users_that_cannot_be_used_stops_the_start() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let path = users.to_str().unwrap();
-    for (text, told) in [
+    for (text, reported) in [
         (
             "# nobody\n\nbob:$apr1$salt$hash\n",
             "line 3: the password of `bob` is stored as an MD5 hash",
@@ -87,7 +87,7 @@ fn a_file_of_users_that_cannot_be_used_stops_the_start() {
         let output = refused(&["--listen", "127.0.0.1:0", "--htpasswd", path], &folder);
         assert_eq!(output.status.code(), Some(1), "{text}");
         let stderr = stderr(&output);
-        assert!(stderr.contains(told) && stderr.contains(path), "{stderr}");
+        assert!(stderr.contains(reported) && stderr.contains(path), "{stderr}");
         assert!(!stderr.contains("hunter2"), "{stderr}");
     }
 }

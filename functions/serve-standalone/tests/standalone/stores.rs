@@ -17,7 +17,7 @@ fn flags_for_a_store_that_is_not_in_use_are_refused_by_every_command() {
         &["metadata", "init"],
         &["blobs", "copy", "--to", "disk:/nowhere"],
     ] {
-        for (flags, told) in [
+        for (flags, reported) in [
             (&["--s3-endpoint", "http://127.0.0.1:1"][..], "--blobs s3://"),
             (&["--dynamodb-endpoint", "http://127.0.0.1:1"], "--metadata dynamodb://"),
             (&["--local-table", "other"], "--metadata dynamodb://"),
@@ -26,7 +26,7 @@ fn flags_for_a_store_that_is_not_in_use_are_refused_by_every_command() {
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{command:?} {flags:?}: {stderr}");
             assert!(
-                stderr.contains(flags[0]) && stderr.contains(told),
+                stderr.contains(flags[0]) && stderr.contains(reported),
                 "{command:?}: {stderr}"
             );
         }

@@ -92,7 +92,7 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
         locks.release();
         for request in stuck {
             let status = request.join().unwrap();
-            // Who has waited for too long was told to come again.
+            // A client that waited for too long was asked to retry.
             assert!(matches!(status, 200 | 503), "{status}");
         }
     });

@@ -98,10 +98,10 @@ fn files_that_cannot_be_used_end_the_start_and_it_says_why() {
             }
         }
         let ended = start(folder, &FLAGS);
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert_eq!(ended.status.code(), Some(1), "{words}: {told}");
-        assert!(told.contains(words), "{words}: {told}");
-        assert!(!told.contains("BEGIN PRIVATE"), "{told}");
+        let reported = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{words}: {reported}");
+        assert!(reported.contains(words), "{words}: {reported}");
+        assert!(!reported.contains("BEGIN PRIVATE"), "{reported}");
     }
     for flags in [&FLAGS[..2], &FLAGS[2..]] {
         let ended = start(folder, flags);
@@ -139,7 +139,7 @@ fn a_key_that_everybody_can_read_is_warned_of() {
     server.says("every user of this host can read or change the key");
 }
 
-/// As certbot does: one file after the other, nothing told to the server.
+/// As certbot does: one file after the other, without a signal to the server.
 #[test]
 fn a_renewed_pair_is_for_new_connections_and_old_ones_go_on() {
     let authority = Authority::new();

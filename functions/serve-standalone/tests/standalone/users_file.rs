@@ -286,8 +286,8 @@ fn a_file_that_is_a_mount_of_its_own_is_told_as_such() {
     let done = htpasswd(folder.path(), &["users", "bob"], "secret");
     drop(mounted);
     assert_eq!(done.status.code(), Some(1), "{done:?}");
-    let told = String::from_utf8_lossy(&done.stderr);
-    assert!(told.contains("mount its directory instead"), "{told}");
+    let reported = String::from_utf8_lossy(&done.stderr);
+    assert!(reported.contains("mount its directory instead"), "{reported}");
     assert_eq!(std::fs::read_to_string(&users).unwrap(), text);
 }
 
@@ -330,7 +330,7 @@ fn what_cannot_be_set_changes_nothing() {
     let users = folder.path().join("users");
     std::fs::write(&users, &text).unwrap();
     let longer = "x".repeat(73);
-    for (arguments, password, code, told) in [
+    for (arguments, password, code, reported) in [
         (&["users", "bob"][..], "", 1, "cannot be empty"),
         (&["users", "bob", "--hash", "bcrypt"], longer.as_str(), 1, "argon2id"),
         (&["users", "#bob"], "secret", 2, "name"),
@@ -341,7 +341,7 @@ fn what_cannot_be_set_changes_nothing() {
         let done = htpasswd(folder.path(), arguments, password);
         assert_eq!(done.status.code(), Some(code), "{arguments:?} {done:?}");
         let stderr = String::from_utf8_lossy(&done.stderr);
-        assert!(stderr.contains(told), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(reported), "{arguments:?}: {stderr}");
     }
     // Latin-1: to rewrite it would be to guess.
     let other = folder.path().join("other");

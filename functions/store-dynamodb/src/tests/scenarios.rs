@@ -243,7 +243,7 @@ scenarios! {
         [Collect]
     }
 
-    /// A first collection does not remove a link that a client was just told exists.
+    /// A first collection does not remove a link that the registry has just reported to a client as present.
     UNMARK_FRESH unmarking_against_a_first_collection {
         &[Push(R, BLOB), Pass(26)];
         [UnmarkAndPut(R, BLOB, IMAGE)]

@@ -146,7 +146,7 @@ async fn a_put_after_a_chunk_gets_the_position_of_the_upload() {
         .expect(201);
 }
 
-/// The repeated PUT waits for a bounded time, and is then told when to retry. The first one is not disturbed.
+/// The repeated PUT waits for a bounded time, and its answer then says when to retry. The first one is not disturbed.
 #[tokio::test]
 async fn a_repeated_put_waits_no_longer_than_its_limit() {
     let world = World::new().await;

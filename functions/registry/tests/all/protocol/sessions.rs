@@ -148,7 +148,7 @@ async fn a_busy_session() {
             assert_eq!(answer.location(), target);
             assert_eq!(answer.header("retry-after"), "5");
         }
-        // The claim of a crashed request expires. A request shortly before that is told so.
+        // The claim of a crashed request expires. A request shortly before that gets the answer that the claim is live.
         inner.clock.pass(MINUTE - 1500);
         let late = inner.patch(target.clone()).bytes("xy").send().await.expect(416);
         assert_eq!(late.header("retry-after"), "2");

@@ -198,8 +198,11 @@ async fn s18_nothing_secret_or_forged_in_the_log() {
         for credentials in ["Basic d3Jvbmc=", "Basic RlJPTTpGT1JHRUQ=", HOSTILE] {
             let call = world.get(target.clone()).header("authorization", credentials);
             let answer = call.header("user-agent", HOSTILE).send().await;
-            let told = format!("{:?}{:?}", answer.headers, answer.body);
-            assert!(!told.contains("d3Jvbmc=") && !told.contains("\\u{1b}"), "{told}");
+            let reported = format!("{:?}{:?}", answer.headers, answer.body);
+            assert!(
+                !reported.contains("d3Jvbmc=") && !reported.contains("\\u{1b}"),
+                "{reported}"
+            );
         }
     }
     drop(guard);

@@ -122,8 +122,8 @@ async fn s08_type_confusion() {
     put("one", "application/x.one+json").await.expect(201);
     let refused = put("two", "application/x.two+json").await;
     let refused = refused.expect_error(400, "MANIFEST_INVALID");
-    let told = String::from_utf8(refused.body.to_vec()).unwrap();
-    assert!(told.contains("application/x.one+json"), "{told}");
+    let reported = String::from_utf8(refused.body.to_vec()).unwrap();
+    assert!(reported.contains("application/x.one+json"), "{reported}");
     world.get("/v2/a/manifests/two").send().await.expect(404);
     put("two", "application/x.one+json").await.expect(201);
     for reference in ["one", "two", &digest.to_string()] {

@@ -165,8 +165,8 @@ impl Cloud {
     /// Runs a command that must succeed, and answers what it has printed.
     pub(crate) fn succeed(stores: &[String], arguments: &[&str]) -> String {
         let output = Self::run(stores, arguments);
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
+        let reported = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {reported}");
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -88,7 +88,7 @@ pub(crate) fn get(path: &str) -> String {
 }
 
 /// A client that asks for something over HTTP/2, reads the head of the answer, and then nothing any more: it never answers
-/// when it is asked whether it is there, or told to leave.
+/// when it is asked whether it is there, or asked to leave.
 pub(crate) async fn deaf(server: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
     let mut stream = begin(server, from, Socket::default(), deaf_request()).await?;
     let mut frame = [0; 9];

@@ -421,9 +421,12 @@ impl Mounted {
     /// `None`, with the reason, where this user cannot mount.
     pub(crate) fn over_itself(path: &Path) -> Option<Self> {
         let bound = Self::mount(path, &["--bind", path.to_str().unwrap()]);
-        if let Err(told) = bound {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "needs to mount: {told}");
-            println!("not run: {told}");
+        if let Err(reported) = bound {
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "needs to mount: {reported}"
+            );
+            println!("not run: {reported}");
             return None;
         }
         Some(Self(path.to_owned()))
@@ -438,8 +441,8 @@ impl Mounted {
 
     fn mount(path: &Path, arguments: &[&str]) -> Result<(), String> {
         let output = Command::new("mount").args(arguments).arg(path).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        output.status.success().then_some(()).ok_or(told)
+        let reported = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        output.status.success().then_some(()).ok_or(reported)
     }
 }
 

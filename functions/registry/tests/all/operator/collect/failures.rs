@@ -242,7 +242,7 @@ async fn an_unavailable_store_is_not_called_for_every_item() {
     assert!((4..=8).contains(&calls.load(Ordering::Relaxed)));
 }
 
-/// A run that is told to stop ends at its next step. The next run continues without waiting for a lease.
+/// A run that is asked to stop ends at its next step. The next run continues without waiting for a lease.
 #[tokio::test]
 async fn a_stopped_run_ends_its_lease() {
     let mut steps = 1;
@@ -264,7 +264,7 @@ async fn a_stopped_run_ends_its_lease() {
         };
         let report = collect(&world.stores, world.clock.clone(), &tiny(), &mut stop).await;
         let report = report.unwrap();
-        assert!(reports <= steps, "the run must stop when it is told to");
+        assert!(reports <= steps, "the run must stop when it is asked to");
         if !report.stopped {
             assert!(report.complete);
             break;
