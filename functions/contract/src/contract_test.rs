@@ -18,7 +18,7 @@ pub type Spawn = fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()>;
 const START: Timestamp = Timestamp(1_900_000_000_000);
 
 /// The maximum time of a store call, in milliseconds.
-const PATIENCE: u64 = 60_000;
+const MAX_CALL_MILLIS: u64 = 60_000;
 
 /// One run of one clause against one empty store. Clones share everything.
 pub struct ContractTest<S: ?Sized> {
@@ -83,7 +83,7 @@ impl<S: ?Sized> ContractTest<S> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         Context {
             now: self.now(),
-            deadline: self.now().plus_millis(PATIENCE),
+            deadline: self.now().plus_millis(MAX_CALL_MILLIS),
             // Spread over all 64 bits, like random numbers.
             uid: Uid(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             client: registry::budget::ClientKey::INTERNAL,

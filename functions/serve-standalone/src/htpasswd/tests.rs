@@ -71,12 +71,12 @@ fn elsewhere() -> Origin {
     }
 }
 
-/// Who is let in, as a word.
-async fn verdict(htpasswd: &Htpasswd, credentials: Credentials) -> String {
-    verdict_from(HERE, htpasswd, credentials).await
+/// The name of the user who is let in, or the status of the refusal.
+async fn login(htpasswd: &Htpasswd, credentials: Credentials) -> String {
+    login_from(HERE, htpasswd, credentials).await
 }
 
-async fn verdict_from(origin: Origin, htpasswd: &Htpasswd, credentials: Credentials) -> String {
+async fn login_from(origin: Origin, htpasswd: &Htpasswd, credentials: Credentials) -> String {
     match htpasswd.authenticate(origin, &credentials).await {
         Ok(identity) => identity.principal().to_string(),
         Err(AuthenticationError::Unauthenticated) => "401".into(),
@@ -94,25 +94,25 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "pässword:with:colons")]);
     let htpasswd = fixture.open();
     for _ in 0..2 {
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
-        assert_eq!(verdict(&htpasswd, basic("bob", "pässword:with:colons")).await, "bob");
+        assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
+        assert_eq!(login(&htpasswd, basic("bob", "pässword:with:colons")).await, "bob");
         for wrong in [
             basic("alice", "Secret"),
             basic("alice", ""),
             basic("Alice", "secret"),
             basic("carol", "secret"),
         ] {
-            assert_eq!(verdict(&htpasswd, wrong).await, "401");
+            assert_eq!(login(&htpasswd, wrong).await, "401");
         }
         assert_eq!(
-            verdict(&htpasswd, basic("bob", "secret")).await,
+            login(&htpasswd, basic("bob", "secret")).await,
             "401",
             "a password of somebody else"
         );
-        assert_eq!(verdict(&htpasswd, Credentials::Absent).await, "401");
-        assert_eq!(verdict(&htpasswd, Credentials::Unreadable).await, "401");
+        assert_eq!(login(&htpasswd, Credentials::Absent).await, "401");
+        assert_eq!(login(&htpasswd, Credentials::Unreadable).await, "401");
         let bearer = Credentials::Bearer { token: "YTpi".into() };
-        assert_eq!(verdict(&htpasswd, bearer).await, "401");
+        assert_eq!(login(&htpasswd, bearer).await, "401");
     }
     assert_eq!(
         htpasswd.challenge().unwrap(),
@@ -134,7 +134,7 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
             .unwrap()
             .is_unrestricted()
     );
-    assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
+    assert_eq!(login(&htpasswd, basic("alice", "wrong")).await, "401");
     assert_eq!(htpasswd.reauthorize(&Principal::ANONYMOUS).await.unwrap(), nobody);
 }
 
@@ -144,29 +144,29 @@ async fn a_changed_file_takes_effect_and_a_revoked_user_is_out_whatever_was_reme
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let htpasswd = fixture.open();
     let alice = Principal::user("alice").unwrap();
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     assert!(htpasswd.reauthorize(&alice).await.is_ok());
     fixture.write(&lines(&[("bob", "secret"), ("carol", "secret")]));
     a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "401");
     assert!(matches!(
         htpasswd.reauthorize(&alice).await,
         Err(AuthenticationError::Unauthenticated)
     ));
-    assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
+    assert_eq!(login(&htpasswd, basic("carol", "secret")).await, "carol");
     // A new password ends the old one at once, although the old one was remembered as right.
-    assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob");
+    assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "bob");
     fixture.write(&lines(&[("carol", "secret"), ("bob", "other")]));
     a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "401");
-    assert_eq!(verdict(&htpasswd, basic("bob", "other")).await, "bob");
+    assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "401");
+    assert_eq!(login(&htpasswd, basic("bob", "other")).await, "bob");
     // So does the signal to read it again, which also removes at once.
     fixture.write(&lines(&[("carol", "secret")]));
     htpasswd.reload().await;
-    assert_eq!(verdict(&htpasswd, basic("bob", "other")).await, "401");
-    assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
+    assert_eq!(login(&htpasswd, basic("bob", "other")).await, "401");
+    assert_eq!(login(&htpasswd, basic("carol", "secret")).await, "carol");
 }
 
 /// A removed user may share a hash, and so a password, with one who stays: lines are copied.
@@ -176,11 +176,11 @@ async fn a_revoked_user_with_the_hash_of_another_is_out() {
     let fixture = Fixture::new(&[]);
     fixture.write(&format!("alice:{hash}\nbob:{hash}\n"));
     let htpasswd = fixture.open();
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     fixture.write(&format!("bob:{hash}\n"));
     htpasswd.reload().await;
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
-    assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "401");
+    assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "bob");
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn a_change_within_the_grain_of_time_stamps_is_seen() {
     for password in ["second", "third3", "fourth"] {
         fixture.write(&lines(&[("alice", password)]));
         a_second_later(&htpasswd);
-        assert_eq!(verdict(&htpasswd, basic("alice", password)).await, "alice");
+        assert_eq!(login(&htpasswd, basic("alice", password)).await, "alice");
     }
 }
 
@@ -256,14 +256,14 @@ async fn a_broken_file_locks_nobody_out() {
         ruin(&fixture);
         for _ in 0..3 {
             a_second_later(&htpasswd);
-            assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
+            assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
             assert!(
                 htpasswd.reauthorize(&Principal::user("alice").unwrap()).await.is_ok(),
                 "{what}"
             );
         }
         htpasswd.reload().await;
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
+        assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
         let reported = htpasswd.file.complaint().expect(what);
         assert!(reported.contains(complaint), "{what}: {reported}");
         // Mended, it counts again.
@@ -271,8 +271,8 @@ async fn a_broken_file_locks_nobody_out() {
         let _ = std::fs::remove_file(fixture.path());
         fixture.write(&lines(&[("bob", "secret")]));
         htpasswd.reload().await;
-        assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob", "{what}");
-        assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401", "{what}");
+        assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "bob", "{what}");
+        assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "401", "{what}");
         assert_eq!(htpasswd.file.complaint(), None, "{what}");
     }
 }
@@ -290,7 +290,7 @@ async fn a_file_that_has_become_a_pipe_holds_nobody() {
     assert!(made.success());
     htpasswd.reload().await;
     a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
 }
 
 /// An editor that empties the file and writes it again, line by line, with a look after each step.
@@ -309,10 +309,10 @@ async fn a_file_that_is_written_in_steps_locks_nobody_out() {
         fixture.write(&whole[..length]);
         a_second_later(&htpasswd);
         for user in ["alice", "bob"] {
-            assert_eq!(verdict(&htpasswd, basic(user, "secret")).await, user, "{length}");
+            assert_eq!(login(&htpasswd, basic(user, "secret")).await, user, "{length}");
         }
     }
-    assert_eq!(verdict(&htpasswd, basic("carol", "secret")).await, "carol");
+    assert_eq!(login(&htpasswd, basic("carol", "secret")).await, "carol");
     // Replaced as a whole, by another file with another name before.
     let other = fixture.folder.path().join("other");
     std::fs::write(
@@ -322,7 +322,7 @@ async fn a_file_that_is_written_in_steps_locks_nobody_out() {
     .unwrap();
     std::fs::rename(&other, fixture.path()).unwrap();
     a_second_later(&htpasswd);
-    assert_eq!(verdict(&htpasswd, basic("bob", "new")).await, "bob");
+    assert_eq!(login(&htpasswd, basic("bob", "new")).await, "bob");
 }
 
 /// The same, byte by byte, or with a disk that is full: every cut of the last line is met, in each kind of hash. Nothing
@@ -342,8 +342,8 @@ async fn a_line_that_is_cut_anywhere_locks_nobody_out() {
             fixture.write(&whole[..length]);
             a_second_later(&htpasswd);
             for user in ["alice", "bob"] {
-                let verdict = verdict(&htpasswd, basic(user, "secret")).await;
-                assert_eq!(verdict, user, "{kind}, cut at {length}: {}", &whole[..length]);
+                let outcome = login(&htpasswd, basic(user, "secret")).await;
+                assert_eq!(outcome, user, "{kind}, cut at {length}: {}", &whole[..length]);
             }
             let usable = length + 1 >= whole.len();
             assert_eq!(htpasswd.file.complaint().is_none(), usable, "{kind}, cut at {length}");
@@ -360,10 +360,10 @@ async fn a_file_that_says_that_there_is_no_user_is_believed() {
     fixture.write(&edit::remove(&text, "alice").text);
     for _ in 0..2 {
         a_second_later(&htpasswd);
-        verdict(&htpasswd, Credentials::Absent).await;
+        login(&htpasswd, Credentials::Absent).await;
         let _ = htpasswd.reauthorize(&Principal::user("alice").unwrap()).await;
     }
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "401");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "401");
     assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
 }
 
@@ -373,7 +373,7 @@ async fn the_file_is_looked_at_only_now_and_then() {
     let htpasswd = fixture.open();
     htpasswd.file.never_look();
     std::fs::remove_file(fixture.path()).unwrap();
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     assert_eq!(htpasswd.file.complaint(), None);
 }
 
@@ -385,24 +385,21 @@ async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
     let mut htpasswd = fixture.open();
     htpasswd.turns = PasswordTurns::of(1);
     htpasswd.turns.timeout = Duration::from_millis(20);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
-    assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "wrong")).await, "401");
     let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
     // Also from where alice never was, and however many guess.
     for origin in [HERE, elsewhere()] {
-        assert_eq!(verdict_from(origin, &htpasswd, basic("alice", "secret")).await, "alice");
+        assert_eq!(login_from(origin, &htpasswd, basic("alice", "secret")).await, "alice");
     }
-    assert_eq!(verdict(&htpasswd, basic("alice", "wrong")).await, "401");
-    assert_eq!(
-        verdict_from(elsewhere(), &htpasswd, basic("alice", "wrong")).await,
-        "503"
-    );
-    assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "503");
-    assert_eq!(verdict(&htpasswd, basic("bob", "wrong")).await, "503");
-    assert_eq!(verdict(&htpasswd, basic("nobody", "secret")).await, "503");
+    assert_eq!(login(&htpasswd, basic("alice", "wrong")).await, "401");
+    assert_eq!(login_from(elsewhere(), &htpasswd, basic("alice", "wrong")).await, "503");
+    assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "503");
+    assert_eq!(login(&htpasswd, basic("bob", "wrong")).await, "503");
+    assert_eq!(login(&htpasswd, basic("nobody", "secret")).await, "503");
     drop(turn);
-    assert_eq!(verdict(&htpasswd, basic("bob", "secret")).await, "bob");
-    assert_eq!(verdict(&htpasswd, basic("nobody", "secret")).await, "401");
+    assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "bob");
+    assert_eq!(login(&htpasswd, basic("nobody", "secret")).await, "401");
 }
 
 /// As long as the line stands, and only that long.
@@ -412,7 +409,7 @@ async fn a_right_password_stays_right_until_its_line_changes() {
     let mut htpasswd = fixture.open();
     htpasswd.turns = PasswordTurns::of(1);
     htpasswd.turns.timeout = Duration::from_millis(20);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
     // The lines of others change, the order, and everything around them.
     let text = std::fs::read_to_string(fixture.path()).unwrap();
@@ -422,13 +419,13 @@ async fn a_right_password_stays_right_until_its_line_changes() {
         lines(&[("bob", "new"), ("carol", "secret")])
     ));
     htpasswd.reload().await;
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     // The same password with a new salt is a new line.
     fixture.write(&lines(&[("alice", "secret"), ("bob", "new"), ("carol", "secret")]));
     htpasswd.reload().await;
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "503");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "503");
     drop(turn);
-    assert_eq!(verdict(&htpasswd, basic("alice", "secret")).await, "alice");
+    assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
 }
 
 /// The file may change while a request waits for its turn, and what it says then counts.
@@ -440,10 +437,10 @@ async fn a_user_who_is_removed_while_waiting_for_a_turn_is_out() {
     let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
     let asked = async {
         tokio::join!(
-            verdict(&htpasswd, basic("alice", "secret")),
-            verdict(&htpasswd, basic("bob", "old")),
-            verdict(&htpasswd, basic("bob", "new")),
-            verdict(&htpasswd, basic("carol", "secret")),
+            login(&htpasswd, basic("alice", "secret")),
+            login(&htpasswd, basic("bob", "old")),
+            login(&htpasswd, basic("bob", "new")),
+            login(&htpasswd, basic("carol", "secret")),
         )
     };
     let changed = async {
@@ -453,8 +450,8 @@ async fn a_user_who_is_removed_while_waiting_for_a_turn_is_out() {
         htpasswd.reload().await;
         drop(turn);
     };
-    let (verdicts, ()) = tokio::join!(asked, changed);
-    assert_eq!(verdicts, ("401".into(), "401".into(), "bob".into(), "carol".into()));
+    let (outcomes, ()) = tokio::join!(asked, changed);
+    assert_eq!(outcomes, ("401".into(), "401".into(), "bob".into(), "carol".into()));
 }
 
 /// The same while the password is checked, which takes a while too.
@@ -467,9 +464,9 @@ async fn a_user_who_is_removed_while_the_password_is_checked_is_out() {
     htpasswd.turns = PasswordTurns::of(1);
     let checking = AtomicBool::new(true);
     let asked = async {
-        let verdict = verdict(&htpasswd, basic("alice", "secret")).await;
+        let outcome = login(&htpasswd, basic("alice", "secret")).await;
         checking.store(false, Ordering::Relaxed);
-        verdict
+        outcome
     };
     let removed = async {
         while htpasswd.turns.free() > 0 {
@@ -482,8 +479,8 @@ async fn a_user_who_is_removed_while_the_password_is_checked_is_out() {
             "it was checked before the file was read"
         );
     };
-    let (verdict, ()) = tokio::join!(asked, removed);
-    assert_eq!(verdict, "401");
+    let (outcome, ()) = tokio::join!(asked, removed);
+    assert_eq!(outcome, "401");
 }
 
 /// A request that is given up while its password is checked must not make room for another check: the work goes on

@@ -183,9 +183,9 @@ fn what_was_deleted_is_reclaimed_and_what_is_missing_is_found() {
     let pushed = push_everything(&server);
     let before = cloud.objects();
     let layer = vec![8; 6 << 20];
-    server.push_blob("doomed", &layer);
+    server.push_blob("removed", &layer);
     assert!(cloud.objects().len() > before.len());
-    let path = format!("/v2/doomed/blobs/{}", digest(&layer));
+    let path = format!("/v2/removed/blobs/{}", digest(&layer));
     assert_eq!(server.request("DELETE", &path, &[], b"").status, 202);
     Cloud::succeed(&both, &["collect"]);
     assert!(cloud.objects().len() > before.len(), "a day's grace");

@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::support::cloud::Cloud;
 use crate::support::objects::date;
-use crate::support::{EMPTY, MANIFEST_TYPE, PATIENCE, Server, digest, eventually, manifest};
+use crate::support::{EMPTY, MANIFEST_TYPE, MAX_WAIT, Server, digest, eventually, manifest};
 
 /// Passes requests on, one after the other on each connection, and answers with another date.
 struct Relay {
@@ -51,7 +51,7 @@ impl Drop for Relay {
 
 fn relay(client: TcpStream, target: TcpStream, ahead: &AtomicI64) {
     for stream in [&client, &target] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
         stream.set_nodelay(true).unwrap();
     }
     let (mut client, mut target) = (BufReader::new(client), BufReader::new(target));

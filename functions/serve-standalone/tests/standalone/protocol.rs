@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
-use crate::support::{EMPTY, MANIFEST_TYPE, PATIENCE, Server, digest, manifest};
+use crate::support::{EMPTY, MANIFEST_TYPE, MAX_WAIT, Server, digest, manifest};
 
 type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
@@ -41,7 +41,7 @@ pub(crate) fn ask_once(server: &Server, method: &str, path: &str, headers: &[(&s
             request = request.header(*name, *value);
         }
         let request = request.body(Empty::new().boxed()).unwrap();
-        let response = tokio::time::timeout(PATIENCE, send.send_request(request))
+        let response = tokio::time::timeout(MAX_WAIT, send.send_request(request))
             .await
             .unwrap()
             .unwrap();
@@ -55,7 +55,7 @@ async fn ask(send: &SendRequest<Body>, method: &str, path: &str, body: Body) -> 
         .uri(format!("http://localhost{path}"))
         .body(body)
         .unwrap();
-    tokio::time::timeout(PATIENCE, send.clone().send_request(request))
+    tokio::time::timeout(MAX_WAIT, send.clone().send_request(request))
         .await
         .unwrap()
         .unwrap()
@@ -85,7 +85,7 @@ async fn http2_by_prior_knowledge_pushes_and_pulls() {
         })
     });
     for pulled in pulls.collect::<Vec<_>>() {
-        assert_eq!(tokio::time::timeout(PATIENCE, pulled).await.unwrap().unwrap(), blob);
+        assert_eq!(tokio::time::timeout(MAX_WAIT, pulled).await.unwrap().unwrap(), blob);
     }
     let head = ask(&send, "HEAD", &pull, Empty::new().boxed()).await;
     assert_eq!(head.headers()["content-length"], "3000000");
@@ -109,7 +109,7 @@ async fn s30_a_stalled_stream_holds_no_other() {
         );
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    let read = tokio::time::timeout(PATIENCE, stalled.into_body().collect())
+    let read = tokio::time::timeout(MAX_WAIT, stalled.into_body().collect())
         .await
         .unwrap();
     assert!(read.is_err(), "the stream was given up");

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use tempfile::TempDir;
 
-use crate::support::{PATIENCE, Server, digest, roadstead};
+use crate::support::{MAX_WAIT, Server, digest, roadstead};
 
 /// A request as it came, without its body.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Drop for Recorder {
 }
 
 fn serve(stream: TcpStream, noted: &Mutex<Vec<Noted>>) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
     let mut reader = BufReader::new(stream);
     while let Some(request) = head(&mut reader) {
         let length: usize = request.header("content-length").parse().unwrap_or(0);

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::h2::{H2, Windows, dial, runtime};
 use crate::support::tls::{Authority, shake};
-use crate::support::{Client, PATIENCE, Server, digest, eventually, roadstead, run};
+use crate::support::{Client, MAX_WAIT, Server, digest, eventually, roadstead, run};
 
 /// A body of several records, and larger than what a connection holds back.
 fn body() -> Vec<u8> {
@@ -78,7 +78,7 @@ fn plain_http_is_told_what_is_wrong() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
         let mut client = TcpStream::connect(server.address).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(MAX_WAIT)).unwrap();
         client.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::h2::{Socket, dial_with};
-use super::{PATIENCE, Server};
+use super::{MAX_WAIT, Server};
 
 /// Where those come from who misuse the server, and those who do not.
 pub(crate) const CROWD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -38,7 +38,7 @@ pub(crate) async fn ask(server: SocketAddr, from: Ipv4Addr, path: &str) -> std::
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    timeout(PATIENCE, socket.read_to_end(&mut answer)).await??;
+    timeout(MAX_WAIT, socket.read_to_end(&mut answer)).await??;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
     let status = std::str::from_utf8(answer.get(9..12).unwrap_or_default()).unwrap_or_default();
     match (status.parse(), end) {
@@ -94,9 +94,9 @@ pub(crate) async fn deaf(server: SocketAddr, from: Ipv4Addr) -> std::io::Result<
     let mut frame = [0; 9];
     // HEADERS (RFC 9113, 6.2).
     while frame[3] != 1 {
-        timeout(PATIENCE, stream.read_exact(&mut frame)).await??;
+        timeout(MAX_WAIT, stream.read_exact(&mut frame)).await??;
         let mut content = vec![0; u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize];
-        timeout(PATIENCE, stream.read_exact(&mut content)).await??;
+        timeout(MAX_WAIT, stream.read_exact(&mut content)).await??;
     }
     Ok(stream)
 }

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::MAX_WAIT;
 
 /// The default of the protocol: as many bytes the server may send before the client has to ask for more.
 pub(crate) const SPEC_WINDOW: u32 = 65_535;
@@ -52,7 +52,7 @@ pub(crate) async fn dial_with(server: SocketAddr, from: Ipv4Addr, how: Socket) -
     // The port is chosen when it is connected, so that one port serves for several servers.
     socket.set_reuseaddr(true)?;
     socket.bind((from, 0).into())?;
-    let stream = timeout(PATIENCE, socket.connect(server)).await??;
+    let stream = timeout(MAX_WAIT, socket.connect(server)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -129,14 +129,14 @@ impl H2 {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        let mut send = timeout(PATIENCE, self.send.clone().ready())
+        let mut send = timeout(MAX_WAIT, self.send.clone().ready())
             .await
             .map_err(|_| h2::Error::from(Reason::REFUSED_STREAM))??;
         let (response, body) = send.send_request(request, end)?;
         Ok(Stream { response, body })
     }
 
-    /// One whole request without a body, within the patience of a test.
+    /// One whole request without a body, within `MAX_WAIT`.
     pub(crate) async fn request(
         &self,
         method: &str,
@@ -153,7 +153,7 @@ impl H2 {
 
     /// Waits until the server ends the connection; the error with which it does.
     pub(crate) async fn ended(self) -> Option<h2::Error> {
-        let ended = timeout(PATIENCE, self.driver).await.expect("the connection ends");
+        let ended = timeout(MAX_WAIT, self.driver).await.expect("the connection ends");
         ended.unwrap().err()
     }
 
@@ -189,7 +189,7 @@ impl Stream {
     /// The head of the answer.
     pub(crate) async fn answer(self) -> Result<Unread, h2::Error> {
         let Self { response, body } = self;
-        let response = timeout(PATIENCE, response)
+        let response = timeout(MAX_WAIT, response)
             .await
             .map_err(|_| h2::Error::from(Reason::CANCEL))??;
         let (head, received) = response.into_parts();
@@ -213,7 +213,7 @@ pub(crate) struct Unread {
 impl Unread {
     /// The next part of the body, and room for as much again. `None` at its end.
     pub(crate) async fn part(&mut self) -> Option<Result<Bytes, h2::Error>> {
-        let part = timeout(PATIENCE, std::future::poll_fn(|context| self.body.poll_data(context)))
+        let part = timeout(MAX_WAIT, std::future::poll_fn(|context| self.body.poll_data(context)))
             .await
             .unwrap_or_else(|_| Some(Err(Reason::CANCEL.into())));
         if let Some(Ok(part)) = &part {

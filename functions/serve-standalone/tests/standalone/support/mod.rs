@@ -23,8 +23,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// Longer than anything here takes, on a busy machine too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The maximum time that a test waits for one event. No event here takes as long, even on a busy machine.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The program, with nothing of this process's environment.
 pub(crate) fn roadstead() -> Command {
@@ -45,7 +45,7 @@ pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> 
         if let Some(value) = done() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(start.elapsed() < MAX_WAIT, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -301,10 +301,10 @@ pub(crate) struct Client<S: Read = TcpStream> {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        let stream = TcpStream::connect_timeout(&address, MAX_WAIT).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
+        stream.set_write_timeout(Some(MAX_WAIT)).unwrap();
         Self {
             reader: BufReader::new(stream),
         }
@@ -321,7 +321,7 @@ impl Client {
             .reader
             .fill_buf()
             .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-        self.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream().set_read_timeout(Some(MAX_WAIT)).unwrap();
         silent
     }
 
@@ -404,7 +404,7 @@ impl<S: Read + Write> Client<S> {
         Some(response)
     }
 
-    /// Whether the server has closed the connection, or does within the patience of a test.
+    /// Whether the server has closed the connection, or does within `MAX_WAIT`.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::PATIENCE;
+use super::MAX_WAIT;
 
 /// What the store answers with.
 #[derive(Debug, Default)]
@@ -108,11 +108,11 @@ impl Drop for Objects {
 }
 
 fn serve(stream: TcpStream, state: &Mutex<State>) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
     let mut reader = BufReader::new(stream);
     while let Some((method, path, body)) = request(&mut reader) {
         let start = Instant::now();
-        while state.lock().unwrap().is_silent && start.elapsed() < PATIENCE {
+        while state.lock().unwrap().is_silent && start.elapsed() < MAX_WAIT {
             thread::sleep(Duration::from_millis(10));
         }
         let answer = answer(&mut state.lock().unwrap(), &method, &path, body);

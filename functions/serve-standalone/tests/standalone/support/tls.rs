@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
-use super::{Client, PATIENCE, Server};
+use super::{Client, MAX_WAIT, Server};
 
 /// A client's end of a connection with TLS.
 pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
@@ -124,7 +124,7 @@ impl Authority {
     }
 
     pub(crate) fn try_connect(&self, server: SocketAddr) -> std::io::Result<Client<TlsStream>> {
-        let socket = TcpStream::connect_timeout(&server, PATIENCE)?;
+        let socket = TcpStream::connect_timeout(&server, MAX_WAIT)?;
         shake(socket, self.client(&["http/1.1"], false)).map(Client::over)
     }
 }
@@ -132,8 +132,8 @@ impl Authority {
 /// Shakes hands over a socket.
 pub(crate) fn shake(socket: TcpStream, config: Arc<ClientConfig>) -> std::io::Result<TlsStream> {
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(MAX_WAIT))?;
+    socket.set_write_timeout(Some(MAX_WAIT))?;
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
     let mut stream = StreamOwned::new(connection, socket);

@@ -64,9 +64,9 @@ fn what_was_deleted_is_reclaimed_pass_by_pass_and_nothing_else() {
     let kept = push_everything(&server);
     let before = objects(&server.data());
     let layer = vec![9; 200_000];
-    let image = push_image(&server, "doomed", &layer);
+    let image = push_image(&server, "removed", &layer);
     assert!(objects(&server.data()).len() > before.len());
-    let path = format!("/v2/doomed/manifests/{image}");
+    let path = format!("/v2/removed/manifests/{image}");
     assert_eq!(server.request("DELETE", &path, &[], b"").status, 202);
     thread::sleep(Duration::from_millis(5));
 
@@ -87,7 +87,7 @@ fn what_was_deleted_is_reclaimed_pass_by_pass_and_nothing_else() {
         (objects(&server.data()) == before).then_some(())
     });
     assert!(deleted >= 1);
-    let gone = format!("/v2/doomed/blobs/{}", digest(&layer));
+    let gone = format!("/v2/removed/blobs/{}", digest(&layer));
     assert_eq!(server.request("GET", &gone, &[], b"").status, 404);
     kept.is_all_there(&server);
     succeed(&server, &["fsck", "--hash"]);
