@@ -2,8 +2,8 @@
 
 Two profiles of the suite: `1.1`, the released specification, in which nothing may fail; and `dev`, the specification's main
 branch with sparse images added, in which nothing may fail and nothing may be skipped. Both run against one process; `dev` again against
-three processes over one data directory, dealt in turn, against a server that asks for a password, and against every other pair of
-stores, with both stand-ins for S3. Where blobs are redirected, the suite does not look for the one header on them that no object
+three processes over one data directory, each request to the next one in turn,
+against a server that asks for a password, and against every other pair of stores, with both stand-ins for S3. Where blobs are redirected, the suite does not look for the one header on them that no object
 store can send.
 """
 
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from harness import Cloud, Context, Dealer, Fleet, Result, Server, at_once, check, ensure, run, scratch
+from harness import Cloud, Context, Fleet, Result, RoundRobinProxy, Server, at_once, check, ensure, run, scratch
 from harness.backend import Backend
 from harness.build import roadstead
 from harness.progress import step
@@ -83,7 +83,7 @@ def fleet(results: List[Result], pull: str, backend: Backend) -> None:
     without_header = {"OCI_API_BLOBS_DIGEST_HEADER": "false"} if pull == "redirect" else {}
     with Fleet("--sparse", "allow", "--pull", pull, backend=backend) as servers:
         results.extend(suite(servers.address, "dev", without_header))
-        _dealt_in_turn(servers.dealer)
+        _taken_in_turn(servers.round_robin)
 
 
 def other(results: List[Result], backend: Backend) -> None:
@@ -106,12 +106,12 @@ def three_servers(results: List[Result]) -> None:
     """Any process answers any request: no upload, tag or link lives in one process's memory."""
     with Fleet("--sparse", "allow") as servers:
         results.extend(suite(servers.address, "dev"))
-        _dealt_in_turn(servers.dealer)
+        _taken_in_turn(servers.round_robin)
 
 
-def _dealt_in_turn(dealer: Dealer) -> None:
-    counts = dealer.counts()
-    assert max(counts) - min(counts) <= 1 and min(counts) > 100, f"requests were not dealt in turn: {counts}"
+def _taken_in_turn(round_robin: RoundRobinProxy) -> None:
+    counts = round_robin.counts()
+    assert max(counts) - min(counts) <= 1 and min(counts) > 100, f"requests did not go to the servers in turn: {counts}"
 
 
 def with_password(results: List[Result]) -> None:

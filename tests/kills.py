@@ -114,7 +114,7 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             if broken:
                 raise broken[0]
             # A kill ends at most one push of each pusher: that whose request is under way, or whose next one meets the claim of the dead
-            # server on its upload. The push after that has uploads of its own, and the dealer passes over the server that is down.
+            # server on its upload. The push after that has uploads of its own, and the proxy passes over the server that is down.
             assert ledger.failures <= kills * PUSHERS, f"{ledger.failures} pushes failed for {kills} kills under {PUSHERS} pushers"
             told = _verify(fleet.address, ledger)
             checked = fleet.backend.operate("fsck", "--json", ok=(0, 1))

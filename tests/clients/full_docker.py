@@ -10,7 +10,7 @@ import containerd
 import docker
 from common import Setting, need_root, tool
 from engines import Dockerd
-from harness import Dealer, Result
+from harness import Result, RoundRobinProxy
 from images import RUNS
 from verify import Registry
 
@@ -82,13 +82,13 @@ def containerd_2_login(setting: Setting) -> Iterator[Result]:
 def containerd_2(setting: Setting) -> Iterator[Result]:
     """Every check of containerd, through a relay that counts the requests for one layer."""
     need_root()
-    with Dealer([setting.address]) as relay:
+    with RoundRobinProxy([setting.address]) as relay:
         registry = Registry(relay.address, log=setting.registry.log)
         seen = Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own)
         yield from containerd.results(seen, "docker28/", PARALLEL, large=True)
 
         def in_pieces() -> str:
-            gets = [request.target for request in relay.dealt if request.method == "GET" and "/blobs/" in request.target]
+            gets = [request.target for request in relay.requests if request.method == "GET" and "/blobs/" in request.target]
             most = max(gets.count(target) for target in set(gets))
             # Six layers of a hundred MiB in pieces of one; a whole layer at once would be one request.
             assert most >= 50, f"the most asked-for layer was asked for {most} times"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Iterator
 
 from common import Setting, client
-from harness import Dealer, Result, cache_dir, run, skip
+from harness import Result, RoundRobinProxy, cache_dir, run, skip
 from layout import noise
 from verify import Registry
 
@@ -17,7 +17,7 @@ SIZES = (1, CHUNK, 10_000_000)
 
 
 def results(setting: Setting) -> Iterator[Result]:
-    with Dealer([setting.address]) as relay:
+    with RoundRobinProxy([setting.address]) as relay:
 
         def round_trip() -> str:
             folder = setting.folder("layers")
@@ -27,7 +27,7 @@ def results(setting: Setting) -> Iterator[Result]:
             repository = setting.repository("oci-client/app")
             done = client([program(), f"{relay.address}/{repository}:1", *files], setting.home("oci-client"))
             Registry(relay.address).verify(repository, "1", expect=done.stdout.strip())
-            sent = sum(request.method == "PATCH" for request in relay.dealt)
+            sent = sum(request.method == "PATCH" for request in relay.requests)
             # One chunk for the configuration too.
             least = 1 + sum(-(-size // CHUNK) for size in SIZES)
             assert sent >= least, f"{sent} PATCH requests, but the layers make {least} chunks"

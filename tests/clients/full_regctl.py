@@ -8,7 +8,7 @@ import time
 from typing import Iterator, List
 
 from common import Setting, client, refused, tool
-from harness import Dealer, Result
+from harness import Result, RoundRobinProxy
 from harness.process import Finished
 from layout import noise, sha256
 from verify import Registry, compare_layouts, reachable, root_digest
@@ -19,7 +19,7 @@ BILL = "application/vnd.example.sbom"
 
 def results(setting: Setting) -> Iterator[Result]:
     # Through a relay that counts: whether a layer went in chunks is not seen in what is stored.
-    with Dealer([setting.address]) as relay:
+    with RoundRobinProxy([setting.address]) as relay:
         registry = Registry(relay.address, log=setting.registry.log)
         checks = Regctl(Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own), relay)
         yield setting.check("regctl: copy an index there and back", checks.there_and_back, "multi", "--force-recursive")
@@ -33,7 +33,7 @@ def results(setting: Setting) -> Iterator[Result]:
 
 
 class Regctl:
-    def __init__(self, setting: Setting, relay: Dealer) -> None:
+    def __init__(self, setting: Setting, relay: RoundRobinProxy) -> None:
         self.setting, self.registry, self.relay, self.env = setting, setting.registry, relay, setting.home("regctl")
         self.regctl("registry", "set", setting.address, "--tls", "disabled", "--skip-check")
 
@@ -65,7 +65,7 @@ class Regctl:
         assert tree.count("application/vnd.example.signature") == 2, tree
 
     def patches(self) -> int:
-        return sum(request.method == "PATCH" for request in self.relay.dealt)
+        return sum(request.method == "PATCH" for request in self.relay.requests)
 
     def chunks(self) -> str:
         """A blob above the bound goes as PATCH after PATCH, each with its Content-Range.

@@ -5,8 +5,8 @@
     python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
 
 The settings: one server that needs no login (every family), one with a htpasswd file (logins), one with that file from
-which everybody may pull, one with TLS of its own, and three server processes over one data directory, requests dealt to them in turn; then three
-processes over one bucket and one table, whose blobs are pulled from the bucket itself; and three over a bucket and a table that
+which everybody may pull, one with TLS of its own, and three server processes over one data directory, each request to
+the next one in turn; then three processes over one bucket and one table, whose blobs are pulled from the bucket itself; and three over a bucket and a table that
 fail every twentieth request.
 """
 

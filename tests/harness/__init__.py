@@ -3,8 +3,8 @@
 Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian`, `venv` and
 `wasm_toolchain` (what is installed, and where), `build` (cargo), `nextest` (the tests of the crates), `long_tests` (which of
 them are long), `backend` (a registry's stores),
-`server` (a roadstead of one's own), `http1`, `dealer` and `fleet` (several of them behind one address), `aws` and `cloud` (the stand-ins
-for S3 and DynamoDB), `dns` (a name server), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
+`server` (a roadstead of one's own), `http1`, `round_robin` and `fleet` (several of them behind one address), `aws` and
+`cloud` (the stand-ins for S3 and DynamoDB), `dns` (a name server), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
 runs), `progress` and `report` (what it prints), `selftest` (checks of all this).
 
     from harness import Server, check, ensure, run, skip
@@ -27,17 +27,17 @@ Names that other folders may use:
     Installs one tool if needed and returns its executable; `tools.TABLE` lists the names. `tools.search_path(*names)` is a PATH.
 `Server(*flags, data=None, port=None, env=None, backend=None)`
     A context manager: `.url`, `.address` ("127.0.0.1:PORT"), `.pid`, `.data`, `.log`, `.peak_memory()`.
-`Dealer(addresses)`
-    A context manager: `.address`; deals each request to the next server in turn.
+`RoundRobinProxy(addresses)`
+    A context manager: `.address`; forwards each request to the next server in turn.
 """
 
 from .api import Context, HarnessError, Part, Result, Skipped, check, in_ci, not_run, skip
 from .cache import cache_dir
 from .cloud import Cloud
-from .dealer import Dealer
 from .fault_proxy import FaultProxy
 from .fleet import Fleet
 from .process import Child, CommandFailed, Finished, at_once, free_port, run, scratch, wait_until
+from .round_robin import RoundRobinProxy
 from .server import Server
 from .tools import ensure
 
@@ -46,13 +46,13 @@ __all__ = [
     "Cloud",
     "CommandFailed",
     "Context",
-    "Dealer",
     "FaultProxy",
     "Finished",
     "Fleet",
     "HarnessError",
     "Part",
     "Result",
+    "RoundRobinProxy",
     "Server",
     "Skipped",
     "at_once",

@@ -1,7 +1,7 @@
-"""Several servers behind one address, each request dealt to the next in turn.
+"""Several servers behind one address. Each request goes to the next server in turn.
 
-The front of a registry that runs as several processes. It deals by request and not by connection, so that a client which
-keeps one connection open still meets every server: POST at the first, PATCH at the second, PUT at the third. Bodies pass
+The front of a registry that runs as several processes. It chooses a server for each request, not for each connection,
+so that a client which keeps one connection open still meets every server: POST at the first, PATCH at the second, PUT at the third. Bodies pass
 through as they come, in the framing they came in (a chunked body stays chunked), and heads pass through unchanged, `Host`
 included. A body that is cut on one side is cut on the other. A server that is down is passed over.
 """
@@ -22,7 +22,7 @@ _TLS_HANDSHAKE = b"\x16"
 _LINGER_SECONDS = 5.0
 
 
-class Dealt(NamedTuple):
+class ProxiedRequest(NamedTuple):
     """One request and the server (by its place in the list) that it went to."""
 
     method: str
@@ -30,23 +30,23 @@ class Dealt(NamedTuple):
     server: int
 
 
-class Dealer:
+class RoundRobinProxy:
     """A relay on a loopback port; a context manager.
 
-        with Dealer([a.address, b.address, c.address]) as dealer:
-            run(["crane", "push", "--insecure", image, f"{dealer.address}/a:1"], timeout=60)
+        with RoundRobinProxy([a.address, b.address, c.address]) as round_robin:
+            run(["crane", "push", "--insecure", image, f"{round_robin.address}/a:1"], timeout=60)
     """
 
     def __init__(self, addresses: Sequence[str], port: int = 0) -> None:
         self.addresses = list(addresses)
         self.port = port
-        # The last requests in the order they were dealt.
-        self.dealt: Deque[Dealt] = deque(maxlen=100_000)
+        # The last requests in the order in which they were forwarded.
+        self.requests: Deque[ProxiedRequest] = deque(maxlen=100_000)
         self._next = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._failure: Optional[BaseException] = None
-        self._thread = threading.Thread(target=self._serve, name="dealer", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="round-robin", daemon=True)
 
     @property
     def address(self) -> str:
@@ -61,15 +61,15 @@ class Dealer:
     def counts(self) -> List[int]:
         """How many requests each server got."""
         counts = [0] * len(self.addresses)
-        for request in list(self.dealt):
+        for request in list(self.requests):
             counts[request.server] += 1
         return counts
 
-    def __enter__(self) -> "Dealer":
+    def __enter__(self) -> "RoundRobinProxy":
         self._thread.start()
         self._ready.wait(10)
         if self._failure is not None:
-            raise HarnessError(f"the dealer cannot listen: {self._failure}")
+            raise HarnessError(f"the round-robin proxy cannot listen: {self._failure}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,11 +110,11 @@ class Dealer:
             # A peer went away, or spoke what is not HTTP/1: cut, so that the other side sees it too.
             writer.transport.abort()
         except asyncio.CancelledError:
-            writer.transport.abort()  # the dealer itself ends
+            writer.transport.abort()  # the round-robin proxy itself ends
         finally:
             writer.close()
 
-    async def _deal(self, request: Head) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _forward(self, request: Head) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connects to the next server. One that refuses is passed over, as a load balancer does it: it has not seen the request."""
         for _ in self.addresses:
             server = self._next % len(self.addresses)
@@ -125,14 +125,14 @@ class Dealer:
                 back = await asyncio.open_connection(host, int(port), limit=HEAD_LIMIT)
             except ConnectionRefusedError:
                 continue
-            self.dealt.append(Dealt(request.method(), request.target(), server))
+            self.requests.append(ProxiedRequest(request.method(), request.target(), server))
             return back
         raise ConnectionRefusedError("no server is up")
 
     async def _request(self, begun: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Relays the request that begins so, and its answer; whether the client's connection can carry another."""
         request = Head(begun + await reader.readuntil(b"\r\n\r\n"))
-        back_reader, back_writer = await self._deal(request)
+        back_reader, back_writer = await self._forward(request)
         upload = asyncio.ensure_future(_pass_request(request, reader, back_writer))
         try:
             keep = await _pass_answer(request.method(), back_reader, writer, upload)

@@ -11,19 +11,19 @@ from typing import Iterator, List, Tuple
 
 from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_nextest
 from .api import Result, check
-from .dealer import Dealer
 from .process import Child, CommandFailed, at_once, run, scratch, wait_until
+from .round_robin import RoundRobinProxy
 from .selftest_backend import BackendServer, backends
 
 
 def main() -> List[Result]:
     return [
-        check("dealer: each request to the next server", deals_in_turn),
-        check("dealer: framing and Host unchanged", leaves_requests_alone),
-        check("dealer: a body is passed on as it comes", streams),
-        check("dealer: a cut body is cut", cuts),
-        check("dealer: an early answer arrives", early_answer),
-        check("dealer: a server that is down is passed over", passes_over),
+        check("round-robin proxy: each request to the next server", takes_servers_in_turn),
+        check("round-robin proxy: framing and Host unchanged", leaves_requests_alone),
+        check("round-robin proxy: a body is passed on as it comes", streams),
+        check("round-robin proxy: a cut body is cut", cuts),
+        check("round-robin proxy: an early answer arrives", early_answer),
+        check("round-robin proxy: a server that is down is passed over", passes_over),
         check("process: a command past its time is ended with its children", ends_groups),
         check("process: functions at once, and the exception of one", calls_at_once),
         *selftest_nextest.main(),
@@ -34,17 +34,17 @@ def main() -> List[Result]:
 
 
 @contextmanager
-def _dealt(count: int) -> Iterator[Tuple[Dealer, List[BackendServer], http.client.HTTPConnection]]:
+def _proxied(count: int) -> Iterator[Tuple[RoundRobinProxy, List[BackendServer], http.client.HTTPConnection]]:
     with ExitStack() as stack:
         servers = stack.enter_context(backends(count))
-        dealer = stack.enter_context(Dealer([f"127.0.0.1:{server.server_port}" for server in servers]))
-        connection = http.client.HTTPConnection("127.0.0.1", dealer.port, timeout=10)
+        round_robin = stack.enter_context(RoundRobinProxy([f"127.0.0.1:{server.server_port}" for server in servers]))
+        connection = http.client.HTTPConnection("127.0.0.1", round_robin.port, timeout=10)
         stack.callback(connection.close)
-        yield dealer, servers, connection
+        yield round_robin, servers, connection
 
 
-def deals_in_turn() -> None:
-    with _dealt(3) as (dealer, servers, connection):
+def takes_servers_in_turn() -> None:
+    with _proxied(3) as (round_robin, servers, connection):
         connection.connect()
         first = connection.sock
         for number in range(9):
@@ -52,23 +52,23 @@ def deals_in_turn() -> None:
             assert connection.getresponse().read() == b"body of %d" % number
         assert connection.sock is first, "the client's connection was not kept"
         assert [[path for _, path, _ in server.seen] for server in servers] == [["/0", "/3", "/6"], ["/1", "/4", "/7"], ["/2", "/5", "/8"]]
-        assert dealer.counts() == [3, 3, 3]
+        assert round_robin.counts() == [3, 3, 3]
 
 
 def leaves_requests_alone() -> None:
-    with _dealt(1) as (dealer, servers, connection):
+    with _proxied(1) as (round_robin, servers, connection):
         connection.request("PUT", "/a?b=c%20d", iter([b"one", b"two"]), {"X-Kept": "as it is"})
         assert connection.getresponse().read() == b"onetwo"
         _, path, headers = servers[0].seen[0]
         assert path == "/a?b=c%20d"
         assert headers["Transfer-Encoding"] == "chunked" and "Content-Length" not in headers, f"framing changed: {headers}"
-        assert headers["Host"] == dealer.address and headers["X-Kept"] == "as it is", f"heads changed: {headers}"
+        assert headers["Host"] == round_robin.address and headers["X-Kept"] == "as it is", f"heads changed: {headers}"
 
 
 def streams() -> None:
     """The server has the first chunk while the second is not yet sent."""
-    with _dealt(1) as (dealer, servers, _):
-        with socket.create_connection(("127.0.0.1", dealer.port), timeout=10) as client:
+    with _proxied(1) as (round_robin, servers, _):
+        with socket.create_connection(("127.0.0.1", round_robin.port), timeout=10) as client:
             client.sendall(b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
             wait_until(lambda: servers[0].received == 3, 5, "the first chunk arrives")
             client.sendall(b"0\r\n\r\n")
@@ -76,8 +76,8 @@ def streams() -> None:
 
 
 def cuts() -> None:
-    with _dealt(1) as (dealer, servers, _):
-        with socket.create_connection(("127.0.0.1", dealer.port), timeout=10) as client:
+    with _proxied(1) as (round_robin, servers, _):
+        with socket.create_connection(("127.0.0.1", round_robin.port), timeout=10) as client:
             client.sendall(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf")
             wait_until(lambda: servers[0].seen, 5, "the request arrives")
         wait_until(lambda: servers[0].cut, 5, "the server sees the body end early")
@@ -85,7 +85,7 @@ def cuts() -> None:
 
 def early_answer() -> None:
     """The client gets an answer that came before its body's end, and may go on sending for a while."""
-    with _dealt(1) as (_, _, connection):
+    with _proxied(1) as (_, _, connection):
         connection.request("PUT", "/early", (b"x" * 65536 for _ in range(64)))
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (413, b"too large")
@@ -93,17 +93,17 @@ def early_answer() -> None:
 
 def passes_over() -> None:
     """No request is lost while one of three is down, and it has its share again when it is back."""
-    with _dealt(3) as (dealer, servers, connection):
-        up = list(dealer.addresses)
+    with _proxied(3) as (round_robin, servers, connection):
+        up = list(round_robin.addresses)
         with socket.socket() as nobody:
             # Bound and not listening: connections to it are refused, and nobody else can have the port.
             nobody.bind(("127.0.0.1", 0))
-            dealer.addresses[1] = f"127.0.0.1:{nobody.getsockname()[1]}"
+            round_robin.addresses[1] = f"127.0.0.1:{nobody.getsockname()[1]}"
             for number in range(6):
                 connection.request("PUT", f"/{number}", b"body")
                 assert connection.getresponse().read() == b"body"
-        assert not servers[1].seen and dealer.counts()[1] == 0
-        dealer.addresses[:] = up
+        assert not servers[1].seen and round_robin.counts()[1] == 0
+        round_robin.addresses[:] = up
         for number in range(3):
             connection.request("PUT", f"/{number}", b"body")
             assert connection.getresponse().read() == b"body"
