@@ -1,6 +1,6 @@
 """The part `image`: the container image of infra/image, from its build to a push through a container of it.
 
-The image is built as its README says, but with the profile of all other tests, whose compiled libraries it shares; `--full` also
+The image is built as its README says, but with the profile `release`, whose compiled libraries it shares; `--full` also
 builds it with its own profile. Containers have the host's network, or none: what else an engine would set up for them, and with it the
 published port of the READMEs, is not tested.
 """

@@ -56,12 +56,12 @@ def rustfmt() -> None:
 
 
 def clippy() -> None:
-    words = ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]
+    words = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]
     cargo(words, "cargo clippy")
 
 
 def rustdoc() -> None:
-    words = ["doc", "--release", "--locked", "--workspace", "--no-deps"]
+    words = ["doc", "--locked", "--workspace", "--no-deps"]
     cargo(words, "cargo doc", env={"RUSTDOCFLAGS": "-D warnings"})
 
 

@@ -58,7 +58,7 @@ def main(context: Context) -> List[Result]:
 def _packages(crates: Sequence[str]) -> List[str]:
     """The crates as arguments of cargo. All are compiled together, because one alone would ask its dependencies for fewer features."""
     chosen_ones = [word for crate in crates for word in ("--package", crate)]
-    return ["--release", "--locked", *(chosen_ones or ["--workspace"])]
+    return ["--locked", *(chosen_ones or ["--workspace"])]
 
 
 def _on_another_s3(packages: Sequence[str], env: nextest.Environment) -> List[Result]:

@@ -1,4 +1,4 @@
-"""Cargo, as every part calls it: one profile, one target folder, nothing built twice."""
+"""Cargo, as every part calls it: one target folder, the profile `dev` for tests and lints, `release` for programs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from .progress import step
 # Lines by which cargo tells that it is busy; a failure's text is readable without them.
 _NOISE = ("Blocking", "Building", "Checking", "Compiling", "Documenting", "Downloaded", "Downloading", "Fresh", "Locking", "Updating")
 _SHOWN_LINES = 300
+# The programs, as users build them. The tests are built by another profile (Cargo.toml) and with features that are for tests alone.
+PROGRAMS = ("build", "--release", "--locked", "--package", "serve-standalone", "--package", "bench")
+
+# A run compiles a crate once: what cargo would keep to compile it again faster takes time to write, and gigabytes.
+_NOT_INCREMENTAL = {"CARGO_INCREMENTAL": "0"}
 
 IMAGE = ROOT / "infra" / "image"
 IMAGE_BUILDER = IMAGE / "build.py"
@@ -38,7 +43,7 @@ def try_cargo(words: Sequence[str], what: str, timeout: float = 2400, env: Optio
     """As `cargo`, for a caller that judges the exit code itself."""
     if shutil.which("cargo") is None:
         skip("Rust (cargo) is not installed")
-    changes = {"CARGO_TARGET_DIR": str(target_dir()), "CARGO_TERM_COLOR": "never", **(env or {})}
+    changes = {"CARGO_TARGET_DIR": str(target_dir()), "CARGO_TERM_COLOR": "never", **_NOT_INCREMENTAL, **(env or {})}
     with step(what):
         return run(["cargo", *words], timeout=timeout, env=changes, cwd=ROOT, ok=None)
 
@@ -51,17 +56,13 @@ def readable(finished: Finished) -> str:
 
 
 def binary(name: str) -> Path:
-    """The path of a binary of the workspace, built from this checkout once a run. A failed build is not tried again.
-
-    All are built together: one package alone would ask its dependencies for fewer features than the tests do, and every
-    one of them would be compiled a second time.
-    """
+    """The path of a binary of the workspace, built from this checkout once a run. A failed build is not tried again."""
     global _built, _failure
     if _failure is not None:
         raise _failure
     if not _built:
         try:
-            cargo(["build", "--release", "--locked", "--workspace"], "building roadstead")
+            cargo(PROGRAMS, "building roadstead")
         except HarnessError as error:
             _failure = error
             raise
@@ -90,7 +91,7 @@ def image() -> BuiltImage:
         binary("roadstead")
         _image = built_image("release", target_dir() / "image")
         # The program without shared libraries has taken the place of the ordinary one, which this puts back.
-        cargo(["build", "--release", "--locked", "--workspace"], "linking roadstead")
+        cargo(PROGRAMS, "linking roadstead")
     return _image
 
 

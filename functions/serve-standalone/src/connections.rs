@@ -54,7 +54,7 @@ pub(crate) struct Connections(Arc<SharedConnections>);
 
 struct SharedConnections {
     slots: usize,
-    state: Mutex<ConnectionTable>,
+    table: Mutex<ConnectionTable>,
     phase: watch::Sender<Phase>,
     /// Notified when a connection has ended.
     ended: Notify,
@@ -115,7 +115,7 @@ impl Connections {
     pub(crate) fn new(slots: usize, phase: watch::Sender<Phase>) -> Self {
         Self(Arc::new(SharedConnections {
             slots: slots.max(1),
-            state: Mutex::default(),
+            table: Mutex::default(),
             phase,
             ended: Notify::new(),
         }))
@@ -137,18 +137,18 @@ impl Connections {
             ended.await;
         }
         let client = ClientKey::of(peer);
-        let mut state = self.lock();
-        let stage = if self.free_slot(&mut state, client) {
+        let mut table = self.lock();
+        let stage = if self.free_slot(&mut table, client) {
             ConnectionStage::HasSlot
-        } else if state.make_space_to_wait(client) {
+        } else if table.make_space_to_wait(client) {
             ConnectionStage::Waiting
         } else {
             return None;
         };
-        let id = state.next;
-        state.next += 1;
+        let id = table.next;
+        table.next += 1;
         if stage == ConnectionStage::HasSlot {
-            state.take(client);
+            table.take(client);
         }
         let has_slot = Arc::new(AtomicBool::new(stage == ConnectionStage::HasSlot));
         let changed = Arc::new(Notify::new());
@@ -160,8 +160,8 @@ impl Connections {
             changed: changed.clone(),
             requests: 0,
         };
-        state.members.insert(id, member);
-        drop(state);
+        table.members.insert(id, member);
+        drop(table);
         let counted = CountedConnection {
             connections: self.clone(),
             id,
@@ -198,28 +198,28 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionTable> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a connection of `client` may have a slot: one is free, or was made free.
-    fn free_slot(&self, state: &mut ConnectionTable, client: ClientKey) -> bool {
-        if state.taken < self.0.slots {
+    fn free_slot(&self, table: &mut ConnectionTable, client: ClientKey) -> bool {
+        if table.taken < self.0.slots {
             return true;
         }
-        let Some(victim) = state.victim(client) else {
+        let Some(victim) = table.victim(client) else {
             return false;
         };
-        state.send_away(victim);
+        table.send_away(victim);
         true
     }
 
     /// Tells connections whether others wait. This wakes every connection, so it reports that others wait only after a
     /// search has found no connection to close.
-    fn tell(&self, state: &ConnectionTable, has_looked: bool) {
-        if state.draining {
+    fn tell(&self, table: &ConnectionTable, has_looked: bool) {
+        if table.draining {
             return;
         }
-        let least = state.waiting.iter().map(|id| state.held_beside(*id)).min();
+        let least = table.waiting.iter().map(|id| table.held_beside(*id)).min();
         let phase = match least {
             None => Phase::Serving,
             Some(least) if has_looked => Phase::Crowded(least),
@@ -235,38 +235,38 @@ impl Connections {
 
     /// Gives slots to waiting connections, first to the client with the fewest slots. It uses free slots and, from time
     /// to time, closes connections to free their slots.
-    fn serve(&self, state: &mut ConnectionTable) {
+    fn serve(&self, table: &mut ConnectionTable) {
         let now = Instant::now();
         let mut has_looked = false;
-        while let Some(next) = (0..state.waiting.len()).min_by_key(|index| state.held_beside(state.waiting[*index])) {
-            let id = state.waiting[next];
-            if state.taken >= self.0.slots {
-                if state.next_look.is_some_and(|next| now < next) || state.leaving.len() >= LEAVING {
+        while let Some(next) = (0..table.waiting.len()).min_by_key(|index| table.held_beside(table.waiting[*index])) {
+            let id = table.waiting[next];
+            if table.taken >= self.0.slots {
+                if table.next_look.is_some_and(|next| now < next) || table.leaving.len() >= LEAVING {
                     break;
                 }
-                let victim = state.client(id).and_then(|client| state.victim(client));
+                let victim = table.client(id).and_then(|client| table.victim(client));
                 let Some(victim) = victim else {
                     // No connection can be closed for the other clients either, because they have as many slots or
                     // more.
-                    state.next_look = Some(now + LOOK);
+                    table.next_look = Some(now + LOOK);
                     has_looked = true;
                     break;
                 };
-                state.send_away(victim);
+                table.send_away(victim);
             }
-            state.waiting.remove(next);
-            state.give_slot(id);
+            table.waiting.remove(next);
+            table.give_slot(id);
         }
-        self.tell(state, has_looked);
+        self.tell(table, has_looked);
     }
 
     /// The stage of the connection after free slots were given out, and the time of the next search.
     fn look(&self, id: u64) -> (Option<ConnectionStage>, Instant) {
-        let mut state = self.lock();
-        self.serve(&mut state);
-        let stage = state.members.get(&id).map(|member| member.stage);
+        let mut table = self.lock();
+        self.serve(&mut table);
+        let stage = table.members.get(&id).map(|member| member.stage);
         let soon = Instant::now() + LOOK;
-        (stage, state.next_look.map_or(soon, |next| next.min(soon)))
+        (stage, table.next_look.map_or(soon, |next| next.min(soon)))
     }
 }
 
@@ -407,16 +407,16 @@ fn rank(pace: &Pace, held: usize, own: usize, now: Instant) -> Option<(u8, usize
 impl Drop for CountedConnection {
     fn drop(&mut self) {
         let connections = &self.connections;
-        let mut state = connections.lock();
-        if let Some(member) = state.members.remove(&self.id) {
+        let mut table = connections.lock();
+        if let Some(member) = table.members.remove(&self.id) {
             match member.stage {
-                ConnectionStage::HasSlot => state.release(member.client),
-                ConnectionStage::Leaving => state.leaving.retain(|leaving| *leaving != self.id),
-                ConnectionStage::Waiting => state.waiting.retain(|waiting| *waiting != self.id),
+                ConnectionStage::HasSlot => table.release(member.client),
+                ConnectionStage::Leaving => table.leaving.retain(|leaving| *leaving != self.id),
+                ConnectionStage::Waiting => table.waiting.retain(|waiting| *waiting != self.id),
             }
         }
-        connections.serve(&mut state);
-        drop(state);
+        connections.serve(&mut table);
+        drop(table);
         connections.0.ended.notify_waiters();
     }
 }
@@ -455,11 +455,11 @@ struct WaitingRequest<'a>(&'a ConnectionSlot);
 
 impl<'a> WaitingRequest<'a> {
     fn begin(slot: &'a ConnectionSlot) -> Self {
-        let mut state = slot.connections.lock();
-        if let Some(member) = state.members.get_mut(&slot.id) {
+        let mut table = slot.connections.lock();
+        if let Some(member) = table.members.get_mut(&slot.id) {
             member.requests += 1;
             if member.requests == 1 && member.stage == ConnectionStage::Waiting {
-                state.waiting.push(slot.id);
+                table.waiting.push(slot.id);
             }
         }
         Self(slot)
@@ -469,14 +469,14 @@ impl<'a> WaitingRequest<'a> {
 impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
         let ConnectionSlot { connections, id, .. } = self.0;
-        let mut state = connections.lock();
-        let Some(member) = state.members.get_mut(id) else {
+        let mut table = connections.lock();
+        let Some(member) = table.members.get_mut(id) else {
             return;
         };
         member.requests -= 1;
         if member.requests == 0 {
-            state.waiting.retain(|waiting| waiting != id);
-            connections.tell(&state, false);
+            table.waiting.retain(|waiting| waiting != id);
+            connections.tell(&table, false);
         }
     }
 }
