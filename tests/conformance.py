@@ -146,8 +146,8 @@ def suite(address: str, profile: str, env: Optional[Dict[str, str]] = None, may_
     passed = sum(result.ok is True for result in results)
     failed = sum(result.ok is False for result in results)
     enough = passed + failed >= CASES[profile]
-    told = f"{passed} passed, {failed} failed, {len(results) - passed - failed} skipped"
-    results.append(Result("the suite ran all its cases", enough, time.monotonic() - began, told))
+    summary = f"{passed} passed, {failed} failed, {len(results) - passed - failed} skipped"
+    results.append(Result("the suite ran all its cases", enough, time.monotonic() - began, summary))
     return results
 
 
@@ -157,9 +157,9 @@ def _cases(report: Path, may_skip: bool) -> List[Result]:
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         status = case.get("status", "")
         # What the case found wrong, and the requests it made until then.
-        told = [text.strip() for text in (case.findtext("system-out", ""), case.findtext("system-err", "")) if text.strip()]
+        output = [text.strip() for text in (case.findtext("system-out", ""), case.findtext("system-err", "")) if text.strip()]
         skipped = status == "skipped"
         ok = True if status == "passed" else None if skipped and may_skip else False
-        detail = {True: "", False: "\n".join([status, *told]), None: "the profile leaves it out"}[ok]
+        detail = {True: "", False: "\n".join([status, *output]), None: "the profile leaves it out"}[ok]
         results.append(Result(case.get("name", "?"), ok, float(case.get("time") or 0), detail))
     return results

@@ -135,8 +135,8 @@ def nothing_else(folder: Path) -> str:
     authorities = files["etc/ssl/certs/ca-certificates.crt"].count(b"-----BEGIN CERTIFICATE-----")
     assert authorities >= 50, f"{authorities} certificates"
     manifest = read(layout, root_digest(str(layout)))
-    told = read(layout, manifest["config"]["digest"])
-    settings = told["config"]
+    image_config = read(layout, manifest["config"]["digest"])
+    settings = image_config["config"]
     assert settings["User"] == f"{USER_ID}:{USER_ID}", settings
     assert settings["Volumes"] == {DATA: {}} and settings["ExposedPorts"] == {"5000/tcp": {}}, settings
     # No user, no password and no permission for strangers is given by default.
@@ -185,8 +185,8 @@ def with_dist(folder: Path) -> str:
     program.chmod(0o755)
     with Server() as server:
         # The program of the image speaks to a server of the other profile.
-        told = run([program, "health", "--listen", server.address], 20).stdout
-        assert told.strip() == "ready", told
+        output = run([program, "health", "--listen", server.address], 20).stdout
+        assert output.strip() == "ready", output
     return found.said.splitlines()[0]
 
 
@@ -367,8 +367,8 @@ class Containers:
         return f"process {process}"
 
     def healthy(self) -> None:
-        told = self.engine.run("exec", "registry", "roadstead", "health", "--push").stdout
-        assert told.strip() == "ready", told
+        output = self.engine.run("exec", "registry", "roadstead", "health", "--push").stdout
+        assert output.strip() == "ready", output
 
     def push_and_pull(self) -> None:
         connection = http.client.HTTPConnection(self.address, timeout=TIMEOUT)
@@ -394,12 +394,12 @@ class Containers:
         Registry(self.address, USER, PASSWORD).verify("team/app", "1")
 
     def version(self) -> str:
-        told = self.engine.run("run", "--rm", "--network", "none", *self.engine.flags, name(), "--version").stdout
-        found = re.match(rf"roadstead {re.escape(version())}\ncommit: (\S+)", told)
-        assert found, told
+        output = self.engine.run("run", "--rm", "--network", "none", *self.engine.flags, name(), "--version").stdout
+        found = re.match(rf"roadstead {re.escape(version())}\ncommit: (\S+)", output)
+        assert found, output
         layout = image().layout
         labels = read(layout, read(layout, root_digest(str(layout)))["config"]["digest"])["config"]["Labels"]
-        assert found.group(1) == labels.get("org.opencontainers.image.revision", "unknown"), (told, labels)
+        assert found.group(1) == labels.get("org.opencontainers.image.revision", "unknown"), (output, labels)
         return found.group(1)
 
     def conformance(self) -> List[Result]:
@@ -434,7 +434,7 @@ def trust_and_names(engine: Engine) -> Iterator[Result]:
 
 
 class Cloudy:
-    """A container whose blobs are in an object store, behind TLS by an authority that nobody else knows."""
+    """A container whose blobs are in an object store, behind TLS by an authority that only the test trusts."""
 
     def __init__(self, engine: Engine, names: NameServer) -> None:
         self.engine, self.names, self.folder = engine, names, engine.folder / "cloud"

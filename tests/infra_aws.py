@@ -47,12 +47,12 @@ class Account:
         self.root = cloud.credentials._replace(region=REGION)
         self.folder = folder
         programs = [aws_cli(folder / "bin"), roadstead(), Path(tool("crane"))]
-        self.env = {**self.told(self.root), "PATH": path_with(*programs), "AWS_PAGER": "", "HOME": str(folder), "DOCKER_CONFIG": str(folder)}
+        self.env = {**self.environment(self.root), "PATH": path_with(*programs), "AWS_PAGER": "", "HOME": str(folder), "DOCKER_CONFIG": str(folder)}
         self.s3, self.dynamodb = S3(self.endpoint, self.root), DynamoDb(self.endpoint, self.root)
         self.number = json.loads(self.aws("sts", "get-caller-identity", "--output", "json").stdout)["Account"]
         self._users = 0
 
-    def told(self, credentials: Credentials) -> Dict[str, Optional[str]]:
+    def environment(self, credentials: Credentials) -> Dict[str, Optional[str]]:
         """Changes to an environment in which AWS tools find the account."""
         # The CLI of version 1 has a variable of its own for the region.
         own = {"AWS_DEFAULT_REGION": credentials.region, "AWS_ENDPOINT_URL": self.endpoint, "AWS_CA_BUNDLE": None}
@@ -79,9 +79,9 @@ class Account:
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"], REGION)
 
     def backend(self, who: Credentials) -> Backend:
-        """The registry of the README, as somebody."""
+        """The registry of the README, as one of the users."""
         words = ("--blobs", f"s3://{NAME}", "--metadata", f"dynamodb://{NAME}")
-        return Backend("s3+dynamodb", None, words, self.told(who), self.s3, NAME, self.dynamodb, NAME)
+        return Backend("s3+dynamodb", None, words, self.environment(who), self.s3, NAME, self.dynamodb, NAME)
 
 
 def aws(folder: Path, full: bool = False) -> Iterator[Result]:
@@ -141,7 +141,7 @@ def renamed(folder: Path) -> str:
 
 
 def narrow() -> None:
-    """A wildcard for a region or an account also allows tables of the same name that are somebody else's, or another day's."""
+    """A wildcard for a region or an account also allows tables of the same name of another owner, or of another day."""
     wanted = {
         f"arn:aws:s3:::{NAME}",
         f"arn:aws:s3:::{NAME}/*",
@@ -193,7 +193,7 @@ def bucket_and_table(account: Account) -> None:
 
 
 def new_buckets(account: Account) -> None:
-    """`aws s3 mb` is right in the one region too; the other command needs to be told the region everywhere else."""
+    """`aws s3 mb` is right in the one region too; the other command needs the region everywhere else."""
 
     def creates(region: str, *words: str) -> bool:
         name = f"new-{os.urandom(4).hex()}"
@@ -229,8 +229,8 @@ def roles(account: Account) -> None:
     changes = {"> trust-collect.json": f"> {mine}", "file://trust-collect.json": f"file://{mine}"}
     account.readme("trust-irsa.json > trust-collect.json", changes)
     for role, wanted in {"roadstead-host": ["operate", "serve"], "roadstead": ["serve"], "roadstead-operate": ["operate", "serve"]}.items():
-        told = json.loads(account.aws("iam", "list-role-policies", "--role-name", role, "--output", "json").stdout)
-        assert sorted(told["PolicyNames"]) == wanted, f"{role}: {told}"
+        policies = json.loads(account.aws("iam", "list-role-policies", "--role-name", role, "--output", "json").stdout)
+        assert sorted(policies["PolicyNames"]) == wanted, f"{role}: {policies}"
     trusted = json.loads(mine.read_text())["Statement"][0]["Condition"]["StringEquals"]
     assert [value for value in trusted.values() if value.endswith(":roadstead-collect")], trusted
     # Nothing that is not JSON of a policy is accepted.
@@ -258,10 +258,10 @@ def restored(account: Account) -> str:
     reader.does(f"metadata init --metadata dynamodb://{OTHER}-restored")
     reader.does("list-object-versions", before=f"WHEN={moment}")
     assert gone <= set(reader.objects()), f"not brought back: {sorted(gone - set(reader.objects()))}"
-    told = reader.does("roadstead fsck", ok=(1,)).stdout
-    orphans = re.findall(r"^orphan location=(\S+) ", told, re.MULTILINE)
+    printed = reader.does("roadstead fsck", ok=(1,)).stdout
+    orphans = re.findall(r"^orphan location=(\S+) ", printed, re.MULTILINE)
     # More than are new: what was pushed later and was deleted again has come back too.
-    assert len(orphans) == len(told.splitlines()) and new <= set(orphans) and there.isdisjoint(orphans), f"{told}\nbefore: {sorted(there)}"
+    assert len(orphans) == len(printed.splitlines()) and new <= set(orphans) and there.isdisjoint(orphans), f"{printed}\nbefore: {sorted(there)}"
     reader.does("sed -i 's#dynamodb:")
     chosen = variables(reader.place / "aws.env")["ROADSTEAD_METADATA"]
     assert chosen == f"dynamodb://{OTHER}-restored" and f"ROADSTEAD_METADATA: {chosen}\n" in (reader.place / "kubernetes.yaml").read_text()
@@ -290,12 +290,12 @@ def restored(account: Account) -> str:
 
 
 class Reader:
-    """Somebody who has made a copy of the folder with names of their own, and follows its README."""
+    """A user who has made a copy of the folder with names of their own, and follows its README."""
 
     def __init__(self, account: Account) -> None:
         self.account, self.place = account, account.folder / "copy"
         root = account.root._replace(region=EAST)
-        self.env = {**account.env, **account.told(root)}
+        self.env = {**account.env, **account.environment(root)}
         self.s3, self.dynamodb = S3(account.endpoint, root), DynamoDb(account.endpoint, root)
         shutil.copytree(AWS, self.place)
         for file in self.place.rglob("*"):
@@ -309,7 +309,7 @@ class Reader:
 
     def backend(self, who: Optional[Credentials] = None, table: str = OTHER) -> Backend:
         words = ("--blobs", f"s3://{OTHER}", "--metadata", f"dynamodb://{table}")
-        env = self.account.told((who or self.account.root)._replace(region=EAST))
+        env = self.account.environment((who or self.account.root)._replace(region=EAST))
         return Backend("s3+dynamodb", None, words, env, self.s3, OTHER, self.dynamodb, table)
 
     def objects(self) -> Dict[str, int]:
@@ -324,7 +324,7 @@ def policy(name: str, without: str = "") -> Dict[str, object]:
     document = json.loads((AWS / "policies" / name).read_text())
     for statement in document["Statement"]:
         named = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        # A statement must keep an action; nobody asks for this one.
+        # A statement must keep an action; no request needs this one.
         statement["Action"] = [action for action in named if action != without] or ["s3:GetObjectTorrent"]
     return document
 
@@ -335,7 +335,7 @@ def actions(name: str) -> List[str]:
 
 
 def serves(account: Account, without: str = "") -> None:
-    """Every way to serve; whatever was refused is in the log, also where the client is not told."""
+    """Every way to serve; whatever was refused is in the log, also where the client does not see the reason."""
     with Server(backend=account.backend(account.user(policy("serve.json", without)))) as server:
         failure = None
         try:
@@ -379,7 +379,7 @@ def sets_up(account: Account, without: str = "") -> None:
     if account.dynamodb.describe(NAME):
         account.aws("dynamodb", "update-table", "--table-name", NAME, "--no-deletion-protection-enabled")
         account.aws("dynamodb", "delete-table", "--table-name", NAME)
-        # Nobody knows what these are any more, and fsck would say so.
+        # No record has these any more, and fsck would report them.
         for one in account.s3.objects(NAME):
             account.s3.delete(NAME, one.key)
     who = account.user(policy("setup.json", without))
@@ -470,7 +470,7 @@ def use(registry: Registry) -> None:
     for _ in range(2):
         here.cut(place, 30 * MIB, 20 * MIB)
         # The server may learn of the cut a moment later, and refuses another body until then.
-        wait_until(lambda: registry.request("PATCH", place, b"", Content_Type="text/plain").status == 202, 20, "the body that was cut is given up")
+        wait_until(lambda: registry.request("PATCH", place, b"", Content_Type="text/plain").status == 202, 20, "the body that was cut has ended")
     # What the cut bodies have left is collection's to find: nothing here searches for it.
     end = os.urandom(1000)
     here.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={sha256(end)}", 201, end)
@@ -479,8 +479,8 @@ def use(registry: Registry) -> None:
     here.manifest("2", [whole], annotations={"n": "2"})
     large = here.manifest("large", [whole], annotations={str(number): "x" * 1000 for number in range(50)})
     here.manifest("signature", [pieces], subject=second)
-    told = json.loads(here.ask("GET", f"{base}/referrers/{second['digest']}", 200).body)["manifests"]
-    assert len(told) == 1, told
+    referrers = json.loads(here.ask("GET", f"{base}/referrers/{second['digest']}", 200).body)["manifests"]
+    assert len(referrers) == 1, referrers
     here.ask("POST", f"/v2/{there.repository}/blobs/uploads/?mount={whole['digest']}&from={here.repository}", 201, b"")
     here.ask("POST", f"/v2/{there.repository}/blobs/uploads/?mount={pieces['digest']}", 201, b"")
     for tag in ("1", "2", "large"):
@@ -521,7 +521,7 @@ def variables(file: Path) -> Dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def told(cloud: Cloud, variables: Mapping[str, str]) -> Dict[str, Optional[str]]:
+def service_environment(cloud: Cloud, variables: Mapping[str, str]) -> Dict[str, Optional[str]]:
     """The environment that infra/aws gives a server, with the stand-ins' addresses and a bucket and table of their own."""
     own = cloud.backend("s3+dynamodb")
     assert variables["ROADSTEAD_BLOBS"] == f"s3://{NAME}" and variables["ROADSTEAD_METADATA"] == f"dynamodb://{NAME}", variables
@@ -540,7 +540,7 @@ def as_the_unit_says(folder: Path, cloud: Cloud) -> None:
     port = free_port()
     line = [value for value in settings((AWS / "aws.conf").read_text())["ExecStart"] if value][-1]
     line = filled(line, {"/usr/local/bin/roadstead": str(roadstead()), "127.0.0.1:5000": f"127.0.0.1:{port}"})
-    env = {**told(cloud, variables(AWS / "aws.env")), "CREDENTIALS_DIRECTORY": str(place)}
+    env = {**service_environment(cloud, variables(AWS / "aws.env")), "CREDENTIALS_DIRECTORY": str(place)}
     with Child(["bash", "-c", f"cd {place} && exec {line}"], place / "log", env) as child:
         wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
         assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
@@ -585,7 +585,7 @@ def timers(folder: Path) -> str:
 
 def as_the_timers_say(cloud: Cloud) -> None:
     """A registry that serves has what it had, after both."""
-    env = told(cloud, variables(AWS / "aws.env"))
+    env = service_environment(cloud, variables(AWS / "aws.env"))
     for name in COLLECTIONS:
         service = settings((AWS / f"{name}.service").read_text())
         assert service["EnvironmentFile"] == ["/etc/roadstead/aws.env"], service
@@ -660,7 +660,7 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
     container = pod["containers"][0]
     drain = next(int(word[len("--drain-timeout=") : -1]) for word in container["args"] if word.startswith("--drain-timeout="))
     assert pod["terminationGracePeriodSeconds"] > drain * 60, "Kubernetes kills before the drain ends"
-    env = told(cloud, kinds["ConfigMap"]["data"])
+    env = service_environment(cloud, kinds["ConfigMap"]["data"])
     place = folder / "pod"
     place.mkdir()
     mounted = users(place)

@@ -38,8 +38,8 @@ README = LOCAL / "README.md"
 EXPOSURE = 15
 
 MIB = 1 << 20
-# Nobody in particular: a user id that owns nothing, as DynamicUser gives one.
-SOMEBODY = 64999
+# A user id that owns nothing, as DynamicUser gives one.
+UNPRIVILEGED = 64999
 
 
 class Front:
@@ -118,7 +118,7 @@ def tls(folder: Path) -> Iterator[Result]:
         yield check("nginx: skopeo pushes and pulls", clients.skopeo, registry)
         yield check("nginx: 100 MB in chunks stream in and out without a file", stream, front, server)
         yield check("nginx: no token in the access log", no_token, front)
-        yield check("nginx: users log in while somebody else guesses passwords", logins_while_others_guess, front, server)
+        yield check("nginx: users log in while another client guesses passwords", logins_while_others_guess, front, server)
 
 
 class TlsClients:
@@ -191,8 +191,8 @@ def stream(front: Front, server: Server) -> None:
         assert answer.status == 200 and whole.hexdigest() == digest, f"{answer.status}, other bytes than were sent"
     finally:
         connection.close()
-    told = [line for line in front.error_log.read_text().splitlines() if "temporary file" in line]
-    assert not told, "nginx wrote a file: " + told[0]
+    found = [line for line in front.error_log.read_text().splitlines() if "temporary file" in line]
+    assert not found, "nginx wrote a file: " + found[0]
 
 
 def asked(
@@ -251,10 +251,10 @@ def logins_while_others_guess(front: Front, server: Server) -> str:
     def guess(number: int) -> None:
         try:
             while not ended.is_set():
-                told = status("127.0.0.2", NEWCOMERS[number % 2], os.urandom(8).hex())
-                assert told in (401, 503), f"a guess was answered by {told}"
-                answered.append(told)
-        except BaseException as error:  # told by the thread that waits
+                code = status("127.0.0.2", NEWCOMERS[number % 2], os.urandom(8).hex())
+                assert code in (401, 503), f"a guess was answered by {code}"
+                answered.append(code)
+        except BaseException as error:  # raised again by the thread that waits
             failed.append(error)
 
     threads = [threading.Thread(target=guess, args=[number], daemon=True) for number in range(GUESSERS)]
@@ -320,8 +320,8 @@ def stop_timeout(text: str) -> None:
 
 
 def microseconds(span: str) -> int:
-    told = run(["systemd-analyze", "timespan", span], timeout=20, env={"LC_ALL": "C"}).stdout
-    return int(re.findall(r"s: (\d+)$", told, re.MULTILINE)[0])
+    output = run(["systemd-analyze", "timespan", span], timeout=20, env={"LC_ALL": "C"}).stdout
+    return int(re.findall(r"s: (\d+)$", output, re.MULTILINE)[0])
 
 
 def settings(text: str) -> Dict[str, List[str]]:
@@ -337,7 +337,7 @@ def settings(text: str) -> Dict[str, List[str]]:
 def as_the_unit_says(text: str) -> str:
     """Runs the unit's command line under strace, pushes and pulls with a password, and stops it as systemd does."""
     need_root()
-    # A folder that somebody can enter: this run's own is root's alone.
+    # A folder that this user can enter: this run's own is root's alone.
     with scratch("unit") as folder:
         folder.chmod(0o711)
         program, state, credentials = folder / "roadstead", folder / "state", folder / "credentials"
@@ -346,11 +346,11 @@ def as_the_unit_says(text: str) -> str:
         credentials.mkdir(mode=0o700)
         users(credentials)
         for path in (state, credentials, credentials / "users"):
-            os.chown(path, SOMEBODY, SOMEBODY)
+            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
         port = free_port()
         line = filled(settings(text)["ExecStart"][0], {"/usr/local/bin/roadstead": str(program), "127.0.0.1:5000": f"127.0.0.1:{port}"})
         trace = state / "calls"
-        command = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+        command = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
         command += ["strace", "-f", "-qq", "-o", trace, "bash", "-c", f"umask 0077; exec {line}"]
         own = {name: None for name in os.environ if name.startswith("ROADSTEAD_")}
         with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(credentials)}) as child:
@@ -434,7 +434,7 @@ def valid_with_tls(folder: Path) -> None:
 
 
 def renewed(outer: Path) -> None:
-    """Runs the command line of tls.conf as somebody who reads the key by its group alone."""
+    """Runs the command line of tls.conf as a user who reads the key by its group alone."""
     need_root()
     with scratch("own-tls") as folder:
         folder.chmod(0o711)
@@ -444,11 +444,11 @@ def renewed(outer: Path) -> None:
             path.mkdir(mode=0o700)
         users(credentials)
         for path in (state, credentials, credentials / "users"):
-            os.chown(path, SOMEBODY, SOMEBODY)
+            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
         authority = Authority(folder / "authority")
         lineage = folder / "lineage"
         lineage.mkdir()
-        group, port = SOMEBODY + 1, free_port()
+        group, port = UNPRIVILEGED + 1, free_port()
 
         def deploy() -> None:
             """As certbot does: its folder has other names."""
@@ -459,7 +459,7 @@ def renewed(outer: Path) -> None:
         deploy()
         changes = {"/usr/local/bin/roadstead": str(program), "0.0.0.0:443": f"127.0.0.1:{port}", "/etc/roadstead-tls": str(files)}
         line = filled(settings(DROP_IN.read_text())["ExecStart"][1], changes)
-        command = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", f"--groups={group}", "--no-new-privs", "--bounding-set=-all"]
+        command = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", f"--groups={group}", "--no-new-privs", "--bounding-set=-all"]
         command += ["bash", "-c", f"umask 0077; exec {line}"]
         own = {name: None for name in os.environ if name.startswith("ROADSTEAD_")}
         trust = ssl.create_default_context(cafile=str(authority.trust / "ca.crt"))
@@ -500,11 +500,11 @@ def htpasswd_of_apache(folder: Path) -> None:
 
 
 def flags_exist() -> str:
-    told = run([roadstead(), "serve", "--help"], timeout=20).stdout
+    output = run([roadstead(), "serve", "--help"], timeout=20).stdout
     # The first words of all flags: README.md shows flags of other programs too.
     flag = r"(?<![\w-])--(?:listen|data|htpasswd|log|allow|drain|upload|max|keep|idle|sparse|sync|tls)[a-z-]*"
     named = {found for path in (README, UNIT, DROP_IN, LOCAL / "nginx.conf") for found in re.findall(flag, path.read_text())}
-    absent = [flag for flag in named if not re.search(rf"{re.escape(flag)}\b", told)]
+    absent = [flag for flag in named if not re.search(rf"{re.escape(flag)}\b", output)]
     assert named and not absent, f"`roadstead serve --help` does not know {absent}"
     return " ".join(sorted(named))
 
@@ -590,13 +590,13 @@ def orphans(folder: Path) -> str:
         def is_orphan() -> bool:
             run(collect, TIMEOUT)
             run([LOCAL / "backup.sh", server.data, copy], TIMEOUT)
-            told = run(fsck, TIMEOUT, ok=(0, 1)).stdout
-            return any(f"orphan location={Path(name).name} " in told for name in layers - files(blobs))
+            output = run(fsck, TIMEOUT, ok=(0, 1)).stdout
+            return any(f"orphan location={Path(name).name} " in output for name in layers - files(blobs))
 
         wait_until(is_orphan, 60, "the blob of the deleted image is an orphan in the backup")
         # The README's other command for this folder reports and changes nothing.
-        told = filled(steps(README, "collect --dry-run"), {"/var/lib/roadstead": str(server.data)})
-        shell(told, folder, {"PATH": path_with(roadstead())})
+        script = filled(steps(README, "collect --dry-run"), {"/var/lib/roadstead": str(server.data)})
+        shell(script, folder, {"PATH": path_with(roadstead())})
         kept = layers & files(blobs)
     assert layers <= files(copy / "blobs"), "the backup has lost a blob"
     assert len(kept) == 1, "not one image of two was deleted"
@@ -631,7 +631,7 @@ class Pusher(threading.Thread):
         try:
             while not self._ended.is_set() and len(self.done) < self.most - 1:
                 self.push(f"t{len(self.done)}")
-        except BaseException as error:  # told by the thread that waits
+        except BaseException as error:  # raised again by the thread that waits
             self.failure = error
 
     def end(self) -> None:

@@ -2,7 +2,7 @@
 
 Three servers on one set of stores stand behind one address. Pushers send blobs and manifests and write down every answer; meanwhile a
 random server is killed, and started again, over and over. Afterwards every acknowledged blob, manifest and tag is there and hashes, and
-whatever else is visible was sent by somebody and is whole. SIGKILL proves nothing about syncs, since the system keeps what a process
+whatever else is visible was sent by a client and is whole. SIGKILL proves nothing about syncs, since the system keeps what a process
 wrote: for those see the recorded file layer of `store-embedded`.
 """
 
@@ -116,10 +116,10 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             # A kill ends at most one push of each pusher: that whose request is under way, or whose next one meets the claim of the dead
             # server on its upload. The push after that has uploads of its own, and the proxy passes over the server that is down.
             assert ledger.failures <= kills * PUSHERS, f"{ledger.failures} pushes failed for {kills} kills under {PUSHERS} pushers"
-            told = _verify(fleet.address, ledger)
+            summary = _verify(fleet.address, ledger)
             checked = fleet.backend.operate("fsck", "--json", ok=(0, 1))
             assert checked.returncode == 0, f"fsck found what does not agree:\n{checked.stdout[-4000:]}{checked.stderr[-2000:]}"
-            return f"{told}, {ledger.failures} pushes failed, seed {seed}"
+            return f"{summary}, {ledger.failures} pushes failed, seed {seed}"
     except AssertionError as error:
         raise AssertionError(f"{error} (seed {seed})") from error
 
@@ -238,7 +238,7 @@ def _verify(address: str, ledger: Ledger) -> str:
         assert acknowledged <= visible, f"acknowledged, and not listed: {sorted(acknowledged - visible)}"
         for tag in visible:
             digest = ledger.sent_tags.get((repository, tag))
-            assert digest is not None, f"{repository}:{tag} is listed, and nobody pushed it"
+            assert digest is not None, f"{repository}:{tag} is listed, and no client pushed it"
             status, manifest = _get(address, f"/v2/{repository}/manifests/{tag}")
             assert status == 200 and _digest(manifest) == digest, f"{repository}:{tag} does not resolve: {status}"
             document = json.loads(manifest)

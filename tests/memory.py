@@ -27,7 +27,7 @@ TOGETHER = 4
 UPLOAD_MEMORY = 64 * MIB
 BOUND_TOGETHER = UPLOAD_MEMORY + 64 * MIB
 
-# What `--upload-memory` is for S3 unless told otherwise, and the process itself.
+# What `--upload-memory` is for S3 by default, and the process itself.
 BOUND_S3 = (512 + 64) * MIB
 
 # For one step of a request, seconds: the answer to a body comes when the disk has it.
@@ -72,9 +72,9 @@ def to_s3(many: int, size: int) -> str:
     with Cloud() as cloud, Server(backend=cloud.backend("s3+sqlite")) as server, step(f"{many} times {size // MIB} MiB"):
         ways = itertools.cycle(("patch", "put"))
         _all_at_once([lambda blob=blob, way=way: _push(server, blob, way) for blob, way in zip(blobs, ways)])
-        told = _within(server, BOUND_S3, "all pushed")
+        summary = _within(server, BOUND_S3, "all pushed")
         assert len(server.backend.objects()) == many, "other objects than blobs are left in the bucket"
-        return told
+        return summary
 
 
 class Blob:
@@ -145,10 +145,10 @@ def _with_digest(location: str, digest: str) -> str:
     return f"{location}{'&' if '?' in location else '?'}digest={digest}"
 
 
-def _within(server: Server, bound: int, told: str) -> str:
+def _within(server: Server, bound: int, summary: str) -> str:
     peak = server.peak_memory()
-    assert peak <= bound, f"peak memory {peak / MIB:.1f} MiB, allowed {bound // MIB} MiB ({told})"
-    return f"peak memory {peak / MIB:.1f} MiB ({told})"
+    assert peak <= bound, f"peak memory {peak / MIB:.1f} MiB, allowed {bound // MIB} MiB ({summary})"
+    return f"peak memory {peak / MIB:.1f} MiB ({summary})"
 
 
 def _all_at_once(tasks: List[Callable[[], None]]) -> None:

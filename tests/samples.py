@@ -94,8 +94,8 @@ def home(folder: Path) -> Dict[str, str]:
 
 
 def push_usage() -> None:
-    told = run([PUSH, "--help"], timeout=20).stdout
-    assert "Usage:" in told and "Examples:" in told, told
+    printed = run([PUSH, "--help"], timeout=20).stdout
+    assert "Usage:" in printed and "Examples:" in printed, printed
     for wrong in (["--wrong"], ["one", "two"]):
         done = run([PUSH, *wrong], timeout=20, ok=(2,))
         assert "Usage:" in done.stderr and not done.stdout, done
@@ -144,8 +144,8 @@ class FirstPush:
         assert RUNS in ran.stdout, ran
 
     def failures(self) -> None:
-        nobody = push(self.docker, "127.0.0.1:1", ok=(1,))
-        assert "nothing was pushed to 127.0.0.1:1" in nobody.stderr, nobody
+        refused = push(self.docker, "127.0.0.1:1", ok=(1,))
+        assert "nothing was pushed to 127.0.0.1:1" in refused.stderr, refused
         absent = push(self.docker, self.server.address, "no/such:image", ok=(1,))
         assert "no image no/such:image" in absent.stderr, absent
 
@@ -395,8 +395,8 @@ class CtrPulls:
         says = "StatusNotFound" if self.daemon.version.startswith("1.6.") else "not found"
         assert absent.returncode != 0 and says in absent.stderr, f"refused otherwise than as absent: {absent}"
         self.daemon.ctr("images", "pull", "--hosts-dir", hosts, *login, reference)
-        told = self.daemon.ctr("images", "list", f"name=={reference}").stdout
-        assert root_digest(self.layout) in told, f"another image: {told}"
+        printed = self.daemon.ctr("images", "list", f"name=={reference}").stdout
+        assert root_digest(self.layout) in printed, f"another image: {printed}"
         ran = self.daemon.ctr("run", "--rm", reference, f"run-{os.getpid()}-{hosts.parent.name}")
         assert RUNS in ran.stdout, f"the container says {ran.stdout!r} {ran.stderr!r}"
 
@@ -500,8 +500,8 @@ def s3_dynamodb(folder: Path) -> Iterator[Result]:
 
 
 def up_usage() -> None:
-    told = run([S3_DYNAMODB / "up.sh", "--help"], timeout=20).stdout
-    assert "Usage:" in told and "Examples:" in told, told
+    printed = run([S3_DYNAMODB / "up.sh", "--help"], timeout=20).stdout
+    assert "Usage:" in printed and "Examples:" in printed, printed
     done = run([S3_DYNAMODB / "up.sh", "--wrong"], timeout=20, ok=(2,))
     assert "Usage:" in done.stderr and not done.stdout, done
     # The interpreter is found by its path, the programs by the PATH.

@@ -152,10 +152,10 @@ def build(profile: str) -> Path:
 def glibc_version() -> Optional[Tuple[int, ...]]:
     """The version of the C library that a program is linked with; `None` where that is another library."""
     try:
-        told = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        printed = os.confstr("CS_GNU_LIBC_VERSION") or ""
     except ValueError:
         return None
-    found = re.match(r"glibc (\d+)\.(\d+)", told)
+    found = re.match(r"glibc (\d+)\.(\d+)", printed)
     return tuple(map(int, found.groups())) if found else None
 
 
@@ -200,11 +200,11 @@ def ask_version(program: bytes) -> Version:
             done = subprocess.run([path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         except OSError as error:
             raise Failure(f"the program does not run on this machine, which must be of its architecture: {error}") from None
-    told = done.stdout
-    number = re.search(r"^roadstead (\S+)$", told, re.MULTILINE)
+    printed = done.stdout
+    number = re.search(r"^roadstead (\S+)$", printed, re.MULTILINE)
     if done.returncode != 0 or number is None:
-        raise Failure(f"this is another program: its --version ends with {done.returncode} and says {told.strip()[:200]!r}")
-    found = re.search(r"^commit: ([0-9a-f]{7,64}(?:-modified)?)$", told, re.MULTILINE)
+        raise Failure(f"this is another program: its --version ends with {done.returncode} and says {printed.strip()[:200]!r}")
+    found = re.search(r"^commit: ([0-9a-f]{7,64}(?:-modified)?)$", printed, re.MULTILINE)
     return Version(number.group(1), found.group(1) if found else None)
 
 
@@ -285,7 +285,7 @@ class Image:
             "config": {
                 "User": f"{USER}:{USER}",
                 "ExposedPorts": {"5000/tcp": {}},
-                # On every address of the container, where the server starts only when it is told who may come in.
+                # On every address of the container, where the server starts only when it knows who may come in.
                 "Env": ["PATH=/bin", "ROADSTEAD_LISTEN=0.0.0.0:5000", f"ROADSTEAD_DATA=/{DATA}"],
                 "Entrypoint": [f"/{PROGRAM}"],
                 "Cmd": ["serve"],

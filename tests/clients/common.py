@@ -95,7 +95,7 @@ Family = Callable[[Setting], Iterator[Result]]
 
 
 def collect(setting: Setting, name: str, family: Family, tell: Callable[[Result], None]) -> List[Result]:
-    """The results of a family, each told as it comes; what stops it between checks is a failed result of its own."""
+    """The results of a family, each reported as it comes; what stops it between checks is a failed result of its own."""
     found: List[Result] = []
 
     def whole() -> None:

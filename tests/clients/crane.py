@@ -94,8 +94,8 @@ class Crane:
     def names(self) -> None:
         for tag in ("b", "A", "1.10"):
             self.crane("tag", self.reference("app:1"), tag)
-        told = self.crane("ls", self.reference("app")).stdout.split()
-        assert sorted(told) == ["1", "1.10", "A", "b"], told
+        printed = self.crane("ls", self.reference("app")).stdout.split()
+        assert sorted(printed) == ["1", "1.10", "A", "b"], printed
         assert self.crane("digest", self.reference("app:b")).stdout.strip() == root_digest(self.layout("app"))
         assert self.setting.repository("crane/app") in self.crane("catalog", self.setting.address).stdout.split()
 
@@ -142,5 +142,5 @@ class Crane:
     def login(self) -> None:
         self.crane("auth", "login", self.setting.address, "-u", self.registry.user, "-p", self.registry.password)
         catalog = json.loads(self.registry.request("GET", "/v2/_catalog").body)["repositories"]
-        told = self.crane("catalog", self.setting.address).stdout.split()
-        assert set(catalog) <= set(told), f"{catalog} with the password, {told} after login"
+        printed = self.crane("catalog", self.setting.address).stdout.split()
+        assert set(catalog) <= set(printed), f"{catalog} with the password, {printed} after login"

@@ -1,7 +1,7 @@
 """Docker, one daemon that pushes and another that pulls and runs: Debian's own generation, and `generation` for others.
 
 Docker's own image store unpacks and repacks layers, so what it pushes has digests of its own. It is judged by three
-things: what the registry stores hashes to what docker told; every layer unpacks to the content that the image was made
+things: what the registry stores hashes to the digest that docker printed; every layer unpacks to the content that the image was made
 with; and the other daemon's container finds its file system whole.
 """
 
@@ -55,7 +55,7 @@ def login(setting: Setting) -> Iterator[Result]:
 
 
 class Docker:
-    """The checks; `one` pushes and `two` pulls. `digests` is what docker told about each push."""
+    """The checks; `one` pushes and `two` pulls. `digests` is the digest that docker printed for each push."""
 
     def __init__(self, setting: Setting, one: Dockerd, two: Dockerd, short: str) -> None:
         self.setting, self.one, self.two, self.short = setting, one, two, short
@@ -74,9 +74,9 @@ class Docker:
 
     def push(self, image: str) -> str:
         done = self.one.docker("push", self.load(image), timeout=TIMEOUT_LARGE)
-        self.digests[image] = told = pushed_digest(done.stdout)
+        self.digests[image] = printed = pushed_digest(done.stdout)
         repository = self.setting.repository(self.name(image).rsplit(":", 1)[0])
-        found = self.setting.registry.verify(repository, "1", expect=told)
+        found = self.setting.registry.verify(repository, "1", expect=printed)
         config = self.setting.registry.configuration(repository, "1")
         assert config["rootfs"]["diff_ids"] == contents(getattr(self.setting.images, image)), "other contents than made"
         return f"{sum(found.values()) / 1e6:.0f} MB"
@@ -146,5 +146,5 @@ class Docker:
 def pushed_digest(text: str) -> str:
     """The manifest's digest that `docker push` tells in its last line."""
     found = re.findall(r"digest: (sha256:[0-9a-f]{64})", text)
-    assert found, f"docker push told no digest: {text[-800:]}"
+    assert found, f"docker push printed no digest: {text[-800:]}"
     return found[-1]

@@ -77,10 +77,10 @@ class Containerd(Engine):
     def __init__(self, folder: Path, env: Mapping[str, str], generation: str = "", config: str = "") -> None:
         self.program, self.client = tool(f"{generation}containerd"), tool(f"{generation}ctr")
         super().__init__(folder, with_programs(env, generation))
-        told = run([self.program, "--version"], timeout=20).stdout
-        found = re.search(r"\d+\.\d+\.\d+", told)
+        printed = run([self.program, "--version"], timeout=20).stdout
+        found = re.search(r"\d+\.\d+\.\d+", printed)
         if found is None:
-            raise HarnessError(f"containerd of an unknown version: {told}")
+            raise HarnessError(f"containerd of an unknown version: {printed}")
         self.version = found.group(0)
         self.config = self.folder / "config.toml"
         self.config.write_text(

@@ -53,11 +53,11 @@ def buildkit(setting: Setting) -> Iterator[Result]:
             base = setting.pushed("multi", "buildkit/base:1")
             (context / "Dockerfile").write_text(f"FROM {base}\nCOPY added /data/added\nRUN cat /data/added > /data/copy\n")
             (context / "added").write_text("added\n")
-            told = context / "told.json"
+            metadata = context / "metadata.json"
             target = setting.reference("buildkit/built:1")
-            build = ["buildx", "build", "--network", "none", "--provenance=mode=max", "--push", "--metadata-file", told]
+            build = ["buildx", "build", "--network", "none", "--provenance=mode=max", "--push", "--metadata-file", metadata]
             daemon.docker(*build, "-t", target, context)
-            digest = json.loads(told.read_text())["containerimage.digest"]
+            digest = json.loads(metadata.read_text())["containerimage.digest"]
             repository = setting.repository("buildkit/built")
             setting.registry.verify(repository, "1", expect=digest)
             entries = json.loads(setting.registry.manifest(repository, "1")[2])["manifests"]

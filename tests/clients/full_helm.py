@@ -57,10 +57,10 @@ class Helm:
             (chart / "Chart.yaml").write_text(CHART.format(version=version))
             self.helm("package", "boat")
             done = self.helm("push", "--plain-http", self.archive(version), self.remote)
-            told = re.findall(r"sha256:[0-9a-f]{64}", done.stdout + done.stderr)
-            assert told, done
+            printed = re.findall(r"sha256:[0-9a-f]{64}", done.stdout + done.stderr)
+            assert printed, done
             tag = version.replace("+", "_")
-            found = self.setting.registry.verify(self.setting.repository("helm/boat"), tag, expect=told[-1])
+            found = self.setting.registry.verify(self.setting.repository("helm/boat"), tag, expect=printed[-1])
             assert sha256((self.folder / self.archive(version)).read_bytes()) in found, found
 
     def pull(self) -> None:

@@ -99,8 +99,8 @@ class Notation:
     def inspect(self) -> None:
         listed = self.notation("list", "--insecure-registry", self.subject).stdout
         assert listed.count("sha256:") == 2, listed
-        told = json.loads(self.notation("inspect", "--insecure-registry", "--output", "json", self.subject).stdout)
-        assert len(told["Signatures"]) == 1, f"{told}"
+        printed = json.loads(self.notation("inspect", "--insecure-registry", "--output", "json", self.subject).stdout)
+        assert len(printed["Signatures"]) == 1, f"{printed}"
 
     def verify(self) -> None:
         done = self.notation("verify", "--insecure-registry", self.subject)

@@ -22,7 +22,7 @@ import tempfile
 from layout import EMPTY, INDEX, MANIFEST, TITLE, Layout, Tree, architecture, encode, noise, sha256
 from private import remembering
 
-# `layout` has told where the harness lies.
+# `layout` has set where the harness lies.
 from harness import ensure, run
 from harness.cache import locked
 

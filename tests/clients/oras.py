@@ -60,9 +60,9 @@ class Oras:
     def push(self) -> None:
         words = ["--artifact-type", KIND, "--annotation", "note=größe", "--format", "json", self.reference("artifact:1")]
         done = self.oras("push --plain-http", *words, *[f"{name}:application/octet-stream" for name in self.FILES])
-        told = json.loads(done.stdout)
+        printed = json.loads(done.stdout)
         repository = self.setting.repository("oras/artifact")
-        found = self.registry.verify(repository, "1", expect=told["digest"])
+        found = self.registry.verify(repository, "1", expect=printed["digest"])
         assert {sha256(data) for data in self.FILES.values()} <= set(found), found
 
     def pull(self) -> None:
@@ -142,8 +142,8 @@ class Oras:
         _, media_type, data = self.registry.manifest(repository, "1")
         (self.source / "manifest.json").write_bytes(data)
         self.oras("manifest push --plain-http --media-type", media_type, self.reference("graph:2"), "manifest.json")
-        told = self.oras("manifest fetch --plain-http", self.reference("graph:2")).stdout
-        assert told.encode() == data, "other bytes than pushed"
+        printed = self.oras("manifest fetch --plain-http", self.reference("graph:2")).stdout
+        assert printed.encode() == data, "other bytes than pushed"
         reference = self.reference(f"artifact@{self.referrers('--artifact-type', SIGNATURE)[0]['digest']}")
         self.oras("manifest delete --plain-http --force", reference)
         refused([tool("oras"), "manifest", "fetch", "--plain-http", reference], self.env, "not found")

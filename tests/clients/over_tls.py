@@ -1,4 +1,4 @@
-"""Clients over the server's own TLS, by a private authority that each of them is told of, and of which the machine knows nothing.
+"""Clients over the server's own TLS, by a private authority that each of them is configured to trust, and the machine is not.
 
 The registry has a name, since certificates are about names, and docker takes any certificate on 127.0.0.0/8: so the name is one of ::1
 where this machine has that address. Only the commands themselves find the name: each runs in a mount namespace with an /etc/hosts of its own.
@@ -305,7 +305,7 @@ def _checking(setting: Setting, words: Sequence[object]) -> List[object]:
 
 
 def renewals(setting: Setting, checks: TlsSkopeo) -> str:
-    """Copies there and back, of two at once, while the pair is renewed as certbot does it: the server is told nothing."""
+    """Copies there and back, of two at once, while the pair is renewed as certbot does it: without any signal to the server."""
     authority, server = _registry(setting).authority, _registry(setting).server
     ended, failed, copies = threading.Event(), [], []  # type: ignore[var-annotated]
     source = f"oci:{setting.images.app}:1"
@@ -319,7 +319,7 @@ def renewals(setting: Setting, checks: TlsSkopeo) -> str:
                 checks.skopeo("copy", "-q", "--dest-tls-verify=false", "--preserve-digests", source, remote, memory=memory)
                 checks.skopeo("copy", "-q", "--src-tls-verify=false", "--preserve-digests", remote, f"oci:{back}:1", memory=memory)
                 copies.append(back)
-        except BaseException as error:  # told by the thread that waits
+        except BaseException as error:  # raised again by the thread that waits
             failed.append(error)
 
     def served() -> bytes:

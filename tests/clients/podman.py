@@ -81,11 +81,11 @@ class Podman:
         """podman keeps no compressed layers: it packs them anew as it sends, so their content is what is compared."""
         archive = self.setting.images.archive(image, "oci-archive", f"docker.io/local/{image}:1")
         self.podman(self.first, "load", "-q", "-i", archive)
-        told = self.setting.folder("digests") / image
+        digest_file = self.setting.folder("digests") / image
         reference = self.setting.reference(f"podman/{image}:1")
-        words = ["push", "-q", "--tls-verify=false", "--digestfile", told, f"docker.io/local/{image}:1", reference]
+        words = ["push", "-q", "--tls-verify=false", "--digestfile", digest_file, f"docker.io/local/{image}:1", reference]
         self.podman(self.first, *words)
-        self.digests[image] = told.read_text().strip()
+        self.digests[image] = digest_file.read_text().strip()
         repository = self.setting.repository(f"podman/{image}")
         self.registry.verify(repository, "1", expect=self.digests[image])
         layout = getattr(self.setting.images, image)
@@ -96,8 +96,8 @@ class Podman:
         self.podman(self.second, "pull", "-q", "--tls-verify=false", reference)
         if name in self.digests:
             done = self.podman(self.second, "image", "inspect", "--format", "{{.Digest}}", reference)
-            told = done.stdout.strip()
-            assert told == self.digests[name], f"pulled {told}, pushed {self.digests[name]}"
+            printed = done.stdout.strip()
+            assert printed == self.digests[name], f"pulled {printed}, pushed {self.digests[name]}"
         self.runs(reference)
 
     def runs(self, reference: str, store: Optional[Path] = None, env: Optional[Dict[str, str]] = None) -> None:
@@ -154,10 +154,10 @@ class Podman:
         (context / "Dockerfile").write_text(f"FROM {base}\nCOPY added /data/added\nRUN /bin/cat /data/added > /data/copy\n")
         (context / "added").write_text("added\n")
         self.buildah("bud", "--isolation", "chroot", "--tls-verify=false", "-t", "local/built:1", context)
-        told = self.setting.folder("digests") / "built"
+        digest_file = self.setting.folder("digests") / "built"
         target = f"docker://{self.setting.reference('buildah/built:1')}"
-        self.buildah("push", "-q", "--tls-verify=false", "--digestfile", told, "local/built:1", target)
-        self.registry.verify(self.setting.repository("buildah/built"), "1", expect=told.read_text().strip())
+        self.buildah("push", "-q", "--tls-verify=false", "--digestfile", digest_file, "local/built:1", target)
+        self.registry.verify(self.setting.repository("buildah/built"), "1", expect=digest_file.read_text().strip())
         reference = self.setting.reference("buildah/built:1")
         self.podman(self.second, "pull", "-q", "--tls-verify=false", reference)
         self.runs(reference)

@@ -105,17 +105,17 @@ class Skopeo:
         assert found == reachable(layout, root_digest(layout)), found
 
     def inspect(self) -> None:
-        told = json.loads(self.skopeo("inspect", "--tls-verify=false", self.remote("app:1")).stdout)
-        assert told["Digest"] == root_digest(self.setting.images.app), told
-        assert told["RepoTags"] == ["1"] and told["Labels"] == {"by": "roadstead"}, told
+        printed = json.loads(self.skopeo("inspect", "--tls-verify=false", self.remote("app:1")).stdout)
+        assert printed["Digest"] == root_digest(self.setting.images.app), printed
+        assert printed["RepoTags"] == ["1"] and printed["Labels"] == {"by": "roadstead"}, printed
         raw = self.skopeo("inspect", "--raw", "--tls-verify=false", self.remote("multi:1")).stdout
         assert raw.encode() == self.registry.manifest(self.setting.repository("skopeo/multi"), "1")[2], raw
 
     def list_tags(self) -> None:
         for tag in ("b", "a", "A", "1.10", "1.9"):
             self.push("app", f"tags:{tag}")
-        told = json.loads(self.skopeo("list-tags", "--tls-verify=false", self.remote("tags")).stdout)
-        assert sorted(told["Tags"]) == ["1.10", "1.9", "A", "a", "b"], told
+        printed = json.loads(self.skopeo("list-tags", "--tls-verify=false", self.remote("tags")).stdout)
+        assert sorted(printed["Tags"]) == ["1.10", "1.9", "A", "a", "b"], printed
 
     def sync(self) -> None:
         folder = self.setting.folder("sync")

@@ -61,8 +61,8 @@ class Registry:
             connection.close()
         if method != "GET" or found.status != 307:
             return found
-        told = found.headers.get("docker-content-digest")
-        assert told == path.rsplit("/", 1)[-1], f"the redirect of {path} tells the digest {told}"
+        digest_header = found.headers.get("docker-content-digest")
+        assert digest_header == path.rsplit("/", 1)[-1], f"the redirect of {path} tells the digest {digest_header}"
         # The URL is an authority of its own: a client's credentials for the registry are nothing to the object store.
         return _elsewhere(found.headers["location"])
 
@@ -71,8 +71,8 @@ class Registry:
         answer = self.request("GET", f"/v2/{repository}/manifests/{reference}", Accept=", ".join(MANIFEST_TYPES))
         assert answer.status == 200, f"GET manifest {repository}:{reference} is {answer.status}: {answer.body[:300]!r}"
         digest = sha256(answer.body)
-        told = answer.headers.get("docker-content-digest")
-        assert told == digest, f"{repository}:{reference} hashes to {digest}, Docker-Content-Digest says {told}"
+        digest_header = answer.headers.get("docker-content-digest")
+        assert digest_header == digest, f"{repository}:{reference} hashes to {digest}, Docker-Content-Digest says {digest_header}"
         assert not reference.startswith("sha256:") or reference == digest, f"asked for {reference}, got {digest}"
         return digest, answer.headers.get("content-type", ""), answer.body
 

@@ -38,7 +38,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Context:
-    """What every part is told.
+    """What every part gets.
 
     `full` adds what is too long for every run, `kills` is how often the part of that name kills, and the part `unit` tests only `crates`
     if there are any.

@@ -172,7 +172,7 @@ class S3(_Service):
             # By the key's marker alone, because versitygw refuses both; ministack then tells the marker's own uploads again.
             query["key-marker"] = root.findtext("NextKeyMarker", "")
             if found <= seen:
-                raise HarnessError(f"more than {page} uploads of {query['key-marker']}, which cannot be told page by page")
+                raise HarnessError(f"more than {page} uploads of {query['key-marker']}, which cannot be listed page by page")
             seen |= found
 
     def head(self, bucket: str, key: str) -> Optional[Dict[str, str]]:

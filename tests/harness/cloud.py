@@ -223,7 +223,7 @@ class Cloud:
     ) -> Backend:
         """New stores for one registry: a fresh bucket, a fresh table, a fresh folder, as `stores` (one of `STORES`) asks.
 
-        `s3` is the server that gets the bucket, versitygw unless told. `s3_proxy` and `dynamodb_proxy` are the endpoints that the registry
+        `s3` is the server that gets the bucket, versitygw by default. `s3_proxy` and `dynamodb_proxy` are the endpoints that the registry
         is given in place of the servers' own, such as a `FaultProxy`'s `url`; the bucket and the table are made past them. `prefix`
         is put before every object's key. `local_table` gives sessions, graveyard and keys a table of their own.
         `flags` are more of the store flags, `{"--s3-parts": "equal"}`.

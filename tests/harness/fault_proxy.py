@@ -62,7 +62,7 @@ class FaultProxy:
         limit: Optional[int] = None,
         seed: Optional[int] = None,
     ) -> None:
-        # A seed that the test itself gives needs not be told.
+        # A seed that the test itself gives needs not be printed.
         self._untold = seed is None
         if seed is None:
             seed = _run_seed()

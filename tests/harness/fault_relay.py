@@ -29,7 +29,7 @@ _Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _BUFFER = 1 << 20
 # How long a client may go on sending a body that has been answered already, as most do before they look for an answer.
 _LINGER_SECONDS = 5.0
-# Of a chunked body, whose length nobody knows, a cut leaves at most so much.
+# Of a chunked body, whose length is unknown, a cut leaves at most so much.
 _UNKNOWN_LENGTH = 1 << 16
 
 
@@ -121,18 +121,18 @@ class _Connection:
                 count["sent"] += len(block)
                 if fault.kind in faults.NEED_BODY:
                     body += block
-        told = faults.answer(fault, wanted, body)
+        answer = faults.answer(fault, wanted, body)
         # A client that waits to be asked for its body may send it or not, so its connection ends.
         closes = waits or request.closes()
-        await self._tell(told, request, wanted, closes)
+        await self._tell(answer, request, wanted, closes)
         if waits:
             self._writer.write_eof()
             await _within(_LINGER_SECONDS, _drop(self._reader))
         return not closes
 
-    async def _tell(self, told: faults.Answer, request: Head, wanted: Operation, closes: bool) -> None:
+    async def _tell(self, answer: faults.Answer, request: Head, wanted: Operation, closes: bool) -> None:
         """Sends an answer of the proxy's own."""
-        self._writer.write(faults.head_of(told, wanted, closes) + (b"" if request.method() == "HEAD" else told.body))
+        self._writer.write(faults.head_of(answer, wanted, closes) + (b"" if request.method() == "HEAD" else answer.body))
         await self._writer.drain()
 
     async def _forward(self, request: Head, wanted: Operation, count: Dict[str, Any], fault: Optional[Fault]) -> bool:

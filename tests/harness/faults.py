@@ -211,11 +211,11 @@ _DYNAMODB: Dict[str, Callable[[Fault, Operation, bytes], Answer]] = {
 }
 
 
-def head_of(told: Answer, wanted: Operation, closes: bool) -> bytes:
+def head_of(sent: Answer, wanted: Operation, closes: bool) -> bytes:
     """The head of an answer, with the fields by which SDKs recognize the service and check the body."""
-    fields = [f"HTTP/1.1 {told.status}", f"Content-Type: {told.media_type}", f"Content-Length: {len(told.body)}"]
+    fields = [f"HTTP/1.1 {sent.status}", f"Content-Type: {sent.media_type}", f"Content-Length: {len(sent.body)}"]
     if wanted.service == DYNAMODB:
-        fields += ["x-amzn-RequestId: FAULT", f"x-amz-crc32: {zlib.crc32(told.body)}"]
+        fields += ["x-amzn-RequestId: FAULT", f"x-amz-crc32: {zlib.crc32(sent.body)}"]
     else:
         fields += ["x-amz-request-id: FAULT", "x-amz-id-2: fault"]
     if closes:

@@ -1,4 +1,4 @@
-"""Tests that are ignored for their length, by name: nextest is told which of them to run, or to leave out."""
+"""Tests that are ignored for their length, by name: nextest gets the names of those to run, or to leave out."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def _result(name: str, case: ElementTree.Element) -> Result:
     printed = case.findtext("system-out", "")
     failure = next((found for found in (case.find("failure"), case.find("error")) if found is not None), None)
     if failure is not None:
-        told = (failure.get("type", ""), printed.strip(), case.findtext("system-err", "").strip())
-        return Result(name, False, seconds, "\n".join(filter(None, told)))
+        output = (failure.get("type", ""), printed.strip(), case.findtext("system-err", "").strip())
+        return Result(name, False, seconds, "\n".join(filter(None, output)))
     reason = _NOT_RUN.match(printed)
     return not_run(name, reason[1], seconds) if reason else Result(name, True, seconds)
 

@@ -1,4 +1,4 @@
-"""What a request to S3 or DynamoDB is called, told from its head alone.
+"""What a request to S3 or DynamoDB is called, by its head alone.
 
 Buckets are addressed by path, as everything on loopback is.
 """

@@ -67,8 +67,8 @@ def _bench(context: Context) -> List[Result]:
         if install and shutil.which("go") is None:
             skip("Go is needed to install distribution")
         with step("the benchmark on S3, small"):
-            told = run([*command, *install], timeout=1800, env=env).stdout
-        assert not install or "not run: " not in told, f"not every registry took part:\n{told}"
+            printed = run([*command, *install], timeout=1800, env=env).stdout
+        assert not install or "not run: " not in printed, f"not every registry took part:\n{printed}"
 
     return [check("every row of the benchmark runs", smoke), check("the benchmark runs on S3 and DynamoDB", smoke_on_s3)]
 

@@ -62,8 +62,8 @@ def _check_line(result: Result) -> str:
     mark = {True: "ok  ", False: "FAIL", None: "skip"}[result.ok]
     seconds = f"  {result.seconds:.1f} s" if result.seconds >= 0.05 else ""
     # A passed check may tell a measurement, a skipped one its reason; one line of it fits here.
-    told = result.detail.splitlines()[0].strip() if result.detail and result.ok is not False else ""
-    return f"    {mark} {result.name}{seconds}{'  (' + told + ')' if told else ''}"
+    note = result.detail.splitlines()[0].strip() if result.detail and result.ok is not False else ""
+    return f"    {mark} {result.name}{seconds}{'  (' + note + ')' if note else ''}"
 
 
 def _shortened(text: str) -> str:

@@ -83,7 +83,7 @@ class RoundRobinProxy:
                 asyncio.start_server(self._client, "127.0.0.1", self.port, limit=HEAD_LIMIT, backlog=512)
             )
             self.port = server.sockets[0].getsockname()[1]
-        except BaseException as error:  # told to the thread that waits
+        except BaseException as error:  # raised again in the thread that waits
             self._failure = error
             return
         finally:

@@ -95,10 +95,10 @@ def passes_over() -> None:
     """No request is lost while one of three is down, and it has its share again when it is back."""
     with _proxied(3) as (round_robin, servers, connection):
         up = list(round_robin.addresses)
-        with socket.socket() as nobody:
-            # Bound and not listening: connections to it are refused, and nobody else can have the port.
-            nobody.bind(("127.0.0.1", 0))
-            round_robin.addresses[1] = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with socket.socket() as closed:
+            # Bound and not listening: connections to it are refused, and no other process can have the port.
+            closed.bind(("127.0.0.1", 0))
+            round_robin.addresses[1] = f"127.0.0.1:{closed.getsockname()[1]}"
             for number in range(6):
                 connection.request("PUT", f"/{number}", b"body")
                 assert connection.getresponse().read() == b"body"

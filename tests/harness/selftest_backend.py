@@ -74,7 +74,7 @@ class BackendServer(ThreadingHTTPServer):
         self.cut = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A broken connection is what is tested; anything else is told as ever."""
+        """A broken connection is what is tested; anything else is reported as ever."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 

@@ -54,7 +54,7 @@ def main() -> List[Result]:
         check("fault proxy: a client that breaks off is seen to", breaks_off),
         check("fault proxy: answers of S3", answers_of_s3),
         check("fault proxy: answers of DynamoDB", answers_of_dynamodb),
-        check("fault proxy: executed, and not told", executed_and_not_told),
+        check("fault proxy: executed, and not answered", executed_and_not_answered),
         check("fault proxy: resets and cuts", resets_and_cuts),
         check("fault proxy: delays", delays),
         check("fault proxy: the same seed, the same faults", same_seed),
@@ -229,7 +229,7 @@ def answers_of_dynamodb() -> None:
         assert client.proxy.total_injected() == {"error": 1, "throttle": 12, "conflict": 2, "unprocessed": 2}
 
 
-def executed_and_not_told() -> None:
+def executed_and_not_answered() -> None:
     with _proxied(kind="error-after") as client:
         answer = client.ask("PUT", "/b/k", b"x" * 300_000)
         assert answer.status == 500 and b"InternalError" in answer.body

@@ -101,7 +101,7 @@ def fails_in_ci() -> None:
 
 @contextmanager
 def _ci(value: Optional[str]) -> Iterator[None]:
-    """The variable by which a run is told that it is continuous integration, for a while."""
+    """The variable by which a run knows that it is continuous integration, for a while."""
     before = os.environ.pop("CI", None)
     if value is not None:
         os.environ["CI"] = value

@@ -92,10 +92,10 @@ def _python(package: str, oldest: Tuple[int, int]) -> Tuple[str, str]:
         if path is None:
             continue
         # A name may be a switch that knows of no such version; then it fails.
-        told = run([path, "-I", "-c", _TELLS], timeout=30, env=_OWN, ok=None)
-        if told.returncode != 0:
+        finished = run([path, "-I", "-c", _TELLS], timeout=30, env=_OWN, ok=None)
+        if finished.returncode != 0:
             continue
-        version, executable = told.stdout.strip().split(" ", 1)
+        version, executable = finished.stdout.strip().split(" ", 1)
         if tuple(map(int, version.split(".")[:2])) < oldest:
             continue
         if run([executable, "-I", "-c", "import ensurepip, venv"], timeout=30, env=_OWN, ok=None).returncode != 0:

@@ -558,7 +558,7 @@ mod tests {
 
     /// Connections that close slowly are cut off when there are too many of them.
     #[tokio::test]
-    async fn who_leaves_slowly_does_not_keep_others_out() {
+    async fn a_connection_that_closes_slowly_does_not_keep_others_out() {
         let (phase, _told) = watch::channel(Phase::Serving);
         let connections = Connections::new(1, phase);
         let mut slow = Vec::new();

@@ -100,11 +100,11 @@ mod tests {
         ] {
             assert_eq!(client(peer, fields), expected, "{peer} {fields:?}");
         }
-        let nobody = TrustedProxies::default();
+        let none_trusted = TrustedProxies::default();
         let mut headers = HeaderMap::new();
         headers.insert(FORWARDED_FOR, "1.1.1.1".parse().unwrap());
         assert_eq!(
-            nobody
+            none_trusted
                 .client("10.0.0.1:5".parse().unwrap(), &headers)
                 .unwrap()
                 .to_string(),

@@ -220,12 +220,12 @@ mod tests {
         let system = budget(80 << 10);
         let at_once = |number, purpose, bytes| system.memory_at_once(client(number), purpose, bytes);
         for purpose in [Purpose::SmallAnswer, Purpose::Stream] {
-            let all = at_once(1, purpose, 1 << 30).expect("nobody has any");
+            let all = at_once(1, purpose, 1 << 30).expect("no client has any");
             assert!(at_once(2, purpose, SMALL + 1).is_none(), "{purpose:?}");
             let fits = at_once(2, purpose, SMALL).is_some();
             assert_eq!(fits, purpose == Purpose::Stream, "{purpose:?}");
             drop(all);
-            assert!(at_once(2, purpose, 1 << 30).is_some(), "{purpose:?}: it was given back");
+            assert!(at_once(2, purpose, 1 << 30).is_some(), "{purpose:?}: it was released");
         }
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let system = budget(80 << 10);
         let mut slow = system.memory(client(1), Purpose::Body, 20 << 10).await.expect("free");
         let alone = tokio::time::timeout(Duration::from_mins(10), slow.must_give_way(7)).await;
-        assert!(alone.is_err(), "nobody waits");
+        assert!(alone.is_err(), "no client waits");
         let since = Instant::now();
         let waiting = system.memory(client(2), Purpose::Body, 1);
         let (other, ()) = tokio::join!(waiting, async {
@@ -284,7 +284,7 @@ mod tests {
         let measured = Some(ArrivalRate::MEASURED_MS);
         assert_eq!(slow.look(0, false), measured, "it begins to be read");
         tokio::time::advance(Duration::from_mins(1)).await;
-        assert_eq!(slow.look(10, true), Some(ArrivalRate::ASK_EVERY_MS), "nobody waits");
+        assert_eq!(slow.look(10, true), Some(ArrivalRate::ASK_EVERY_MS), "no client waits");
         let waiting = tokio::spawn(system.memory(client(2), Purpose::SmallAnswer, 1));
         tokio::task::yield_now().await;
         assert_eq!(slow.look(10, false), measured, "the client is not waited for");
@@ -296,7 +296,7 @@ mod tests {
         assert!(waiting.await.expect("it ends").is_ok());
     }
 
-    /// Four clients hold and want pages of 4 MiB and read none: nobody who asks for a small answer waits behind them.
+    /// Four clients hold and want pages of 4 MiB and read none: a request for a small answer does not wait behind them.
     #[tokio::test(start_paused = true)]
     async fn small_answers_do_not_wait_behind_large_ones() {
         const PAGE: usize = 4 << 20;
@@ -368,7 +368,7 @@ mod tests {
 
     /// While a store is slow to tell of referrers, others are listed and manifests are pushed.
     #[tokio::test(start_paused = true)]
-    async fn lists_of_referrers_keep_nobody_waiting() {
+    async fn lists_of_referrers_keep_no_request_waiting() {
         let metadata = Arc::new(MemoryMetadata::new());
         let slow = SlowReferrers::default();
         let stores = Stores {

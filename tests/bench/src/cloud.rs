@@ -277,7 +277,7 @@ pub(crate) struct Reading {
 
 /// What the stand-ins did between two moments.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Spent {
+pub(crate) struct ResourceUse {
     /// Processor time of the S3 server.
     pub(crate) s3_cpu: Option<Duration>,
     /// Processor time of what answers for DynamoDB.
@@ -290,21 +290,21 @@ pub(crate) struct Spent {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Requests {
     /// Made by the registry.
-    pub(crate) registry: BTreeMap<String, Tally>,
+    pub(crate) registry: BTreeMap<String, RequestCount>,
     /// Made by clients, with a URL that the registry signed.
-    pub(crate) clients: BTreeMap<String, Tally>,
+    pub(crate) clients: BTreeMap<String, RequestCount>,
 }
 
 /// Requests of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct RequestCount {
     /// How many.
     pub(crate) count: u64,
     /// The time that the S3 server took for all of them, in milliseconds as it says itself.
     pub(crate) milliseconds: u64,
 }
 
-impl Tally {
+impl RequestCount {
     fn add(&mut self, other: Self) {
         self.count += other.count;
         self.milliseconds += other.milliseconds;
@@ -322,10 +322,10 @@ impl Meters {
     }
 
     /// What was spent since then. An error where the log of the S3 server cannot be read.
-    pub(crate) fn since(&self, before: &Reading) -> std::io::Result<Spent> {
+    pub(crate) fn since(&self, before: &Reading) -> std::io::Result<ResourceUse> {
         let now = self.read();
         let spent = |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
-        Ok(Spent {
+        Ok(ResourceUse {
             s3_cpu: spent(now.s3_cpu, before.s3_cpu),
             table_cpu: spent(now.table_cpu, before.table_cpu),
             requests: Requests::counted(&part(&self.log, before.log_end, now.log_end)?),
@@ -373,7 +373,7 @@ impl Requests {
             } else {
                 &mut counted.registry
             };
-            let one = Tally { count: 1, milliseconds };
+            let one = RequestCount { count: 1, milliseconds };
             of.entry(operation.to_owned()).or_default().add(one);
         }
         counted
@@ -382,8 +382,8 @@ impl Requests {
     /// Adds those of another pass.
     pub(crate) fn merge(&mut self, other: Self) {
         for (sum, more) in [(&mut self.registry, other.registry), (&mut self.clients, other.clients)] {
-            for (operation, tally) in more {
-                sum.entry(operation).or_default().add(tally);
+            for (operation, count) in more {
+                sum.entry(operation).or_default().add(count);
             }
         }
     }
@@ -407,16 +407,16 @@ AKIA reg [23/November/2026:04:42:02 +0000] 127.0.0.1 AKIA TS s3_GetObject a/b /r
     fn requests_are_counted_by_operation_and_by_who_made_them() {
         let mut counted = Requests::counted(LOG);
         counted.merge(Requests::counted(LOG));
-        let tally = |count, milliseconds| Tally { count, milliseconds };
+        let count = |count, milliseconds| RequestCount { count, milliseconds };
         assert_eq!(
             counted.registry,
             [
-                ("PutObject".to_owned(), tally(4, 16)),
-                ("ListObjectsV2".to_owned(), tally(2, 2))
+                ("PutObject".to_owned(), count(4, 16)),
+                ("ListObjectsV2".to_owned(), count(2, 2))
             ]
             .into()
         );
-        assert_eq!(counted.clients, [("GetObject".to_owned(), tally(2, 0))].into());
+        assert_eq!(counted.clients, [("GetObject".to_owned(), count(2, 0))].into());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cloud::{Spent, Tally};
+use crate::cloud::{RequestCount, ResourceUse};
 
 /// The processor time and memory of one process, as `/proc` tells them. Nothing is known of a process that ended, or on
 /// a system without `/proc`.
@@ -75,7 +75,7 @@ pub(crate) struct Sample {
     /// request where that carries no bytes.
     pub(crate) commits: Vec<Duration>,
     /// What the servers behind the registry spent meanwhile, if there are any.
-    pub(crate) behind: Option<Spent>,
+    pub(crate) behind: Option<ResourceUse>,
     /// What went wrong: every failure of an operation, and of the check after it.
     pub(crate) errors: Vec<String>,
 }
@@ -123,8 +123,8 @@ impl Sample {
                 .map(|total| total.as_secs_f64() * 1e3 / as_float(count as u64))
         };
         let behind = self.behind.as_ref().filter(|_| count > 0);
-        let shares = |requests: &BTreeMap<String, Tally>| -> BTreeMap<String, Share> {
-            let share = |(operation, sum): (&String, &Tally)| {
+        let shares = |requests: &BTreeMap<String, RequestCount>| -> BTreeMap<String, Share> {
+            let share = |(operation, sum): (&String, &RequestCount)| {
                 let share = Share {
                     requests: as_float(sum.count) / as_float(count as u64),
                     mean_ms: as_float(sum.milliseconds) / as_float(sum.count.max(1)),
@@ -152,7 +152,7 @@ impl Sample {
     }
 }
 
-impl Spent {
+impl ResourceUse {
     fn and(mut self, other: Self) -> Self {
         self.requests.merge(other.requests);
         Self {

@@ -351,7 +351,7 @@ fn align(lines: &[[String; COLUMNS]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::{Requests, Spent, Tally};
+    use crate::cloud::{RequestCount, Requests, ResourceUse};
     use std::time::Duration;
 
     fn pass(count: usize, cpu_ms: u64) -> Sample {
@@ -400,7 +400,7 @@ mod tests {
         let requests = Requests {
             registry: [(
                 "PutObject".to_owned(),
-                Tally {
+                RequestCount {
                     count: 20,
                     milliseconds: 100,
                 },
@@ -410,7 +410,7 @@ mod tests {
         };
         let behind = Sample {
             commits: vec![Duration::from_millis(7)],
-            behind: Some(Spent {
+            behind: Some(ResourceUse {
                 s3_cpu: Some(Duration::from_millis(50)),
                 table_cpu: None,
                 requests,

@@ -15,7 +15,7 @@ use crate::measure::{Process, Sample};
 use crate::rows::{Bound, Row, Scale, Work};
 use crate::task::Task;
 
-/// Failures after which a pass is given up.
+/// Failures after which a pass ends.
 const ENOUGH: u64 = 10;
 
 /// Time for what a row needs before it can begin.

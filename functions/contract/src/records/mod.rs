@@ -54,12 +54,12 @@ impl CollectionTest {
 /// Fills a store with records of every kind, in two repositories: shared and mounted blobs, inline and large manifests,
 /// existing and missing subjects, excepted references, moved and deleted tags, and an empty repository.
 async fn fill(test: &CollectionTest) {
-    let names = test.metadata();
+    let metadata = test.metadata();
     let (one, two, three) = (repository("one"), repository("two/deep"), repository("three"));
     let (shared, other) = (digest("shared"), digest("other"));
-    names.commit(&one, &shared).await;
-    names.commit(&one, &other).await;
-    assert!(names.mount(&two, &shared, &one).await);
+    metadata.commit(&one, &shared).await;
+    metadata.commit(&one, &other).await;
+    assert!(metadata.mount(&two, &shared, &one).await);
     for number in 0..3_usize {
         test.advance(7);
         let mut image = manifest(&one, format!("image {number}\0\u{ff}"))
@@ -70,21 +70,21 @@ async fn fill(test: &CollectionTest) {
             image = image.stored_at(location(number));
         }
         image.artifact_type = (number == 2).then(|| super::metadata::media_type("application/vnd.example.thing"));
-        names.put(&image).await;
+        metadata.put(&image).await;
         let signature = manifest(&one, format!("signature {number}")).about(image.digest);
-        names.put(&signature).await;
+        metadata.put(&signature).await;
         if number == 0 {
-            names.put(&manifest(&one, "index").requiring([image.digest])).await;
+            metadata.put(&manifest(&one, "index").requiring([image.digest])).await;
         }
     }
-    names
+    metadata
         .put(
             &manifest(&two, "image 1\0\u{ff}")
                 .requiring([shared])
                 .stored_at(location(5)),
         )
         .await;
-    names
+    metadata
         .put(
             &manifest(&two, "orphan")
                 .about(digest("a subject that is not there"))
@@ -92,10 +92,10 @@ async fn fill(test: &CollectionTest) {
         )
         .await;
     test.advance(7);
-    assert!(names.delete_tag(&one, &tag("v0")).await);
+    assert!(metadata.delete_tag(&one, &tag("v0")).await);
     let gone = manifest(&three, "gone").tagged([tag("gone")]);
-    names.put(&gone).await;
-    assert_eq!(names.delete_manifest(&three, &gone.digest).await, Removal::Removed);
+    metadata.put(&gone).await;
+    assert_eq!(metadata.delete_manifest(&three, &gone.digest).await, Removal::Removed);
 }
 
 /// Records as they are compared: their lines, each once.

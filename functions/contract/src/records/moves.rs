@@ -98,52 +98,55 @@ pub async fn inserting_a_record_replaces_it(test: RecordTest) {
     let name = repository("a");
     let blobs = [digest("blob 0"), digest("blob 1")];
     for (which, world) in [&from, &to].into_iter().enumerate() {
-        let names = world.metadata();
+        let metadata = world.metadata();
         for blob in &blobs {
-            names.commit_at(&name, blob, &location(which)).await;
+            metadata.commit_at(&name, blob, &location(which)).await;
         }
         let put = manifest(&name, "manifest")
             .requiring([blobs[which]])
             .about(digest(format!("subject {which}")))
             .stored_at(location(10 + which));
-        names.put(&put).await;
+        metadata.put(&put).await;
         let tagged = manifest(&name, format!("tagged {which}")).tagged([tag("latest")]);
-        names.put(&tagged).await;
+        metadata.put(&tagged).await;
         test.advance(1000);
     }
     let records = from.export().await;
     to.import(&records).await;
 
-    let names = to.metadata();
+    let metadata = to.metadata();
     for blob in &blobs {
-        assert_eq!(names.link(&name, blob).await, from.metadata().link(&name, blob).await);
-        assert_eq!(names.linking_repositories(blob).await.len(), 1);
+        assert_eq!(
+            metadata.link(&name, blob).await,
+            from.metadata().link(&name, blob).await
+        );
+        assert_eq!(metadata.linking_repositories(blob).await.len(), 1);
     }
     let put = digest("manifest");
     assert_eq!(
-        names.manifest(&name, &put).await,
+        metadata.manifest(&name, &put).await,
         from.metadata().manifest(&name, &put).await
     );
-    assert_eq!(names.referring(&name, &digest("subject 0")).await, [put]);
-    assert!(names.referring(&name, &digest("subject 1")).await.is_empty());
-    let latest = names.tag(&name, &tag("latest")).await.expect("the tag");
+    assert_eq!(metadata.referring(&name, &digest("subject 0")).await, [put]);
+    assert!(metadata.referring(&name, &digest("subject 1")).await.is_empty());
+    let latest = metadata.tag(&name, &tag("latest")).await.expect("the tag");
     assert_eq!(latest.digest, digest("tagged 0"));
     assert_eq!(
-        names.delete_manifest(&name, &digest("tagged 1")).await,
+        metadata.delete_manifest(&name, &digest("tagged 1")).await,
         Removal::Removed
     );
     assert!(
-        names.tag(&name, &tag("latest")).await.is_some(),
+        metadata.tag(&name, &tag("latest")).await.is_some(),
         "it names another manifest by now"
     );
-    assert_eq!(names.unlink(&name, &blobs[0]).await, Removal::Referenced(put));
+    assert_eq!(metadata.unlink(&name, &blobs[0]).await, Removal::Referenced(put));
     assert_eq!(
-        names.unlink(&name, &blobs[1]).await,
+        metadata.unlink(&name, &blobs[1]).await,
         Removal::Removed,
         "the old reference is gone"
     );
-    assert_eq!(names.delete_manifest(&name, &put).await, Removal::Removed);
-    assert_eq!(names.unlink(&name, &blobs[0]).await, Removal::Removed);
+    assert_eq!(metadata.delete_manifest(&name, &put).await, Removal::Removed);
+    assert_eq!(metadata.unlink(&name, &blobs[0]).await, Removal::Removed);
     assert_eq!(
         to.run_twice(&Plan::default()).await.scheduled,
         3,
@@ -157,24 +160,24 @@ pub async fn a_moved_registry_works(test: RecordTest) {
     fill(&test.from()).await;
     test.move_all().await;
     let to = test.to();
-    let names = to.metadata();
+    let metadata = to.metadata();
     let (one, two) = (repository("one"), repository("two/deep"));
     let shared = digest("shared");
 
-    assert!(matches!(names.unlink(&one, &shared).await, Removal::Referenced(_)));
+    assert!(matches!(metadata.unlink(&one, &shared).await, Removal::Referenced(_)));
     let child = digest("image 0\0\u{ff}");
     assert_eq!(
-        names.delete_manifest(&one, &child).await,
+        metadata.delete_manifest(&one, &child).await,
         Removal::Referenced(digest("index"))
     );
-    assert!(names.mount(&repository("new"), &shared, &two).await);
-    let before = names.history(&one, &tag("latest")).await;
+    assert!(metadata.mount(&repository("new"), &shared, &two).await);
+    let before = metadata.history(&one, &tag("latest")).await;
     let again = manifest(&one, "image 0\0\u{ff}").tagged([tag("latest")]);
-    assert_eq!(names.try_put(&again).await, ManifestPut::Stored);
-    let after = names.assert_chain(&one, &tag("latest")).await;
+    assert_eq!(metadata.try_put(&again).await, ManifestPut::Stored);
+    let after = metadata.assert_chain(&one, &tag("latest")).await;
     assert_eq!(after.len(), before.len() + 1);
     assert_eq!(after[1..], before);
-    names.assert_chain(&one, &tag("v0")).await;
+    metadata.assert_chain(&one, &tag("v0")).await;
 
     test.advance(GRACE);
     let statistics = to
@@ -190,11 +193,11 @@ pub async fn a_moved_registry_works(test: RecordTest) {
     );
     for name in [&one, &two] {
         for _ in 0..3 {
-            for digest in names.manifests(name, None, 100).await.items {
-                assert_ne!(names.delete_manifest(name, &digest).await, Removal::Absent);
+            for digest in metadata.manifests(name, None, 100).await.items {
+                assert_ne!(metadata.delete_manifest(name, &digest).await, Removal::Absent);
             }
         }
-        assert!(names.tags(name, None, 10).await.items.is_empty());
+        assert!(metadata.tags(name, None, 10).await.items.is_empty());
     }
     for _ in 0..3 {
         test.advance(GRACE);

@@ -18,12 +18,12 @@ pub async fn an_empty_store_has_no_records(test: RecordTest) {
 pub async fn records_agree_with_reads(test: RecordTest) {
     let from = test.from();
     fill(&from).await;
-    let names = from.metadata();
+    let metadata = from.metadata();
     let mut counts = [0; 6];
     for record in from.export().await {
         let kind = match record {
             Record::Repository { name, created } => {
-                assert!(names.is_listed(&name).await, "{name}");
+                assert!(metadata.is_listed(&name).await, "{name}");
                 assert!(created <= test.now());
                 0
             }
@@ -42,12 +42,12 @@ pub async fn records_agree_with_reads(test: RecordTest) {
                 uid,
                 ..
             } => {
-                let link = names.link(&repository, &digest).await.expect("the link");
+                let link = metadata.link(&repository, &digest).await.expect("the link");
                 assert_eq!((link.location, link.size, link.uid), (location, size, uid));
                 2
             }
             Record::Manifest(entry) => {
-                let record = names
+                let record = metadata
                     .manifest(&entry.repository, &entry.digest)
                     .await
                     .expect("the manifest");
@@ -61,7 +61,7 @@ pub async fn records_agree_with_reads(test: RecordTest) {
                 assert_eq!(record.uid, entry.uid);
                 assert_eq!(record.subject, entry.subject.as_ref().map(|(subject, _)| *subject));
                 if let Some((subject, row)) = entry.subject {
-                    let rows = names.referrers(&entry.repository, &subject, None, 100).await.items;
+                    let rows = metadata.referrers(&entry.repository, &subject, None, 100).await.items;
                     assert!(rows.contains(&row), "{rows:?}");
                 }
                 let texts: Vec<String> = entry.references.iter().map(ToString::to_string).collect();
@@ -73,7 +73,7 @@ pub async fn records_agree_with_reads(test: RecordTest) {
                 tag,
                 target: record,
             } => {
-                assert_eq!(names.tag(&repository, &tag).await, Some(record));
+                assert_eq!(metadata.tag(&repository, &tag).await, Some(record));
                 4
             }
             Record::History {
@@ -81,7 +81,7 @@ pub async fn records_agree_with_reads(test: RecordTest) {
                 tag,
                 change,
             } => {
-                assert!(names.history(&repository, &tag).await.contains(&change));
+                assert!(metadata.history(&repository, &tag).await.contains(&change));
                 5
             }
         };
@@ -95,16 +95,16 @@ pub async fn records_agree_with_reads(test: RecordTest) {
 /// A manifest's record names all its references, also excepted ones, but not its subject.
 pub async fn a_manifest_is_recorded_with_its_references(test: RecordTest) {
     let from = test.from();
-    let names = from.metadata();
+    let metadata = from.metadata();
     let name = repository("a");
     let (blob, foreign) = (digest("blob"), digest("foreign"));
-    names.commit(&name, &blob).await;
+    metadata.commit(&name, &blob).await;
     let put = manifest(&name, "manifest")
         .requiring([blob])
         .excepting([foreign])
         .about(digest("subject"))
         .stored_at(location(1));
-    names.put(&put).await;
+    metadata.put(&put).await;
     let entries: Vec<_> = from
         .export()
         .await
@@ -141,7 +141,7 @@ pub async fn slices_visit_every_record(test: RecordTest) {
 pub async fn a_walk_visits_every_record_that_stays(test: RecordTest) {
     let from = test.from();
     fill(&from).await;
-    let names = from.metadata();
+    let metadata = from.metadata();
     let all = lines(&from.export().await);
     let busy = repository("one");
     let mut met = Vec::new();
@@ -156,14 +156,14 @@ pub async fn a_walk_visits_every_record_that_stays(test: RecordTest) {
         }
         if round < 30 {
             let young = digest(format!("young {round}"));
-            names.commit(&busy, &young).await;
+            metadata.commit(&busy, &young).await;
             let put = manifest(&busy, format!("young manifest {round}"))
                 .requiring([young])
                 .tagged([tag("young")]);
-            names.put(&put).await;
+            metadata.put(&put).await;
             if round % 2 == 0 {
-                assert_eq!(names.delete_manifest(&busy, &put.digest).await, Removal::Removed);
-                assert_eq!(names.unlink(&busy, &young).await, Removal::Removed);
+                assert_eq!(metadata.delete_manifest(&busy, &put.digest).await, Removal::Removed);
+                assert_eq!(metadata.unlink(&busy, &young).await, Removal::Removed);
             }
         }
     }
@@ -175,10 +175,10 @@ pub async fn a_walk_visits_every_record_that_stays(test: RecordTest) {
 /// Marks, pending deletions and sessions are not exported: they belong to the store that made them.
 pub async fn marks_and_pending_deletions_are_not_exported(test: RecordTest) {
     let from = test.from();
-    let names = from.metadata();
+    let metadata = from.metadata();
     fill(&from).await;
-    names.commit(&repository("one"), &digest("loose")).await;
-    names
+    metadata.commit(&repository("one"), &digest("loose")).await;
+    metadata
         .commit_at(&repository("one"), &digest("loose"), &location(7))
         .await;
     // An empty repository leaves the catalog.

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_told_with_its_line() {
+    fn a_line_that_is_not_text_is_reported_with_its_number() {
         for (bytes, line) in [
             (&b"zo\xeb:x"[..], 1),
             (b"\xef\xbb\xbfa:x\r\nzo\xeb:x\n", 2),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_for_nobody_are_refused() {
+    fn lines_without_a_user_are_refused() {
         assert_eq!(problem("alice"), LineProblem::NoColon);
         assert_eq!(problem(&format!(":{BCRYPT}")), LineProblem::Name);
         assert_eq!(problem(&format!("a\u{1b}b:{BCRYPT}")), LineProblem::Name);

@@ -90,7 +90,7 @@ fn a_second_later(htpasswd: &Htpasswd) {
 }
 
 #[tokio::test]
-async fn users_are_let_in_with_their_passwords_and_nobody_else() {
+async fn only_users_with_their_passwords_are_let_in() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "pässword:with:colons")]);
     let htpasswd = fixture.open();
     for _ in 0..2 {
@@ -107,7 +107,7 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
         assert_eq!(
             login(&htpasswd, basic("bob", "secret")).await,
             "401",
-            "a password of somebody else"
+            "a password of another user"
         );
         assert_eq!(login(&htpasswd, Credentials::Absent).await, "401");
         assert_eq!(login(&htpasswd, Credentials::Unreadable).await, "401");
@@ -124,9 +124,9 @@ async fn users_are_let_in_with_their_passwords_and_nobody_else() {
 async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_nothing() {
     let fixture = Fixture::new(&[("alice", "secret")]);
     let htpasswd = Htpasswd::open(&fixture.path(), Some(Scope::PULL_ONLY)).unwrap();
-    let nobody = htpasswd.authenticate(HERE, &Credentials::Absent).await.unwrap();
-    assert_eq!(nobody.principal(), &Principal::ANONYMOUS);
-    assert!(!nobody.is_unrestricted());
+    let anonymous = htpasswd.authenticate(HERE, &Credentials::Absent).await.unwrap();
+    assert_eq!(anonymous.principal(), &Principal::ANONYMOUS);
+    assert!(!anonymous.is_unrestricted());
     assert!(
         htpasswd
             .authenticate(HERE, &basic("alice", "secret"))
@@ -135,7 +135,7 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
             .is_unrestricted()
     );
     assert_eq!(login(&htpasswd, basic("alice", "wrong")).await, "401");
-    assert_eq!(htpasswd.reauthorize(&Principal::ANONYMOUS).await.unwrap(), nobody);
+    assert_eq!(htpasswd.reauthorize(&Principal::ANONYMOUS).await.unwrap(), anonymous);
 }
 
 /// Removals are believed at the second look: the file changed just now, and may be half written.
@@ -201,7 +201,7 @@ type Ruin = fn(&Fixture);
 /// Whatever happens to the file, who was in stays in, however often it is looked at, and also when the server is asked
 /// to read it again.
 #[tokio::test]
-async fn a_broken_file_locks_nobody_out() {
+async fn a_broken_file_locks_no_user_out() {
     let ruins: [(&str, Ruin, &str); 11] = [
         ("plain text", |fixture| fixture.write("alice:plain"), "line 1"),
         ("no colon", |fixture| fixture.write("# users\nalice"), "line 2"),
@@ -279,7 +279,7 @@ async fn a_broken_file_locks_nobody_out() {
 
 /// Replaced by what is no file, it must not hold the thread that looks.
 #[tokio::test]
-async fn a_file_that_has_become_a_pipe_holds_nobody() {
+async fn a_file_that_has_become_a_pipe_blocks_no_login() {
     let fixture = Fixture::new(&[("alice", "secret")]);
     let htpasswd = fixture.open();
     std::fs::remove_file(fixture.path()).unwrap();
@@ -295,7 +295,7 @@ async fn a_file_that_has_become_a_pipe_holds_nobody() {
 
 /// An editor that empties the file and writes it again, line by line, with a look after each step.
 #[tokio::test]
-async fn a_file_that_is_written_in_steps_locks_nobody_out() {
+async fn a_file_that_is_written_in_steps_locks_no_user_out() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let htpasswd = fixture.open();
     let whole = lines(&[("alice", "secret"), ("bob", "secret"), ("carol", "secret")]);
@@ -328,7 +328,7 @@ async fn a_file_that_is_written_in_steps_locks_nobody_out() {
 /// The same, byte by byte, or with a disk that is full: every cut of the last line is met, in each kind of hash. Nothing
 /// marks the end of an argon2id hash, and one that is cut can be decoded at every fourth length.
 #[tokio::test]
-async fn a_line_that_is_cut_anywhere_locks_nobody_out() {
+async fn a_line_that_is_cut_anywhere_locks_no_user_out() {
     for (kind, last) in [
         ("argon2id", argon2id_line("bob", "secret")),
         ("bcrypt", lines(&[("bob", "secret")])),
@@ -483,7 +483,7 @@ async fn a_user_who_is_removed_while_the_password_is_checked_is_out() {
     assert_eq!(outcome, "401");
 }
 
-/// A request that is given up while its password is checked must not make room for another check: the work goes on
+/// A request that ends early while its password is checked must not free a turn for another check: the work goes on
 /// all the same.
 #[tokio::test]
 async fn a_check_keeps_its_turn_when_its_client_leaves() {

@@ -149,7 +149,7 @@ mod tests {
 
     /// A machine with any number of cores: newcomers never hold or queue for all turns.
     #[tokio::test]
-    async fn s31_who_was_right_before_does_not_wait_behind_those_who_guess() {
+    async fn s31_a_user_with_a_known_password_does_not_wait_behind_guesses() {
         for cores in [1, 2, 4] {
             let turns = PasswordTurns::of(cores);
             turns.was_right("alice", client(1));

@@ -175,7 +175,7 @@ fn records(file: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
-fn what_was_deleted_is_reclaimed_and_what_is_missing_is_found() {
+fn deleted_content_is_collected_and_missing_content_is_found() {
     let cloud = Cloud::new();
     let both = cloud.both();
     Cloud::succeed(&both, &["metadata", "init"]);
@@ -229,7 +229,7 @@ fn each_store_goes_with_each() {
 
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
-fn a_table_that_is_not_there_is_told_with_a_remedy() {
+fn a_missing_table_is_reported_with_a_remedy() {
     let cloud = Cloud::new();
     let output = Cloud::run(&cloud.both(), &["serve", "--listen", "127.0.0.1:0", "--log", "text"]);
     assert_eq!(output.status.code(), Some(1));

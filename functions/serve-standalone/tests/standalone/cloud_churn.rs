@@ -13,22 +13,22 @@ use crate::support::cloud::{Place, key};
 
 async fn stores() -> TestStores {
     let place = Place::new().await;
-    let mut of_bytes = store_s3::S3Options::new(&place.name);
-    of_bytes.endpoint = Some(place.s3.clone());
-    "registry".clone_into(&mut of_bytes.prefix);
-    let of_names = store_dynamodb::TableOptions {
+    let mut s3_options = store_s3::S3Options::new(&place.name);
+    s3_options.endpoint = Some(place.s3.clone());
+    "registry".clone_into(&mut s3_options.prefix);
+    let table_options = store_dynamodb::TableOptions {
         table: place.name.clone(),
         endpoint: Some(place.dynamodb.clone()),
         ..store_dynamodb::TableOptions::default()
     };
-    DynamoStore::init(&of_names).await.unwrap();
-    let names = Arc::new(DynamoStore::open(&of_names).await.unwrap());
+    DynamoStore::init(&table_options).await.unwrap();
+    let table = Arc::new(DynamoStore::open(&table_options).await.unwrap());
     let stores = Stores {
-        blobs: Arc::new(S3Blobs::open(of_bytes).await.unwrap()),
-        metadata: names.clone(),
-        sessions: names.clone(),
-        collection: names.clone(),
-        records: names,
+        blobs: Arc::new(S3Blobs::open(s3_options).await.unwrap()),
+        metadata: table.clone(),
+        sessions: table.clone(),
+        collection: table.clone(),
+        records: table,
     };
     let guard = Box::new(place);
     TestStores { stores, guard }

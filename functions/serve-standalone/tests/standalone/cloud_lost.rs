@@ -88,7 +88,7 @@ fn behind_redirects_a_repair_finds_what_is_lost() {
             assert_eq!(
                 server.request("GET", &path("app"), &[], b"").status,
                 307,
-                "nobody looks"
+                "no request looks"
             );
         }
         assert!(!push(&server, "app", &layer, "1", 0), "and so nothing is uploaded");

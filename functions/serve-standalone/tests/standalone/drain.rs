@@ -95,7 +95,7 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(server.wait().code(), Some(1));
 }
 
-/// The claim of a body that is cut off is given back by the request that outlives its client. If that request died
+/// The claim of a body that is cut off is released by the request that outlives its client. If that request died
 /// with its client, the claim would stand for a minute, longer than this test waits.
 #[test]
 fn a_client_that_hangs_up_in_its_body_leaves_the_upload_as_it_was() {
@@ -117,7 +117,7 @@ fn a_client_that_hangs_up_in_its_body_leaves_the_upload_as_it_was() {
         let busy = server.request("PATCH", &upload, &[], b"}");
         assert_eq!(busy.status, 416, "another body is on its way: {busy:?}");
         client.hang_up();
-        eventually("the claim is given back", || {
+        eventually("the claim is released", || {
             let status = server.request("GET", &upload, &[], b"");
             assert_eq!((status.status, status.header("range")), (204, Some("0-0")));
             let next = server.request("PATCH", &upload, &[("Content-Range", "1-1")], b"}");

@@ -1,4 +1,4 @@
-//! Answers that nobody reads: what they hold is bounded for all of them together, and shared between clients.
+//! Answers that their clients do not read: what they hold is bounded for all of them together, and shared between clients.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn push_referrers(server: &Server) -> String {
 
 /// Clients ask for pages of nearly 4 MiB and read nothing, each on a connection of its own over HTTP/1.1, and many on
 /// each connection over HTTP/2.
-fn pages_that_nobody_reads(alone: usize, connections: usize, streams: usize) {
+fn unread_pages(alone: usize, connections: usize, streams: usize) {
     many_files();
     let server = Server::start(&["--stall-timeout", "1h"]);
     let page = push_referrers(&server);
@@ -93,17 +93,17 @@ fn pages_that_nobody_reads(alone: usize, connections: usize, streams: usize) {
 }
 
 #[test]
-fn s31_pages_that_nobody_reads_take_bounded_memory() {
-    pages_that_nobody_reads(40, 2, 40);
+fn s31_unread_pages_take_bounded_memory() {
+    unread_pages(40, 2, 40);
 }
 
 #[test]
 #[ignore = "long: tests/run --full"]
-fn s31_pages_that_nobody_reads_take_bounded_memory_at_length() {
-    pages_that_nobody_reads(200, 8, 64);
+fn s31_unread_pages_take_bounded_memory_at_length() {
+    unread_pages(200, 8, 64);
 }
 
-/// Clients at four addresses ask for pages of nearly 4 MiB and read nothing: one of them waits for memory. Nobody who asks
+/// Clients at four addresses ask for pages of nearly 4 MiB and read nothing: one of them waits for memory. No client that asks
 /// for something small waits behind it.
 #[test]
 fn s31_small_answers_do_not_wait_behind_pages() {
@@ -217,13 +217,7 @@ fn s31_answers_that_are_read_slowly_give_way() {
 }
 
 /// Clients ask for blobs of so many bytes on many streams and read nothing of them.
-fn blobs_that_nobody_reads(
-    server: &Server,
-    (blobs, bytes): (u32, usize),
-    connections: usize,
-    streams: usize,
-    most_read: usize,
-) {
+fn unread_blobs(server: &Server, (blobs, bytes): (u32, usize), connections: usize, streams: usize, most_read: usize) {
     many_files();
     let _cage = Cage::around(server);
     let blobs: Vec<_> = (0..blobs)
@@ -271,33 +265,33 @@ fn blobs_that_nobody_reads(
             client.hang_up();
         }
         within_20_s("the files are closed", async || files(server) < idle + 20).await;
-        // And whoever stood in the queue before is served again.
+        // And the requests that waited before are served again.
         assert_ordinary(server.address, CROWD, &paths, 20).await;
     });
 }
 
 #[test]
-fn s31_blobs_that_nobody_reads_keep_no_files_from_others() {
+fn s31_unread_blobs_keep_no_files_from_others() {
     let server = Server::start(&["--stall-timeout", "1h"]);
-    blobs_that_nobody_reads(&server, MANY_SMALL, 16, 60, 256);
+    unread_blobs(&server, MANY_SMALL, 16, 60, 256);
 }
 
 #[test]
 #[ignore = "long: tests/run --full"]
-fn s31_blobs_that_nobody_reads_keep_no_files_from_others_at_length() {
+fn s31_unread_blobs_keep_no_files_from_others_at_length() {
     let server = Server::start(&["--stall-timeout", "1h"]);
-    blobs_that_nobody_reads(&server, MANY_SMALL, 80, 63, 256);
+    unread_blobs(&server, MANY_SMALL, 80, 63, 256);
 }
 
 /// What comes from an object store lies in buffers of the connections to it, too.
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
-fn s31_blobs_of_a_bucket_that_nobody_reads_take_bounded_memory() {
+fn s31_unread_blobs_of_a_bucket_take_bounded_memory() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path().to_str().unwrap();
     let flags = ["--pull", "proxy", "--stall-timeout", "1h", "--data", data];
     let server = Cloud::serve(&Cloud::new().s3(), &flags);
-    blobs_that_nobody_reads(&server, (8, 8 << 20), 16, 60, 512);
+    unread_blobs(&server, (8, 8 << 20), 16, 60, 512);
 }
 
 /// A stream whose file was closed meanwhile goes on where it was.

@@ -78,7 +78,7 @@ fn s31_slow_clients_take_no_connection_from_others_at_length() {
 /// All places are taken by those who get on: others of the same client wait briefly and are asked to retry, and who
 /// asks whether the server lives is answered at once. Another client is served.
 #[test]
-fn s31_a_full_house_answers_probes_and_makes_room_for_others() {
+fn s31_a_full_server_answers_probes_and_frees_slots_for_others() {
     let server = Server::start(&["--max-connections", "3"]);
     let upload = || server.open_upload("app", &[]);
     let paths = [upload(), upload(), upload()];
@@ -115,7 +115,7 @@ fn s31_a_full_house_answers_probes_and_makes_room_for_others() {
 /// Clients that were served once and do not listen when the server asks them to leave, each followed by the next one:
 /// others are let in at once all the same.
 #[test]
-fn s31_clients_that_ignore_goodbyes_hold_up_nobody() {
+fn s31_clients_that_ignore_goaway_delay_no_other_client() {
     many_files();
     let server = Server::start(&["--max-connections", "64"]);
     runtime().block_on(async {
@@ -135,7 +135,7 @@ fn s31_clients_that_ignore_goodbyes_hold_up_nobody() {
 
 /// A client with many connections that are all in use gets no place of another one, which has one and keeps it for later.
 #[test]
-fn s31_who_holds_least_keeps_an_idle_connection() {
+fn s31_the_client_with_the_fewest_connections_keeps_an_idle_one() {
     let server = Server::start(&["--max-connections", "3", "--keep-alive", "1h"]);
     let uploads = [server.open_upload("app", &[]), server.open_upload("app", &[])];
     runtime().block_on(async {

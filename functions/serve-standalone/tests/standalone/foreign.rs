@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{EMPTY, MANIFEST_TYPE, Server, digest, roadstead};
 
-/// Nobody has come, and nobody comes within a moment.
+/// No client has connected, and none connects within a short time.
 fn is_left_alone(listener: &TcpListener) -> bool {
     thread::sleep(Duration::from_millis(300));
     matches!(listener.accept(), Err(error) if error.kind() == ErrorKind::WouldBlock)

@@ -11,7 +11,7 @@ fn registry(with_orphan: bool) -> Server {
     if with_orphan {
         let orphan = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
         std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
-        std::fs::write(orphan, b"nobody's").unwrap();
+        std::fs::write(orphan, b"orphaned").unwrap();
     }
     server
 }

@@ -59,7 +59,7 @@ fn push_image(server: &Server, repository: &str, layer: &[u8]) -> String {
 }
 
 #[test]
-fn what_was_deleted_is_reclaimed_pass_by_pass_and_nothing_else() {
+fn deleted_content_is_collected_pass_by_pass_and_nothing_else() {
     let server = Server::start(&[]);
     let kept = push_everything(&server);
     let before = objects(&server.data());
@@ -113,7 +113,7 @@ fn a_server_collects_in_the_background_and_counts_it() {
 }
 
 #[test]
-fn collection_goes_on_until_it_is_told_to_end_and_a_hangup_does_not() {
+fn collection_goes_on_until_a_signal_ends_it_and_a_hangup_does_not() {
     let server = Server::start(&[]);
     push_image(&server, "app", b"layer");
     let mut child = roadstead()
@@ -153,7 +153,7 @@ fn reports_for_people_are_text() {
 }
 
 #[test]
-fn a_check_finds_what_is_missing_damaged_or_nobodys() {
+fn a_check_finds_missing_damaged_and_orphaned_objects() {
     let server = Server::start(&[]);
     let layer = vec![5; 100_000];
     push_image(&server, "app", &layer);
@@ -183,7 +183,7 @@ fn a_check_finds_what_is_missing_damaged_or_nobodys() {
     std::fs::remove_file(empty_file).unwrap();
     // The first digit of a key is the name of its folder.
     let orphan = server.data().join(format!("blobs/0/{:032x}.1", 0xabc));
-    std::fs::write(&orphan, b"nobody's").unwrap();
+    std::fs::write(&orphan, b"orphaned").unwrap();
     let output = command(&server, &["fsck"]);
     assert_eq!(output.status.code(), Some(1));
     let reported = text(&output.stdout);
@@ -199,7 +199,7 @@ fn a_check_finds_what_is_missing_damaged_or_nobodys() {
 }
 
 #[test]
-fn an_upload_that_was_given_up_is_reclaimed_when_its_time_is_over() {
+fn an_abandoned_upload_is_collected_when_it_has_expired() {
     let server = Server::start(&["--upload-lifetime", "2s"]);
     let upload = server.open_upload("app", &[]);
     let patched = server.request("PATCH", &upload, &[], &vec![1; 50_000]);

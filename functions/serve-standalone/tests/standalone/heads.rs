@@ -104,7 +104,7 @@ fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
 
 /// The smallest blobs are sent without memory of their own: an answer that is not read keeps the place of its request.
 #[test]
-fn s31_small_answers_that_nobody_reads_keep_their_places() {
+fn s31_small_unread_answers_keep_their_slots() {
     const PLACES: usize = 20;
     let server = Server::start(&["--max-requests", "20"]);
     let blob = server.push_blob("app", &[7; 2 << 10]);
@@ -222,7 +222,7 @@ fn guessed(flags: &[&str], connections: usize, growth: u64, requests: usize, bou
 }
 
 #[test]
-fn s31_heads_of_requests_that_wait_for_a_verdict_are_bounded() {
+fn s31_heads_of_requests_that_wait_for_authentication_are_bounded() {
     // Were all of them held, that would be 120 MiB of bytes alone.
     guessed(&["--max-requests", "512"], 64, 96 << 20, 20, Duration::from_secs(10));
 }

@@ -1,4 +1,4 @@
-//! A server that asks nobody for a password, and the pages that a browser on the same machine shows.
+//! A server without passwords, and the pages that a browser on the same machine shows.
 
 use std::net::Ipv4Addr;
 
@@ -49,7 +49,7 @@ fn s32_a_request_has_exactly_one_host() {
 
 /// DNS rebinding: a page's own name leads to this machine, and the browser takes the registry for the page's server.
 #[test]
-fn s32_only_names_of_this_machine_are_answered_where_nobody_is_asked() {
+fn s32_without_passwords_only_names_of_this_machine_are_answered() {
     let server = Server::start(&["--metrics", "here"]);
     let port = server.address.port();
     for host in [
@@ -131,7 +131,7 @@ fn s32_names_can_be_allowed() {
 
 /// What a browser sends for the pages that it shows, to a server on its own machine.
 #[test]
-fn s32_pages_of_other_sites_reach_nothing_where_nobody_is_asked() {
+fn s32_without_passwords_pages_of_other_sites_reach_nothing() {
     for flags in [&[][..], &["--allow-anonymous", "all"], &["--allow-anonymous", "pull"]] {
         let server = Server::start(flags);
         let own = format!("127.0.0.1:{}", server.address.port());

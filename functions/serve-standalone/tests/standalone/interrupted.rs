@@ -105,7 +105,7 @@ fn assert_gone_on_with(data: &Path, before: u64) {
 }
 
 #[test]
-fn a_collection_that_is_told_to_end_is_gone_on_with_at_once() {
+fn a_collection_that_a_signal_ended_resumes_at_once() {
     for signal_sent in [Signal::TERM, Signal::INT] {
         let folder = large();
         let data = folder.path().join("data");

@@ -113,7 +113,7 @@ fn registry(layer: &[u8]) -> Server {
     server
 }
 
-/// Somebody pushes without having asked, before anybody has pulled: the push itself looks.
+/// A client pushes without having asked, before any client has pulled: the push itself looks.
 #[test]
 fn a_push_replaces_a_lost_layer_in_every_repository() {
     for (number, accident) in (1..).zip([Accident::Deleted, Accident::Truncated, Accident::Emptied]) {
@@ -219,7 +219,7 @@ fn a_large_manifest_is_pushed_again() {
 }
 
 /// A check names the images that cannot be pulled and what to do; only a repair lets a push come about that asks first,
-/// where nobody pulls through the registry, and of bytes that are wrong and as many as before.
+/// where no client pulls through the registry, and of bytes that are wrong and as many as before.
 #[test]
 fn a_check_names_what_cannot_be_pulled_and_repairs() {
     for (number, accident) in (30..).zip([Accident::Deleted, Accident::Truncated, Accident::Altered]) {
@@ -241,7 +241,10 @@ fn a_check_names_what_cannot_be_pulled_and_repairs() {
             assert!(line.contains("run `roadstead fsck --repair`"), "{text}");
         }
         assert!(!text.contains("whole"), "{text}");
-        assert!(!push(&server, "app", &layer, "1", 0), "nobody knows yet: {accident:?}");
+        assert!(
+            !push(&server, "app", &layer, "1", 0),
+            "it is not recorded yet: {accident:?}"
+        );
 
         let repaired = fsck(&server, &[hash, &["--repair", "--json"]].concat());
         assert_eq!(repaired.status.code(), Some(1), "something was found");

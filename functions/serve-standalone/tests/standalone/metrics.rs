@@ -121,7 +121,7 @@ fn an_address_of_its_own_serves_metrics_and_nothing_else() {
     assert_eq!(ask("HEAD", "/metrics"), 200);
 }
 
-/// Also beside a registry that asks for passwords, because nobody is asked here.
+/// Also beside a registry that asks for passwords, because it asks for none.
 #[test]
 fn s32_pages_of_other_sites_do_not_read_what_is_counted_on_this_machine() {
     let users = folder_with_users(&[("alice", "secret")]);
@@ -164,7 +164,7 @@ fn s32_pages_of_other_sites_do_not_read_what_is_counted_on_this_machine() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told() {
+fn an_address_that_is_taken_is_reported() {
     let server = Server::start(&[]);
     let folder = tempfile::TempDir::new().unwrap();
     let data = folder.path().join("data");

@@ -94,7 +94,7 @@ fn lists_are_lines_in_a_pipe_and_json_where_asked_for() {
 }
 
 #[test]
-fn who_changed_a_tag_is_told() {
+fn the_history_of_a_tag_names_the_principal() {
     let folder = folder_with_users(&[("alice", "secret")]);
     let server = Server::start_in(folder, &["--htpasswd", "users"]);
     let alice = basic("alice", "secret");

@@ -97,7 +97,7 @@ fn s28_a_password_does_not_follow_to_the_object_store() {
 
 /// What the store's host means for pulls is said at the start, where it can be known.
 #[test]
-fn the_start_says_which_pulls_are_not_redirected_and_who_follows_no_redirect() {
+fn the_start_says_which_pulls_are_not_redirected_and_which_clients_follow_no_redirect() {
     const SAME: &str = "are not redirected";
     const PRIVATE: &str = "built on go-containerregistry";
     let warnings = |server: &Server| -> Vec<&str> {

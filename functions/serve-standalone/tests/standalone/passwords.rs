@@ -125,7 +125,7 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
     while guesses.wrong.load(Ordering::Relaxed) < 10 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Another user's line comes, and nobody's password is forgotten for that.
+    // Another user's line comes, and no user's password is forgotten for that.
     let more = text + &users_file(&[("carol", "secret")]);
     std::fs::write(folder.path().join("users"), more).unwrap();
     let mut soon = 0;
@@ -142,7 +142,7 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
         let place = Place::at(&server, road, last).await;
         assert_eq!(place.ping(user, "secret").await, Some((200, false)), "{user}");
     }
-    // Those that still wait are given up.
+    // Those that still wait end.
     while let Some(ended) = tasks.try_join_next() {
         ended.unwrap();
     }
@@ -157,18 +157,18 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
 }
 
 #[test]
-fn s31_known_users_do_not_wait_for_those_who_guess() {
+fn s31_known_users_do_not_wait_for_guesses() {
     h2::runtime().block_on(known_users_do_not_wait(Road::Direct, 10));
 }
 
 #[test]
-fn s31_known_users_behind_a_proxy_do_not_wait_for_those_who_guess() {
+fn s31_known_users_behind_a_proxy_do_not_wait_for_guesses() {
     h2::runtime().block_on(known_users_do_not_wait(Road::Proxy, 10));
 }
 
 #[test]
 #[ignore = "long: tests/run --full"]
-fn s31_known_users_do_not_wait_for_twelve_hundred_who_guess() {
+fn s31_known_users_do_not_wait_for_twelve_hundred_guessing_clients() {
     for road in [Road::Direct, Road::Proxy] {
         h2::runtime().block_on(known_users_do_not_wait(road, 20));
     }

@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_server_that_is_well_is_told_by_the_exit_code() {
+fn the_exit_code_says_that_a_server_is_healthy() {
     let server = Server::start(&[]);
     let address = server.address.to_string();
     for (flags, answer) in [(&[][..], "ready\n"), (&["--push"], "ready\n"), (&["--live"], "ok\n")] {
@@ -39,7 +39,7 @@ fn a_server_that_is_well_is_told_by_the_exit_code() {
 }
 
 #[test]
-fn a_server_that_is_not_ready_is_told_from_one_that_does_not_live() {
+fn a_server_that_is_not_ready_and_one_that_is_not_alive_have_different_exit_codes() {
     let server = Server::start(&[]);
     let address = server.address.to_string();
     fs::rename(server.data().join("metadata.db"), server.data().join("moved.db")).unwrap();

@@ -112,7 +112,7 @@ async fn s30_a_stalled_stream_holds_no_other() {
     let read = tokio::time::timeout(MAX_WAIT, stalled.into_body().collect())
         .await
         .unwrap();
-    assert!(read.is_err(), "the stream was given up");
+    assert!(read.is_err(), "the stream was reset");
     assert_eq!(
         ask(&send, "HEAD", "/v2/", Empty::new().boxed()).await.status(),
         StatusCode::OK

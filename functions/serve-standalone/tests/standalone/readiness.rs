@@ -163,7 +163,7 @@ fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
     });
 }
 
-/// Where nobody asks `/readyz` and pulls are redirected, only what is refused would ask the object store: it is asked for
+/// Where no request asks `/readyz` and pulls are redirected, only what is refused would ask the object store: it is asked for
 /// the time all the same.
 #[test]
 fn s33_a_clock_that_is_set_right_is_noticed_without_a_probe() {
@@ -379,7 +379,7 @@ fn below_the_floor_uploads_are_refused_and_everything_else_goes_on() {
 
 /// A store that cannot be written is noticed before the first push, where looking is free.
 #[test]
-fn a_store_that_may_not_be_written_is_told_before_a_push() {
+fn a_store_that_may_not_be_written_is_reported_before_a_push() {
     let server = Server::start(&[]);
     assert_eq!(ready(&server, "?push").0, 200);
     let Some(read_only) = Mounted::read_only(&server.data()) else {
@@ -403,7 +403,7 @@ fn a_store_that_may_not_be_written_is_told_before_a_push() {
 
 /// What only a write can tell: a refused one counts until one succeeds.
 #[test]
-fn a_refused_write_is_told_until_one_succeeds() {
+fn a_refused_write_is_reported_until_one_succeeds() {
     let objects = Objects::start();
     let server = over(&objects, &["--metrics", "here"]);
     assert_eq!(ready(&server, "?push"), (200, "ready\n".into()));
@@ -488,7 +488,7 @@ fn a_bucket_that_is_found_missing_later_ends_the_server() {
 /// Other things may lie in the bucket, before all that is the registry's: how many of them are looked at is bounded, and
 /// what lies behind them is not taken for lost.
 #[test]
-fn s34_much_of_somebody_else_in_a_bucket_is_no_lost_registry() {
+fn s34_many_foreign_objects_in_a_bucket_are_not_a_lost_registry() {
     /// As many as a start looks at.
     const LOOKED_AT: usize = 1_000;
     let objects = Objects::start();

@@ -14,7 +14,7 @@ fn large() -> Vec<u8> {
 
 /// All of them at once, each stuck at another place, while the server goes on for everyone else; and each is ended.
 #[test]
-fn s30_stalled_clients_hold_nobody_and_are_ended() {
+fn s30_stalled_clients_delay_no_others_and_are_cut_off() {
     let server = Server::start(&[
         "--header-timeout",
         "700ms",
@@ -63,7 +63,7 @@ fn s30_stalled_clients_hold_nobody_and_are_ended() {
         assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
     }
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    let line = server.wait_for_line("the stalled reader is given up", |line| {
+    let line = server.wait_for_line("the stalled reader is cut off", |line| {
         line["agent"] == "stalled-reader"
     });
     assert_eq!(line["cut"], true);
@@ -149,7 +149,7 @@ fn s30_trickling_clients_are_ended() {
     assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200);
     assert!(head.join().unwrap().is_closed());
     assert_eq!(body.join().unwrap().response("PATCH").status, 408);
-    let line = server.wait_for_line("the trickling reader is given up", |line| {
+    let line = server.wait_for_line("the trickling reader is cut off", |line| {
         line["agent"] == "trickling-reader"
     });
     assert_eq!(line["cut"], true);
@@ -160,7 +160,7 @@ fn s30_trickling_clients_are_ended() {
 
 /// A connection beyond the cap waits and is not refused; kept-alive ones make room for it, busy ones do not.
 #[test]
-fn connections_beyond_the_cap_wait_for_room() {
+fn connections_beyond_the_maximum_wait_for_a_slot() {
     let server = Server::start(&[
         "--max-connections",
         "2",
@@ -263,9 +263,9 @@ fn a_client_that_sends_its_whole_body_before_it_looks_gets_the_early_answer() {
     }
 }
 
-/// Who waits to be asked for a body is not asked when nobody wants it.
+/// A client that waits for `100 Continue` gets none when its body is not needed.
 #[test]
-fn a_body_that_waits_for_the_word_is_asked_for_only_when_it_is_wanted() {
+fn a_body_gets_100_continue_only_when_it_is_needed() {
     let server = Server::start(&[]);
     let expect = ("Expect", "100-continue");
     let mut client = server.connect();
@@ -303,7 +303,7 @@ fn heads_are_bounded() {
 
 /// Clients that stall with an upload keep no memory that others need.
 #[test]
-fn s30_stalled_uploads_leave_room_for_others() {
+fn s30_stalled_uploads_leave_memory_to_others() {
     // Room for two.
     let server = Server::start(&["--upload-memory", "256KiB"]);
     let stalled: Vec<_> = (0..6)
@@ -324,7 +324,7 @@ fn s30_stalled_uploads_leave_room_for_others() {
 /// What manifests hold in memory while they arrive is bounded for all of them together: a large one waits for another,
 /// and the answer names memory when none becomes free in time, not that it stalled itself. One that stalls gives way.
 #[test]
-fn s07_manifests_wait_for_room() {
+fn s07_manifests_wait_for_memory() {
     let server = Server::start(&["--upload-memory", "1MiB", "--memory-timeout", "1s"]);
     server.push_blob("app", EMPTY);
     let begin = |name: &str| {

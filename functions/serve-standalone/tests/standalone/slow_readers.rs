@@ -76,7 +76,7 @@ fn s30_a_steady_reader_gets_everything_whatever_the_keep_alive() {
 /// A client that has read a part and goes on with next to nothing is ended like one that reads nothing; what is logged
 /// and counted is what it was sent.
 #[test]
-fn s30_who_does_not_read_is_ended_and_the_log_says_how_much_was_sent() {
+fn s30_a_client_that_does_not_read_is_cut_off_and_the_log_says_how_much_was_sent() {
     let server = Server::start(&["--stall-timeout", "1500ms", "--keep-alive", "1h", "--metrics", "here"]);
     let length: u64 = 24 << 20;
     let large = server.push_blob("app", &vec![5; 24 << 20]);

@@ -93,7 +93,7 @@ fn a_file_of_users_that_cannot_be_used_stops_the_start() {
 }
 
 #[test]
-fn an_address_in_use_is_told_with_a_remedy() {
+fn an_address_in_use_is_reported_with_a_remedy() {
     let server = Server::start(&[]);
     let folder = TempDir::new().unwrap();
     let output = refused(&["--listen", &server.address.to_string()], &folder);

@@ -97,27 +97,27 @@ fn trickled(flags: &[&str], uploads: usize, manifests: usize, pushes: usize, bou
     let after = server.resident();
     assert!(after.most < before.most + (160 << 20), "{before:?} {after:?}");
     server.wait_for_memory_and_files(before.now + (64 << 20), idle + 20);
-    // Nobody had to give way: there is enough for what has arrived.
+    // No upload had to give way: there is enough for what has arrived.
     assert_eq!(ended, 0);
     push(server.address, 3).assert_well(Duration::from_secs(30));
 }
 
 /// An eighth of the load, in an eighth of the memory.
 #[test]
-fn s31_uploads_that_trickle_keep_nobody_out() {
+fn s31_uploads_that_trickle_keep_no_client_out() {
     trickled(&["--upload-memory", "8MiB"], 140, 16, 20, Duration::from_secs(10));
 }
 
 /// Twice as many as have been seen to keep everybody else out.
 #[test]
 #[ignore = "long: tests/run --full"]
-fn s31_very_many_uploads_that_trickle_keep_nobody_out() {
+fn s31_very_many_uploads_that_trickle_keep_no_client_out() {
     trickled(&[], 1120, 128, 100, Duration::from_secs(2));
 }
 
 /// The same over HTTP/1.1, from many connections.
 #[test]
-fn s31_bodies_that_trickle_over_many_connections_keep_nobody_out() {
+fn s31_bodies_that_trickle_over_many_connections_keep_no_client_out() {
     let server = Server::start(&["--upload-memory", "8MiB"]);
     let _cage = Cage::around(&server);
     push(server.address, 1).assert_well(Duration::from_secs(30));
@@ -151,7 +151,7 @@ fn s31_bodies_that_trickle_over_many_connections_keep_nobody_out() {
     });
     let after = server.resident();
     assert!(after.most < before.most + (96 << 20), "{before:?} {after:?}");
-    // Nobody had to give way.
+    // No upload had to give way.
     for client in &mut clients {
         assert!(client.is_silent_for(Duration::from_millis(1)));
     }

@@ -20,17 +20,17 @@ const ASKED: usize = 40;
 const SOON: Duration = Duration::from_secs(3);
 
 /// A process that keeps others from a file until it is released.
-struct Holder(Child);
+struct LeaseHolder(Child);
 
 /// Every lock by which readers of `SQLite` find what to read. A reader tries again and again, inside `SQLite`, for some
 /// ten seconds.
 const LOCKS: &str = "file = open(sys.argv[1] + '-shm', 'r+b')\nfcntl.lockf(file, fcntl.LOCK_EX, 5, 123)\n";
 
-/// A lease: whoever opens the file waits until it is given up, or for 45 seconds (`fcntl(2)`, `F_SETLEASE`).
+/// A lease: whoever opens the file waits until it is released, or for 45 seconds (`fcntl(2)`, `F_SETLEASE`).
 const LEASE: &str = "import signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\nfile = open(sys.argv[1], 'r+b')\n\
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n";
 
-impl Holder {
+impl LeaseHolder {
     fn take(what: &str, file: &Path) -> Self {
         let program = format!("import fcntl, sys\n{what}print('taken', flush=True)\nsys.stdin.readline()\n");
         let mut child = Command::new("python3")
@@ -53,7 +53,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for LeaseHolder {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -81,14 +81,14 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
     let path = format!("/v2/app/manifests/{}", digest(&image));
     assert_eq!(server.request("PUT", &path, &[MANIFEST_TYPE], &image).status, 201);
 
-    let locks = Holder::take(LOCKS, &server.data().join("metadata.db"));
+    let locks = LeaseHolder::take(LOCKS, &server.data().join("metadata.db"));
     thread::scope(|scope| {
         let stuck: Vec<_> = (0..STUCK)
             .map(|_| scope.spawn(|| server.request("HEAD", &path, &[], b"").status))
             .collect();
         assert_eq!(lives(&server), ASKED);
         let still = stuck.iter().filter(|request| !request.is_finished()).count();
-        assert!(still > 0, "nobody was stuck");
+        assert!(still > 0, "no request was stuck");
         locks.release();
         for request in stuck {
             let status = request.join().unwrap();
@@ -100,14 +100,14 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
 }
 
 /// Makes everybody wait who opens the only object.
-fn stick(server: &Server) -> Holder {
+fn stick(server: &Server) -> LeaseHolder {
     let directories = std::fs::read_dir(server.data().join("blobs")).unwrap();
     let files = directories.flat_map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap());
     let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
     let [file] = files.as_slice() else {
         panic!("one object: {files:?}")
     };
-    Holder::take(LEASE, file)
+    LeaseHolder::take(LEASE, file)
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn readers_of_a_file_that_does_not_answer_stop_nothing_else() {
         assert_eq!(lives(&server), ASKED);
         assert!(
             stuck.iter().all(|request| !request.is_finished()),
-            "somebody was not stuck"
+            "a request was not stuck"
         );
         holder.release();
         for request in stuck {

@@ -70,7 +70,7 @@ fn alpn_chooses_http_2() {
 }
 
 #[test]
-fn plain_http_is_told_what_is_wrong() {
+fn plain_http_gets_an_answer_that_says_what_is_wrong() {
     let authority = Authority::new();
     let server = authority.serve(&[]);
     for head in [
@@ -131,7 +131,7 @@ fn s30_a_handshake_that_does_not_end_is_ended_and_its_place_is_free() {
 
 /// More connections than there are places shake no hands, and those who do come in all the same.
 #[test]
-fn s30_those_who_shake_no_hands_keep_nobody_out() {
+fn s30_clients_without_a_handshake_keep_no_client_out() {
     let authority = Authority::new();
     let server = authority.serve(&["--max-connections", "8"]);
     let silent: Vec<_> = (0..32).map(|_| server.connect()).collect();
@@ -143,7 +143,7 @@ fn s30_those_who_shake_no_hands_keep_nobody_out() {
 }
 
 #[test]
-fn a_connection_that_is_not_used_ends_with_a_goodbye() {
+fn an_unused_connection_ends_with_close_notify() {
     let authority = Authority::new();
     let server = authority.serve(&["--keep-alive", "500ms"]);
     let mut client = authority.connect(server.address);
@@ -163,7 +163,7 @@ fn s30_a_client_that_does_not_read_is_given_up() {
     assert_eq!(client.request("PUT", &path, &[], &bytes).status, 201);
     let pull = format!("/v2/app/blobs/{}", digest(&bytes));
     client.send_head("GET", &pull, &[("User-Agent", "stalled")], 0);
-    let line = server.wait_for_line("it is given up", |line| line["agent"] == "stalled");
+    let line = server.wait_for_line("it is cut off", |line| line["agent"] == "stalled");
     assert_eq!(line["cut"], true);
     assert!(client.try_response("GET").is_none());
 }
@@ -197,7 +197,7 @@ fn what_is_in_flight_ends_before_the_server_does() {
 }
 
 #[test]
-fn health_asks_over_tls_when_it_is_told_or_finds_the_variable_of_the_server() {
+fn health_uses_tls_by_its_flag_or_the_variable_of_the_server() {
     let authority = Authority::new();
     let server = authority.serve(&["--metrics", "127.0.0.1:0"]);
     let address = server.address.to_string();
@@ -221,7 +221,7 @@ fn health_asks_over_tls_when_it_is_told_or_finds_the_variable_of_the_server() {
 }
 
 #[test]
-fn tls_asks_nobody_for_a_password() {
+fn tls_alone_needs_no_password() {
     let authority = Authority::new();
     let folder = Arc::new(tempfile::TempDir::new().unwrap());
     authority.issue().write(folder.path());

@@ -9,7 +9,7 @@ const CHALLENGE: &str = r#"Basic realm="roadstead", charset="UTF-8""#;
 /// Every route, with every method that it knows, without credentials and with wrong ones: the same challenge, whether
 /// or not there is such a repository.
 #[test]
-fn s14_nobody_gets_past_the_challenge() {
+fn s14_no_request_gets_past_the_challenge() {
     let folder = folder_with_users(&[("alice", "secret")]);
     let server = Server::start_in(folder, &["--htpasswd", "users"]);
     let alice = basic("alice", "secret");

@@ -40,7 +40,7 @@ fn a_file_as_windows_writes_it_lets_users_in_and_the_last_line_of_a_user_counts(
 }
 
 #[test]
-fn a_broken_file_neither_ends_the_server_nor_locks_out_who_was_in() {
+fn a_broken_file_neither_ends_the_server_nor_locks_out_known_users() {
     let folder = folder_with_users(&[("alice", "secret")]);
     let users = folder.path().join("users");
     let server = Server::start_in(folder, &["--htpasswd", "users"]);
@@ -102,7 +102,7 @@ impl Drop for KilledAtEnd {
     }
 }
 
-/// The file is a pipe that nobody writes to yet, so that the start lasts as long as this test likes.
+/// The file is a pipe without a writer, so that the start lasts as long as this test likes.
 #[test]
 fn a_hangup_ends_no_start() {
     let folder = TempDir::new().unwrap();
@@ -222,13 +222,13 @@ fn a_line_is_set_and_removed_in_the_file_itself() {
     assert_eq!(absent.status.code(), Some(3));
     let absent = htpasswd(folder.path(), &["nowhere", "alice", "--delete"], "");
     assert_eq!(absent.status.code(), Some(3));
-    // The last one too: nobody is left, and nobody is let in.
+    // The last one too: no user is left, and no request is let in.
     assert!(
         htpasswd(folder.path(), &["users", "bob", "--delete"], "")
             .status
             .success()
     );
-    eventually("nobody is left", || {
+    eventually("no user is left", || {
         (ping(&server, "bob", "secret") == 401).then_some(())
     });
     let left: Vec<_> = std::fs::read_dir(folder.path())
@@ -275,7 +275,7 @@ fn links_stay_and_lead_to_what_is_changed() {
 
 /// As a container has it to which one file of its host was given.
 #[test]
-fn a_file_that_is_a_mount_of_its_own_is_told_as_such() {
+fn a_file_that_is_a_mount_of_its_own_is_reported() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let text = format!("{}\n", line("alice", "secret"));

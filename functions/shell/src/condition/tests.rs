@@ -53,7 +53,7 @@ fn embedded(folder: &TempDir) -> Embedded {
 }
 
 /// A condition that knows nothing but a clock, and is asked for the time in vain.
-fn told_by(clock: &Arc<ServiceClock>) -> Condition {
+fn reported_by(clock: &Arc<ServiceClock>) -> Condition {
     let service = TimeService::new("test", clock.clone(), async || Ok(()));
     admitted(ConditionParts {
         services: vec![service],
@@ -96,7 +96,7 @@ async fn nothing_is_asked_before_the_stores_are_known() {
 #[tokio::test]
 async fn s33_with_a_wrong_clock_nothing_is_stored_or_removed() {
     let clock = Arc::<ServiceClock>::default();
-    let condition = told_by(&clock);
+    let condition = reported_by(&clock);
     let guarded = condition.guarding(&stores());
     let day = 24 * 3_600_000;
     clock.observe(day, day - 7_200_000, day - 7_200_000);
@@ -162,7 +162,7 @@ async fn without_space_nothing_is_stored_and_everything_else_goes_on() {
 /// A write that met the floor counts until enough is free; what the file system itself has refused, until one
 /// succeeds, or enough is free after less was.
 #[tokio::test]
-async fn space_that_is_free_again_is_told_without_a_write() {
+async fn space_that_is_free_again_is_reported_without_a_write() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = embedded(&folder);
     let space = embedded.metadata.space().clone();
@@ -205,7 +205,7 @@ async fn space_that_is_free_again_is_told_without_a_write() {
 #[tokio::test]
 async fn where_nothing_may_change_a_marked_link_is_not_promised() {
     let clock = Arc::<ServiceClock>::default();
-    let condition = told_by(&clock);
+    let condition = reported_by(&clock);
     let inner = stores();
     let guarded = condition.guarding(&inner);
     assert_eq!(stores_a_blob(&guarded).await, None);

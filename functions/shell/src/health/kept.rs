@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stops_pushes_alone_is_told_and_fails_the_question_for_pushes() {
+    async fn a_condition_that_stops_only_pushes_is_reported_and_fails_health_for_pushes() {
         let folder = tempfile::TempDir::new().unwrap();
         let embedded = embedded(folder.path());
         embedded.metadata.space().keep(MinFree::Bytes(u64::MAX));

@@ -52,7 +52,7 @@ impl RetryEnvironment for QuickPace {
 /// Every store of the process has a seed of its own.
 static SEEDS: AtomicU64 = AtomicU64::new(1);
 
-fn names(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
+fn metadata_stores(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
     let seed = SEEDS.fetch_add(1, Ordering::Relaxed);
     let tables: Vec<_> = (0..tables)
         .map(|number| MemoryTable::faulty(faults, seed + (1 << 32) * number as u64))
@@ -60,49 +60,49 @@ fn names(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
     let main = Arc::new(tables[0].clone());
     let local = Arc::new(tables[tables.len() - 1].clone());
     let store = Arc::new(DynamoStore::over(main, local, &QuickPace::pace(seed)));
-    let names = MetadataStores {
+    let stores = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),
         records: store,
     };
-    (names, Box::new(()))
+    (stores, Box::new(()))
 }
 
 fn stores(faults: Faults, tables: usize) -> TestStores {
-    let (names, guard) = names(faults, tables);
+    let (metadata_stores, guard) = metadata_stores(faults, tables);
     let stores = Stores {
         blobs: Arc::new(MemoryBlobs::new()),
-        metadata: names.metadata,
-        sessions: names.sessions,
-        collection: names.collection,
-        records: names.records,
+        metadata: metadata_stores.metadata,
+        sessions: metadata_stores.sessions,
+        collection: metadata_stores.collection,
+        records: metadata_stores.records,
     };
     TestStores { stores, guard }
 }
 
 mod without_faults {
-    use super::{Faults, names, stores};
+    use super::{Faults, metadata_stores, stores};
 
     contract::session_contract_tests!(async {
-        let (names, guard) = names(Faults::NONE, 2);
-        (names.sessions, guard)
+        let (metadata_stores, guard) = metadata_stores(Faults::NONE, 2);
+        (metadata_stores.sessions, guard)
     });
-    contract::collection_contract_tests!(async { names(Faults::NONE, 2) });
-    contract::record_contract_tests!(async { names(Faults::NONE, 2) });
+    contract::collection_contract_tests!(async { metadata_stores(Faults::NONE, 2) });
+    contract::record_contract_tests!(async { metadata_stores(Faults::NONE, 2) });
     contract::churn_tests!(async { stores(Faults::NONE, 2) });
 }
 
 mod with_faults {
-    use super::{Faults, names, stores};
+    use super::{Faults, metadata_stores, stores};
 
     contract::session_contract_tests!(async {
-        let (names, guard) = names(Faults::SOME, 1);
-        (names.sessions, guard)
+        let (metadata_stores, guard) = metadata_stores(Faults::SOME, 1);
+        (metadata_stores.sessions, guard)
     });
     // A link whose response was lost leaves a back-link for a deep pass, and these clauses count the findings of such a
     // pass.
-    contract::collection_contract_tests!(async { names(Faults::ANSWERED, 1) });
-    contract::record_contract_tests!(async { names(Faults::SOME, 1) });
+    contract::collection_contract_tests!(async { metadata_stores(Faults::ANSWERED, 1) });
+    contract::record_contract_tests!(async { metadata_stores(Faults::SOME, 1) });
     contract::churn_tests!(async { stores(Faults::SOME, 1) });
 }

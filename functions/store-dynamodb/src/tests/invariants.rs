@@ -78,8 +78,8 @@ fn item(items: &Items, objects: &Objects, partition: &str, sort: &str, attribute
             return manifest(items, objects, repository, digest, attributes);
         }
         if let Some(tag) = sort.strip_prefix("e#t#") {
-            let names = items.attributes(&tags, &format!("t#{tag}"));
-            let agrees = names.is_some_and(|names| text(names, "digest") == digest);
+            let row = items.attributes(&tags, &format!("t#{tag}"));
+            let agrees = row.is_some_and(|row| text(row, "digest") == digest);
             return agrees
                 .then_some(())
                 .ok_or_else(|| "the tag does not name it".to_owned());
@@ -109,11 +109,11 @@ fn item(items: &Items, objects: &Objects, partition: &str, sort: &str, attribute
 /// A tag names an existing manifest, the manifest lists the tag, and the last entry of its history says so.
 fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes) -> Result<(), String> {
     let digest = text(attributes, "digest");
-    let names = format!("D#{repository}#{digest}");
-    if items.attributes(&names, "M").is_none() {
+    let key = format!("D#{repository}#{digest}");
+    if items.attributes(&key, "M").is_none() {
         return Err("it names a manifest that is not there".to_owned());
     }
-    if items.attributes(&names, &format!("e#t#{tag}")).is_none() {
+    if items.attributes(&key, &format!("e#t#{tag}")).is_none() {
         return Err("the manifest does not know of its tag".to_owned());
     }
     let history = format!("H#{repository}#{tag}");

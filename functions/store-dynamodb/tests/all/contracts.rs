@@ -8,32 +8,32 @@ use contract::{Guard, MetadataStores};
 use store_dynamodb::DynamoStore;
 
 /// An empty store over two tables.
-async fn names() -> (MetadataStores, Guard) {
+async fn metadata_stores() -> (MetadataStores, Guard) {
     let options = options(true);
     DynamoStore::init(&options).await.expect("tables are made");
     let store = Arc::new(DynamoStore::open(&options).await.expect("tables are there"));
-    let names = MetadataStores {
+    let stores = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),
         records: store,
     };
-    (names, Box::new(()))
+    (stores, Box::new(()))
 }
 
 contract::session_contract_tests!(
     async {
-        let (names, guard) = names().await;
-        (names.sessions, guard)
+        let (metadata_stores, guard) = metadata_stores().await;
+        (metadata_stores.sessions, guard)
     },
     #[ignore = "needs a DynamoDB endpoint"]
 );
 contract::metadata_contract_tests!(
     async {
-        let (names, guard) = names().await;
-        (names.metadata, guard)
+        let (metadata_stores, guard) = metadata_stores().await;
+        (metadata_stores.metadata, guard)
     },
     #[ignore = "needs a DynamoDB endpoint"]
 );
-contract::collection_contract_tests!(names(), #[ignore = "needs a DynamoDB endpoint"]);
-contract::record_contract_tests!(names(), #[ignore = "needs a DynamoDB endpoint"]);
+contract::collection_contract_tests!(metadata_stores(), #[ignore = "needs a DynamoDB endpoint"]);
+contract::record_contract_tests!(metadata_stores(), #[ignore = "needs a DynamoDB endpoint"]);

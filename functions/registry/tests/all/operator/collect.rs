@@ -373,7 +373,7 @@ impl Hook for Losing {
     fn before(&self, method: &'static str) -> Result<(), StoreError> {
         if method == "check_pending_deletion" {
             let name = "a".parse().unwrap();
-            let at_once = "stores in memory wait for nobody";
+            let at_once = "stores in memory never wait";
             let unlinked = self.metadata.unlink(self.cx, &name, &self.digest).now_or_never();
             unlinked.expect(at_once)?;
             let plan = Plan::default();

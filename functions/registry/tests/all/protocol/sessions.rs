@@ -430,7 +430,7 @@ async fn a_hash_of_an_unknown_version() {
     };
     let claimed = world.sessions.claim(cx, *key, Expected::New, now, u32::MAX).await;
     let Claimed::Granted(claim) = claimed.unwrap() else {
-        panic!("nobody else has claimed it");
+        panic!("no other request has claimed it");
     };
     let mut progress = claim.progress.clone();
     progress.hash[0] = 99;

@@ -130,7 +130,7 @@ async fn s03_every_endpoint_with_every_scope() {
 /// A client without permissions, at every endpoint, in a private repository. The examples are requests that succeed for
 /// another user. An endpoint without examples does not compile.
 #[tokio::test]
-async fn s14_nobody_is_let_into_a_private_registry() {
+async fn s14_a_private_registry_refuses_requests_without_credentials() {
     for &endpoint in Endpoint::ALL {
         let count = Fixture::new().await.examples(endpoint, "private/x").len();
         assert!(count > 0);
@@ -185,7 +185,7 @@ async fn s14_nobody_is_let_into_a_private_registry() {
 
 /// Where anonymous clients may only pull, every change asks for credentials.
 #[tokio::test]
-async fn s14_nobody_changes_a_registry_that_is_open_to_pull() {
+async fn s14_a_registry_open_to_pull_refuses_anonymous_writes() {
     for &endpoint in Endpoint::ALL {
         let count = Fixture::new().await.examples(endpoint, "private/x").len();
         for number in 0..count {
@@ -217,7 +217,7 @@ async fn s14_nobody_changes_a_registry_that_is_open_to_pull() {
 
 /// Credentials that cannot be checked now are neither accepted nor refused.
 #[tokio::test]
-async fn s14_nobody_is_let_in_while_credentials_cannot_be_checked() {
+async fn s14_no_request_passes_while_credentials_cannot_be_checked() {
     for &endpoint in Endpoint::ALL {
         let fixture = Fixture::new().await;
         fixture.users.go_down();

@@ -77,7 +77,7 @@ impl Users {
         ))
     }
 
-    fn nobody(&self) -> Result<Identity, AuthenticationError> {
+    fn anonymous(&self) -> Result<Identity, AuthenticationError> {
         let scope = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
         Ok(Identity::new(Principal::ANONYMOUS, scope))
     }
@@ -87,7 +87,7 @@ impl Users {
 impl Authenticator for Users {
     async fn authenticate(&self, _: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
         match credentials {
-            Credentials::Absent => self.nobody(),
+            Credentials::Absent => self.anonymous(),
             Credentials::Basic { user, password } if *password == Self::password(user) => self.find(user),
             Credentials::Basic { .. } | Credentials::Bearer { .. } | Credentials::Unreadable => {
                 Err(AuthenticationError::Unauthenticated)
@@ -97,7 +97,7 @@ impl Authenticator for Users {
 
     async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
         match (principal.kind(), principal.name()) {
-            (PrincipalKind::Anonymous, _) => self.nobody(),
+            (PrincipalKind::Anonymous, _) => self.anonymous(),
             (PrincipalKind::User, Some(name)) => self.find(name),
             _ => Err(AuthenticationError::Unauthenticated),
         }

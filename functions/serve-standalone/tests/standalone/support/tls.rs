@@ -1,4 +1,4 @@
-//! An authority of a test, certificates from it, and clients that trust nobody else.
+//! An authority of a test, certificates from it, and clients that trust only this authority.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
