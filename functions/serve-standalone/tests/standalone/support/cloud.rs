@@ -143,7 +143,7 @@ impl Cloud {
         let server = Server::start_on(Arc::new(TempDir::new().unwrap()), &flags, &Self::variables());
         // A server also starts while its stores do not answer in time, as on a busy machine; then it refuses pushes until it
         // has reached them. Tests of a server without stores go on after this time.
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(20);
         while server.request("GET", "/readyz?push", &[], b"").status != 200 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(100));
         }
