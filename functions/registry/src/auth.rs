@@ -13,20 +13,27 @@ use oci::RepositoryName;
 use crate::budget::ClientKey;
 use crate::store::Cause;
 
+mod credential_id;
 mod credentials;
+mod pattern;
 mod principal;
 mod scope;
 
+pub use self::credential_id::{CredentialId, CredentialIdError};
 pub use self::credentials::Credentials;
+pub use self::pattern::{PatternError, RepositoryPattern};
 pub use self::principal::{Principal, PrincipalError, PrincipalKind};
-pub use self::scope::{ActionKind, Actions, Repositories, Scope};
+pub use self::scope::{ActionKind, Actions, RepositoryGrant, Scope, TooManyGrants};
 
 /// Read the content and the lists of one repository.
 #[derive(Clone, Copy, Debug)]
 pub enum Pull {}
-/// Upload blobs, and publish manifests and tags.
+/// Upload blobs, and publish manifests.
 #[derive(Clone, Copy, Debug)]
 pub enum Push {}
+/// Make an existing tag name another manifest.
+#[derive(Clone, Copy, Debug)]
+pub enum Move {}
 /// Delete tags, manifests and links to blobs.
 #[derive(Clone, Copy, Debug)]
 pub enum Delete {}
@@ -38,21 +45,21 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An action: [`Pull`], [`Push`], [`Delete`] or [`List`]. No other type can implement it.
+/// An action: [`Pull`], [`Push`], [`Move`], [`Delete`] or [`List`]. No other type can implement it.
 pub trait Action: sealed::Sealed {
-    /// The action as a value.
+    /// The permission that the action requires.
     const KIND: ActionKind;
 }
 
 macro_rules! actions {
-    ($($action:ident),*) => {$(
+    ($($action:ident => $kind:ident),*) => {$(
         impl sealed::Sealed for $action {}
         impl Action for $action {
-            const KIND: ActionKind = ActionKind::$action;
+            const KIND: ActionKind = ActionKind::$kind;
         }
     )*};
 }
-actions!(Pull, Push, Delete, List);
+actions!(Pull => Read, Push => Write, Move => Move, Delete => Delete, List => Read);
 
 /// The principal may not perform the action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,19 +70,39 @@ pub struct Denied;
 pub struct Identity {
     principal: Principal,
     scope: Scope,
+    credential: Option<CredentialId>,
 }
 
 impl Identity {
     /// An identity that an [`Authenticator`] has found.
     #[must_use]
     pub fn new(principal: Principal, scope: Scope) -> Self {
-        Self { principal, scope }
+        Self {
+            principal,
+            scope,
+            credential: None,
+        }
+    }
+
+    /// The same identity, proved by this key.
+    #[must_use]
+    pub fn with_credential(self, credential: CredentialId) -> Self {
+        Self {
+            credential: Some(credential),
+            ..self
+        }
     }
 
     /// The principal.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// The key that proved the identity. `None` if it was something else, for instance a password.
+    #[must_use]
+    pub fn credential(&self) -> Option<CredentialId> {
+        self.credential
     }
 
     /// Whether it may perform every action in every repository.
@@ -126,6 +153,12 @@ impl<A: Action> Permit<A> {
         self.identity.principal()
     }
 
+    /// The key that proved the identity, if it was a key.
+    #[must_use]
+    pub fn credential(&self) -> Option<CredentialId> {
+        self.identity.credential()
+    }
+
     /// Whether the same identity may also perform `B` in the same repository.
     #[must_use]
     pub fn also<B: Action>(&self) -> bool {
@@ -151,11 +184,39 @@ pub struct Origin {
 pub enum AuthenticationError {
     /// The credentials are missing or wrong. The response is 401, with a challenge.
     Unauthenticated,
+    /// The request has a token that does not allow it. The response is 401, with a challenge that says why.
+    Token(TokenError),
+    /// The client has sent too many wrong passwords, and the password was not checked. The response is 429. Like
+    /// [`AuthenticationError::TooManyRequests`], it is not logged by the core.
+    TooManyAttempts {
+        /// After how many seconds to retry.
+        retry_after: u64,
+    },
     /// The credentials could not be checked now (503).
     Unavailable(Cause),
     /// Too many other credentials wait for their check (503). A client that guesses passwords can cause this as often
     /// as it wants, so the core does not log it. The authenticator logs it, at a rate that it chooses.
     TooManyRequests,
+}
+
+/// Why a token does not allow a request: the `error` of a challenge (RFC 6750, 3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenError {
+    /// The token is malformed, expired, withdrawn or not signed by the registry.
+    Invalid,
+    /// The token is valid, but does not contain the action. A token that does might be granted.
+    InsufficientScope,
+}
+
+impl TokenError {
+    /// The value of `error`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
+        }
+    }
 }
 
 /// Finds the identity of a request.
@@ -169,8 +230,9 @@ pub trait Authenticator: Send + Sync + 'static {
     /// [`AuthenticationError::Unauthenticated`] if the principal is not known any more.
     async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError>;
 
-    /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1). `None` if no credentials would help.
-    fn challenge(&self) -> Option<HeaderValue>;
+    /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1). `None` if no credentials would help. A challenge for
+    /// tokens contains `error`, which says why the token of the request was refused.
+    fn challenge(&self, error: Option<TokenError>) -> Option<HeaderValue>;
 }
 
 /// An authenticator that accepts every request as anonymous, always with the same scope.
@@ -207,7 +269,7 @@ impl Authenticator for Anonymous {
         Ok(Identity::new(Principal::ANONYMOUS, self.scope.clone()))
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
         None
     }
 }
@@ -221,22 +283,23 @@ mod tests {
     fn scopes() {
         let only: RepositoryName = "a/b".parse().unwrap();
         for (scope, repository, expected) in [
-            (Scope::EVERYTHING, "a/b", [true, true, true, true]),
-            (Scope::PULL_ONLY, "a/b", [true, false, false, true]),
-            (Scope::upload(only.clone()), "a/b", [false, true, false, false]),
-            (Scope::upload(only.clone()), "a/b/c", [false; 4]),
-            (Scope::upload(only), "a", [false; 4]),
+            (Scope::EVERYTHING, "a/b", [true; 5]),
+            (Scope::PULL_ONLY, "a/b", [true, false, false, false, true]),
+            (Scope::upload(&only), "a/b", [false, true, false, false, false]),
+            (Scope::upload(&only), "a/b/c", [false; 5]),
+            (Scope::upload(&only), "a", [false; 5]),
         ] {
             let identity = Identity::new(Principal::ANONYMOUS, scope.clone());
             let repository = repository.parse().unwrap();
             let granted = [
                 identity.permit::<Pull>(&repository).is_ok(),
                 identity.permit::<Push>(&repository).is_ok(),
+                identity.permit::<Move>(&repository).is_ok(),
                 identity.permit::<Delete>(&repository).is_ok(),
                 identity.permit::<List>(&repository).is_ok(),
             ];
             assert_eq!(granted, expected, "{scope:?} {repository}");
-            assert_eq!(identity.is_unrestricted(), expected == [true; 4]);
+            assert_eq!(identity.is_unrestricted(), expected == [true; 5]);
         }
         let identity = Identity::new(Principal::ANONYMOUS, Scope::EVERYTHING);
         let name: RepositoryName = "x".parse().unwrap();
@@ -247,16 +310,19 @@ mod tests {
     fn a_permit_gives_further_permits_of_the_same_identity_only() {
         let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
         let alice = Principal::user("alice").unwrap();
-        let reader = Identity::new(alice.clone(), Scope::PULL_ONLY);
+        let key: CredentialId = "3f9aK2dQ".parse().unwrap();
+        let reader = Identity::new(alice.clone(), Scope::PULL_ONLY).with_credential(key);
         let permit = reader.permit::<Pull>(&here).unwrap();
         assert_eq!((permit.principal(), permit.repository()), (&alice, &here));
+        assert_eq!(permit.credential(), Some(key));
         assert!(permit.also::<List>() && !permit.also::<Push>() && !permit.also::<Delete>());
         let another = permit.another::<Pull>(&there).unwrap();
         assert_eq!((another.principal(), another.repository()), (&alice, &there));
+        assert_eq!(another.credential(), Some(key));
         assert_eq!(permit.another::<Push>(&there).unwrap_err(), Denied);
-        let uploader = Identity::new(Principal::ANONYMOUS, Scope::upload(here.clone()));
+        let uploader = Identity::new(Principal::ANONYMOUS, Scope::upload(&here));
         let permit = uploader.permit::<Push>(&here).unwrap();
-        assert!(permit.principal().is_anonymous() && !permit.also::<Pull>());
+        assert!(permit.principal().is_anonymous() && permit.credential().is_none() && !permit.also::<Pull>());
         assert_eq!(permit.another::<Push>(&there).unwrap_err(), Denied);
     }
 }

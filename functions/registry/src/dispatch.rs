@@ -4,9 +4,9 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
-use oci::RepositoryName;
+use oci::{Reference, RepositoryName};
 
-use crate::auth::{Action, AuthenticationError, Credentials, Identity, Origin, Permit, Principal, Scope};
+use crate::auth::{Action, AuthenticationError, Credentials, Identity, Move, Origin, Permit, Principal, Push, Scope};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::environment::random_u64;
@@ -106,7 +106,12 @@ impl Call<'_> {
                 reference,
                 tags,
             } => {
-                let permit = self.authorize(caller, &repository)?;
+                let caller = self.identify(caller)?;
+                let permit = self.permit::<Push>(&caller, &repository)?;
+                // It is not known yet whether the tags exist, so a push of a tag needs the permission to move it.
+                if matches!(reference, Reference::Tag(_)) || !tags.is_empty() {
+                    self.permit::<Move>(&caller, &repository)?;
+                }
                 Box::pin(self.put_manifest(permit, reference, tags, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
@@ -155,7 +160,9 @@ impl Call<'_> {
 
     fn identify(&self, caller: Result<Identity, AuthenticationError>) -> Result<Identity, Error> {
         caller.map_err(|error| match error {
-            AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge()),
+            AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge(None)),
+            AuthenticationError::Token(error) => Error::Unauthenticated(self.authenticator.challenge(Some(error))),
+            AuthenticationError::TooManyAttempts { retry_after } => Error::TooManyAttempts { retry_after },
             AuthenticationError::TooManyRequests => Error::TooManyRequests(Overload::Passwords),
             AuthenticationError::Unavailable(cause) => Error::Store(StoreError::because(Reason::Credentials, cause)),
         })
@@ -168,7 +175,7 @@ impl Call<'_> {
     /// The error for an identity that lacks a permission. An anonymous client is asked for credentials if credentials
     /// can help.
     fn refusal(&self, identity: &Identity) -> Error {
-        match self.authenticator.challenge() {
+        match self.authenticator.challenge(None) {
             Some(challenge) if identity.principal().is_anonymous() => Error::Unauthenticated(Some(challenge)),
             _ => Error::Denied,
         }
@@ -201,8 +208,8 @@ impl Call<'_> {
                 Err(Error::Denied)
             }
             _ => {
-                // A verified token grants pushes to its repository, and nothing else.
-                let scope = Scope::upload(repository.clone());
+                // A verified token grants uploads to its repository, and nothing else.
+                let scope = Scope::upload(repository);
                 let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
                 OpenSession::new(&permit, token, text)
             }
@@ -212,7 +219,7 @@ impl Call<'_> {
     /// end-1. `docker login` checks credentials here, so the registry asks an anonymous client for credentials if they
     /// would change what it may do.
     fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
-        match self.authenticator.challenge() {
+        match self.authenticator.challenge(None) {
             Some(challenge) if identity.principal().is_anonymous() && !identity.is_unrestricted() => {
                 Err(Error::Unauthenticated(Some(challenge)))
             }

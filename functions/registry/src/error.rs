@@ -105,6 +105,11 @@ pub(crate) enum Error {
     OtherSite,
     #[error("{}", .0.text())]
     TooManyRequests(Overload),
+    #[error("too many wrong passwords")]
+    TooManyAttempts {
+        /// After how many seconds to retry.
+        retry_after: u64,
+    },
     #[error("{}", .0.reason().text())]
     Store(#[source] StoreError),
 }
@@ -188,6 +193,8 @@ impl Error {
             Self::Denied | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
+            // This client has to wait, and not the registry: RFC 6585, 4.
+            Self::TooManyAttempts { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Store(fault) => fault_status_and_code(fault.reason()),
         }
     }
@@ -273,6 +280,9 @@ impl Error {
             }
             Self::TooManyRequests(overload) => {
                 headers.insert(RETRY_AFTER, overload.retry_after().into());
+            }
+            Self::TooManyAttempts { retry_after } => {
+                headers.insert(RETRY_AFTER, retry_after.into());
             }
             Self::Store(_) if passes => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));

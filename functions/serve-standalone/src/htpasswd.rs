@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope};
+use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope, TokenError};
 use registry::budget::ClientKey;
 use registry::{Authenticator, Identity, Principal};
 
@@ -179,7 +179,7 @@ impl Authenticator for Htpasswd {
         }
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
         Some(HeaderValue::from_static(r#"Basic realm="roadstead", charset="UTF-8""#))
     }
 }

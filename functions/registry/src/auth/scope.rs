@@ -1,29 +1,50 @@
 //! The scope of an identity: some actions in some repositories.
 
+use std::sync::Arc;
+
 use oci::RepositoryName;
 
-/// An action as a value.
+use super::RepositoryPattern;
+
+/// A permission as a value. The types of actions, such as [`Push`](super::Push), each require one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActionKind {
-    /// [`Pull`](super::Pull)
-    Pull,
-    /// [`Push`](super::Push)
-    Push,
-    /// [`Delete`](super::Delete)
+    /// Read the content and the lists of a repository, and see it in the catalog.
+    Read,
+    /// Upload blobs, and publish manifests and tags that do not exist yet.
+    Write,
+    /// Make an existing tag name another manifest.
+    Move,
+    /// Delete tags, manifests and links to blobs.
     Delete,
-    /// [`List`](super::List)
-    List,
 }
 
-/// A set of actions.
+/// A set of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Actions(u8);
 
 impl Actions {
-    /// Every action.
-    pub const ALL: Self = Self::of(&[ActionKind::Pull, ActionKind::Push, ActionKind::Delete, ActionKind::List]);
+    /// No permission.
+    pub const NONE: Self = Self::of(&[]);
 
-    /// The set of these actions.
+    /// `pull`
+    pub const PULL: Self = Self::of(&[ActionKind::Read]);
+
+    /// `create`: a push that moves no tag.
+    pub const CREATE: Self = Self::of(&[ActionKind::Write]);
+
+    /// `push`
+    pub const PUSH: Self = Self::of(&[ActionKind::Write, ActionKind::Move]);
+
+    /// Every permission.
+    pub const ALL: Self = Self::of(&[
+        ActionKind::Read,
+        ActionKind::Write,
+        ActionKind::Move,
+        ActionKind::Delete,
+    ]);
+
+    /// The set of these permissions.
     #[must_use]
     pub const fn of(kinds: &[ActionKind]) -> Self {
         let mut bits = 0;
@@ -36,7 +57,13 @@ impl Actions {
         Self(bits)
     }
 
-    /// Whether the set contains the action.
+    /// The permissions that are in one of the two sets.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the set contains the permission.
     #[must_use]
     pub const fn contains(self, kind: ActionKind) -> bool {
         self.0 & Self::bit(kind) != 0
@@ -44,69 +71,166 @@ impl Actions {
 
     const fn bit(kind: ActionKind) -> u8 {
         match kind {
-            ActionKind::Pull => 1,
-            ActionKind::Push => 2,
-            ActionKind::Delete => 4,
-            ActionKind::List => 8,
+            ActionKind::Read => 1,
+            ActionKind::Write => 2,
+            ActionKind::Move => 4,
+            ActionKind::Delete => 8,
         }
     }
 }
 
-/// A set of repositories.
+/// These actions in these repositories.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Repositories {
-    /// Every repository, including repositories that do not exist yet.
-    All,
-    /// One repository.
-    One(RepositoryName),
+pub struct RepositoryGrant {
+    /// The repositories, including repositories that do not exist yet.
+    pub repositories: RepositoryPattern,
+    /// The actions.
+    pub actions: Actions,
 }
 
-impl Repositories {
-    /// Whether the set contains the repository.
-    #[must_use]
-    pub fn contains(&self, repository: &RepositoryName) -> bool {
-        match self {
-            Self::All => true,
-            Self::One(only) => only == repository,
-        }
-    }
-}
-
-/// The most that an identity may do: each of these actions in each of these repositories.
+/// The most that an identity may do: a list of grants. An action is in the scope if one of them contains it. Cloning is
+/// cheap.
+///
+/// A scope is not stored: an upload token contains its repository and principal, and [`Scope::upload`] makes the scope
+/// again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scope {
-    repositories: Repositories,
-    actions: Actions,
+    /// What the grants for `**` allow together.
+    everywhere: Actions,
+    /// The other grants; `None` instead of an empty list, so that a scope can be a constant.
+    grants: Option<Arc<[RepositoryGrant]>>,
 }
 
+/// A scope was to have more than [`Scope::MAX_GRANTS`] grants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("more than {} grants in a scope", Scope::MAX_GRANTS)]
+pub struct TooManyGrants;
+
 impl Scope {
+    /// The maximum number of grants: as many as a client may request in one token.
+    pub const MAX_GRANTS: usize = 100;
+
     /// Every action in every repository.
-    pub const EVERYTHING: Self = Self::new(Repositories::All, Actions::ALL);
+    pub const EVERYTHING: Self = Self::everywhere(Actions::ALL);
 
     /// Pull from every repository, and list it in the catalog.
-    pub const PULL_ONLY: Self = Self::new(Repositories::All, Actions::of(&[ActionKind::Pull, ActionKind::List]));
+    pub const PULL_ONLY: Self = Self::everywhere(Actions::PULL);
 
-    /// These actions in these repositories.
-    #[must_use]
-    pub const fn new(repositories: Repositories, actions: Actions) -> Self {
-        Self { repositories, actions }
+    /// The scope of these grants. No grant allows nothing.
+    pub fn new(grants: Vec<RepositoryGrant>) -> Result<Self, TooManyGrants> {
+        if grants.len() > Self::MAX_GRANTS {
+            return Err(TooManyGrants);
+        }
+        let (everywhere, others): (Vec<_>, Vec<_>) =
+            grants.into_iter().partition(|grant| grant.repositories.is_everything());
+        let everywhere = everywhere
+            .into_iter()
+            .fold(Actions::NONE, |actions, grant| actions.union(grant.actions));
+        Ok(Self {
+            everywhere,
+            grants: (!others.is_empty()).then(|| others.into()),
+        })
     }
 
-    /// Pushes to one repository: the scope of a signed upload token.
+    const fn everywhere(actions: Actions) -> Self {
+        Self {
+            everywhere: actions,
+            grants: None,
+        }
+    }
+
+    /// Uploads to one repository: the scope of a signed upload token.
     #[must_use]
-    pub fn upload(repository: RepositoryName) -> Self {
-        Self::new(Repositories::One(repository), Actions::of(&[ActionKind::Push]))
+    pub fn upload(repository: &RepositoryName) -> Self {
+        let grant = RepositoryGrant {
+            repositories: repository.into(),
+            actions: Actions::CREATE,
+        };
+        Self {
+            everywhere: Actions::NONE,
+            grants: Some(Arc::new([grant])),
+        }
     }
 
     /// Whether the scope allows an action in a repository.
     #[must_use]
     pub fn covers(&self, action: ActionKind, repository: &RepositoryName) -> bool {
-        self.actions.contains(action) && self.repositories.contains(repository)
+        self.everywhere.contains(action)
+            || self
+                .grants
+                .iter()
+                .flat_map(|grants| &**grants)
+                .any(|grant| grant.actions.contains(action) && grant.repositories.matches(repository))
     }
 
     /// Whether the scope allows every action in every repository.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        *self == Self::EVERYTHING
+        self.everywhere == Actions::ALL
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use super::*;
+
+    fn grant(repositories: &str, actions: Actions) -> RepositoryGrant {
+        RepositoryGrant {
+            repositories: repositories.parse().unwrap(),
+            actions,
+        }
+    }
+
+    #[test]
+    fn a_scope_is_what_its_grants_allow_together() {
+        use ActionKind::{Delete, Move, Read, Write};
+
+        let none = Scope::new(Vec::new()).unwrap();
+        let some = Scope::new(vec![
+            grant("**", Actions::PULL),
+            grant("team/**", Actions::CREATE),
+            grant("team/app", Actions::of(&[Delete])),
+            grant("team/tools-*", Actions::PUSH),
+        ])
+        .unwrap();
+        for (scope, repository, expected) in [
+            (&none, "a", vec![]),
+            (&some, "a", vec![Read]),
+            (&some, "team", vec![Read]),
+            (&some, "team/x", vec![Read, Write]),
+            (&some, "team/app", vec![Read, Write, Delete]),
+            (&some, "team/tools-x", vec![Read, Write, Move]),
+            (&some, "team/app/x", vec![Read, Write]),
+        ] {
+            let repository = repository.parse().unwrap();
+            let allowed: Vec<_> = [Read, Write, Move, Delete]
+                .into_iter()
+                .filter(|kind| scope.covers(*kind, &repository))
+                .collect();
+            assert_eq!(allowed, expected, "{repository}");
+            assert!(!scope.is_everything());
+        }
+    }
+
+    #[test]
+    fn grants_for_all_repositories_are_one_set() {
+        let pieces = [ActionKind::Read, ActionKind::Delete].map(|kind| grant("**", Actions::of(&[kind])));
+        let mut grants = pieces.to_vec();
+        assert!(!Scope::new(grants.clone()).unwrap().is_everything());
+        grants.push(grant("**", Actions::PUSH));
+        assert_eq!(Scope::new(grants), Ok(Scope::EVERYTHING));
+    }
+
+    #[test]
+    fn the_number_of_grants_is_bounded() {
+        let mut grants: Vec<_> = (1..=Scope::MAX_GRANTS)
+            .map(|number| grant(&format!("r{number}"), Actions::ALL))
+            .collect();
+        let scope = Scope::new(grants.clone()).unwrap();
+        let last = format!("r{}", Scope::MAX_GRANTS).parse().unwrap();
+        assert!(scope.covers(ActionKind::Read, &last) && !scope.is_everything());
+        grants.push(grant("**", Actions::ALL));
+        assert_eq!(Scope::new(grants), Err(TooManyGrants));
     }
 }

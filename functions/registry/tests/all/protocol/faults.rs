@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use contract::faulty::{Fault, FaultKind, FaultPoint};
 use http::{HeaderValue, Method};
 use oci::MediaType;
-use registry::auth::{AuthenticationError, Credentials, Origin};
+use registry::auth::{AuthenticationError, Credentials, Origin, TokenError};
 use registry::{Authenticator, Identity, Principal};
 
 use crate::support::client::Call;
@@ -335,7 +335,7 @@ impl Authenticator for Defective {
         Err(AuthenticationError::Unauthenticated)
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
         None
     }
 }

@@ -1,6 +1,7 @@
 //! Protocol tests as tables: request → status, headers, body. One file for each family of endpoints.
 
 mod again;
+mod authentication;
 mod blobs;
 mod faults;
 mod lists;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use oci::Digest;
-use registry::auth::Scope;
+use registry::auth::Actions;
 use registry::store::memory::MemoryBlobs;
 use registry::{Authenticator, Settings};
 use serde_json::json;
@@ -220,7 +220,7 @@ async fn s02_revoked_while_everything_stays() {
     for (blobs, delivered) in deliveries() {
         let twice = Twice::new(blobs, delivered).await;
         twice.all_answer("a", Some("reader"), None).await;
-        twice.users.change("reader", Scope::upload("b".parse().unwrap()));
+        twice.users.change("reader", Users::may("b", Actions::PUSH));
         twice.all_answer("a", Some("reader"), Some(403)).await;
         // The permission to push does not include the permission to pull.
         twice.all_answer("b", Some("reader"), Some(403)).await;

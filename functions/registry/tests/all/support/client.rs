@@ -169,7 +169,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    async fn read(request: String, response: Response<ResponseBody>) -> Self {
+    pub(crate) async fn read(request: String, response: Response<ResponseBody>) -> Self {
         let (head, body) = response.into_parts();
         let mut body = pin!(body);
         let announced = body.size_hint().exact().expect("the length of every body is known");

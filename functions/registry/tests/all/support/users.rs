@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope};
+use registry::auth::{
+    Actions, AuthenticationError, Credentials, Origin, PrincipalKind, RepositoryGrant, Scope, TokenError,
+};
 use registry::{Authenticator, Identity, Principal};
 
 /// The challenge for requests without credentials.
@@ -31,7 +33,7 @@ impl Users {
     }
 
     fn new(anonymous: Option<Scope>) -> Self {
-        let robot = Scope::upload("team/app".parse().expect("a legal name"));
+        let robot = Self::may("team/app", Actions::PUSH);
         let users = [
             ("alice", Scope::EVERYTHING),
             ("bob", Scope::EVERYTHING),
@@ -43,6 +45,12 @@ impl Users {
             anonymous,
             down: AtomicBool::new(false),
         }
+    }
+
+    /// The scope of one grant.
+    pub(crate) fn may(repositories: &str, actions: Actions) -> Scope {
+        let repositories = repositories.parse().expect("a legal pattern");
+        Scope::new(vec![RepositoryGrant { repositories, actions }]).expect("one is not too many")
     }
 
     pub(crate) fn password(name: &str) -> String {
@@ -103,7 +111,7 @@ impl Authenticator for Users {
         }
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
         Some(HeaderValue::from_static(CHALLENGE))
     }
 }
