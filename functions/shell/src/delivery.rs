@@ -32,6 +32,16 @@ impl DeliveryPolicy for PullRules {
     }
 }
 
+/// Parses how blobs are pulled: `redirect`, `proxy` or `auto`. The error is a text for the operator.
+pub fn parse_delivery(text: &str) -> Result<Delivery, String> {
+    match text {
+        "redirect" => Ok(Delivery::Redirect),
+        "proxy" => Ok(Delivery::Proxy),
+        "auto" => Ok(Delivery::Auto),
+        _ => Err("expected redirect, proxy or auto".into()),
+    }
+}
+
 /// An exception to how blobs are pulled: `WAY[,repository=GLOB][,network=CIDR]`.
 ///
 /// `GLOB` is a [`RepositoryPattern`].
@@ -64,12 +74,8 @@ impl FromStr for PullRule {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut words = text.split(',').map(str::trim);
         let mode = words.next().unwrap_or_default();
-        let mode = match mode {
-            "redirect" => Delivery::Redirect,
-            "proxy" => Delivery::Proxy,
-            "auto" => Delivery::Auto,
-            _ => return Err(format!("a rule begins with redirect, proxy or auto, not with {mode:?}")),
-        };
+        let mode = parse_delivery(mode)
+            .map_err(|_| format!("a rule begins with redirect, proxy or auto, not with {mode:?}"))?;
         let (mut repository, mut network_) = (None, None);
         for word in words {
             let twice = match word.split_once('=') {
@@ -160,6 +166,18 @@ mod tests {
                 "{rule} {repository} {client:?}"
             );
         }
+    }
+
+    #[test]
+    fn ways_to_pull() {
+        for (text, way) in [
+            ("redirect", Delivery::Redirect),
+            ("proxy", Delivery::Proxy),
+            ("auto", Delivery::Auto),
+        ] {
+            assert_eq!(parse_delivery(text), Ok(way));
+        }
+        assert!(parse_delivery("Auto").is_err() && parse_delivery("").is_err());
     }
 
     #[test]

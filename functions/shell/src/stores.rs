@@ -5,6 +5,8 @@ mod cloud;
 mod config;
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "cloud")]
+mod unused;
 
 use std::sync::Arc;
 
@@ -16,12 +18,14 @@ use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 
 #[cfg(feature = "cloud")]
-pub use self::cloud::{CloudConfig, InitError, init, open_bucket, parse_encryption};
+pub use self::cloud::{CloudConfig, InitError, init, open_bucket, parse_encryption, parse_parts, parse_path_style};
 pub use self::config::{
     Absent, BlobBackend, Bucket, Contact, MetadataBackend, OpenOptions, ServiceUrl, StoreConfig, TableName,
 };
 #[cfg(feature = "embedded")]
 pub use self::embedded::{files_of, files_of_blobs, open_disk};
+#[cfg(feature = "cloud")]
+pub use self::unused::UnusedSetting;
 use crate::condition::{Condition, ConditionParts};
 use crate::opened::{Opened, StoreStatistics};
 #[cfg(feature = "cloud")]

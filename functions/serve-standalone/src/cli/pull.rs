@@ -1,10 +1,11 @@
 //! The flags that say how blobs are pulled: through the registry, or by a redirect to the object store.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use registry::Delivery;
 use shell::client_address::network;
-use shell::delivery::PullRule;
+use shell::delivery::{PullRule, parse_delivery};
 use shell::values::PresignLifetime;
 
 /// The flags of pulls.
@@ -14,8 +15,8 @@ pub(crate) struct PullArgs {
     /// How clients get blobs from an object store. Whatever this says, a pull is never redirected to the host of the request
     /// (as `Host`, `X-Forwarded-Host` and `Forwarded` tell it) or to a host below it: clients would send their password
     /// there
-    #[arg(long, env = "ROADSTEAD_PULL", value_name = "WAY", default_value = "auto")]
-    pub(crate) pull: PullMode,
+    #[arg(long, env = "ROADSTEAD_PULL", value_name = "WAY", default_value = "auto", value_parser = pull_words())]
+    pub(crate) pull: Delivery,
     /// Exceptions to --pull, as `WAY[,repository=GLOB][,network=CIDR]`; the first rule that matches counts. In a glob,
     /// `*` matches any text within one component of a repository's name, and `**` at the end matches any number of
     /// components. May be repeated; in the environment, rules are separated by `;`
@@ -35,22 +36,12 @@ pub(crate) struct PullArgs {
     pub(crate) trusted_proxy: Vec<IpNet>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PullMode {
-    /// Redirect clients to the object store
-    Redirect,
-    /// The registry sends the blobs
-    Proxy,
-    /// Redirect clients that can probably reach the object store
-    Auto,
-}
-
-impl From<PullMode> for Delivery {
-    fn from(mode: PullMode) -> Self {
-        match mode {
-            PullMode::Redirect => Self::Redirect,
-            PullMode::Proxy => Self::Proxy,
-            PullMode::Auto => Self::Auto,
-        }
-    }
+/// The words of `--pull`, with their help.
+fn pull_words() -> impl TypedValueParser<Value = Delivery> {
+    PossibleValuesParser::new([
+        PossibleValue::new("redirect").help("Redirect clients to the object store"),
+        PossibleValue::new("proxy").help("The registry sends the blobs"),
+        PossibleValue::new("auto").help("Redirect clients that can probably reach the object store"),
+    ])
+    .try_map(|word| parse_delivery(&word))
 }

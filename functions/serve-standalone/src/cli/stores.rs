@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use shell::stores::{BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use shell::stores::{
+    BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption, parse_parts,
+    parse_path_style,
+};
+use store_s3::{Encryption, Parts, PathStyle};
 
 /// Where blobs and metadata are.
 ///
@@ -44,18 +49,18 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "ROADSTEAD_S3_PUBLIC_ENDPOINT", value_name = "URL")]
     pub(crate) s3_public_endpoint: Option<ServiceUrl>,
     /// Whether the bucket's name is in the path of a URL or in its host name [default: auto]
-    #[arg(long, env = "ROADSTEAD_S3_PATH_STYLE", value_name = "WHEN")]
-    pub(crate) s3_path_style: Option<PathStyleArg>,
+    #[arg(long, env = "ROADSTEAD_S3_PATH_STYLE", value_name = "WHEN", value_parser = path_style_words())]
+    pub(crate) s3_path_style: Option<PathStyle>,
     /// AWS account that must own the bucket; requests fail if another account owns it
     #[arg(long, env = "ROADSTEAD_S3_EXPECTED_BUCKET_OWNER", value_name = "ACCOUNT")]
     pub(crate) s3_expected_bucket_owner: Option<String>,
     /// Encryption of objects at rest: `none` (the setting of the bucket), `aes256`, `kms` or `kms:KEY-ID`
     /// [default: none]
     #[arg(long, env = "ROADSTEAD_S3_ENCRYPTION", value_name = "HOW", value_parser = parse_encryption)]
-    pub(crate) s3_encryption: Option<store_s3::Encryption>,
+    pub(crate) s3_encryption: Option<Encryption>,
     /// Sizes of the parts of a large upload; `equal` is for stores that require parts of one size [default: growing]
-    #[arg(long, env = "ROADSTEAD_S3_PARTS", value_name = "SIZES")]
-    pub(crate) s3_parts: Option<PartsArg>,
+    #[arg(long, env = "ROADSTEAD_S3_PARTS", value_name = "SIZES", value_parser = parts_words())]
+    pub(crate) s3_parts: Option<Parts>,
     /// URL of a DynamoDB-compatible store other than AWS; `AWS_ENDPOINT_URL_DYNAMODB` has the same effect
     #[arg(long, env = "ROADSTEAD_DYNAMODB_ENDPOINT", value_name = "URL")]
     pub(crate) dynamodb_endpoint: Option<ServiceUrl>,
@@ -74,10 +79,10 @@ impl StoreArgs {
                 local_table: self.local_table.clone(),
                 s3_endpoint: self.s3_endpoint.clone(),
                 s3_public_endpoint: self.s3_public_endpoint.clone(),
-                path_style: self.s3_path_style.unwrap_or_default().into(),
+                path_style: self.s3_path_style,
                 expected_bucket_owner: self.s3_expected_bucket_owner.clone(),
-                encryption: self.s3_encryption.clone().unwrap_or_default(),
-                parts: self.s3_parts.unwrap_or_default().into(),
+                encryption: self.s3_encryption.clone(),
+                parts: self.s3_parts,
                 dynamodb_endpoint: self.dynamodb_endpoint.clone(),
             },
         }
@@ -86,77 +91,36 @@ impl StoreArgs {
     /// Fails if a flag is given for a store that is not in use, because the operator believes that the store is in use.
     /// `copies_to_s3` says that S3 is in use, whatever `--blobs` says.
     pub(crate) fn check(&self, copies_to_s3: bool) -> Result<(), String> {
-        let s3 = copies_to_s3 || matches!(self.blobs, BlobBackend::S3(_));
-        let dynamodb = matches!(self.metadata, MetadataBackend::DynamoDb(_));
-        let unused = |given: bool, flag: &str, needs: &str| {
-            if given {
-                return Err(format!(
-                    "{flag} has no effect without {needs}. Add {needs}, or remove {flag} (also from the environment)"
-                ));
-            }
-            Ok(())
-        };
-        let (bucket, table) = ("--blobs s3://BUCKET", "--metadata dynamodb://TABLE");
-        for (given, flag) in [
-            (self.s3_endpoint.is_some(), "--s3-endpoint"),
-            (self.s3_public_endpoint.is_some(), "--s3-public-endpoint"),
-            (self.s3_path_style.is_some(), "--s3-path-style"),
-            (self.s3_expected_bucket_owner.is_some(), "--s3-expected-bucket-owner"),
-            (self.s3_encryption.is_some(), "--s3-encryption"),
-            (self.s3_parts.is_some(), "--s3-parts"),
-        ] {
-            unused(given && !s3, flag, bucket)?;
-        }
-        unused(self.local_table.is_some() && !dynamodb, "--local-table", table)?;
-        unused(
-            self.dynamodb_endpoint.is_some() && !dynamodb,
-            "--dynamodb-endpoint",
-            table,
-        )?;
-        let either = format!("{bucket} or {table}");
-        let cloud = s3 || dynamodb;
-        unused(self.aws_region.is_some() && !cloud, "--aws-region", &either)?;
-        unused(self.aws_profile.is_some() && !cloud, "--aws-profile", &either)
+        self.config().check(copies_to_s3).map_err(|unused| {
+            let flag = format!("--{}", unused.setting);
+            let needs: Vec<_> = unused
+                .needs
+                .iter()
+                .map(|(setting, value)| format!("--{setting} {value}"))
+                .collect();
+            let needs = needs.join(" or ");
+            format!("{flag} has no effect without {needs}. Add {needs}, or remove {flag} (also from the environment)")
+        })
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PathStyleArg {
-    /// In the path if an endpoint is given, in the host name on AWS
-    #[default]
-    Auto,
-    /// HOST/BUCKET/KEY
-    Always,
-    /// BUCKET.HOST/KEY
-    Never,
+/// The words of `--s3-path-style`, with their help.
+fn path_style_words() -> impl TypedValueParser<Value = PathStyle> {
+    PossibleValuesParser::new([
+        PossibleValue::new("auto").help("In the path if an endpoint is given, in the host name on AWS"),
+        PossibleValue::new("always").help("HOST/BUCKET/KEY"),
+        PossibleValue::new("never").help("BUCKET.HOST/KEY"),
+    ])
+    .try_map(|word| parse_path_style(&word))
 }
 
-impl From<PathStyleArg> for store_s3::PathStyle {
-    fn from(style: PathStyleArg) -> Self {
-        match style {
-            PathStyleArg::Auto => Self::Auto,
-            PathStyleArg::Always => Self::Always,
-            PathStyleArg::Never => Self::Never,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PartsArg {
-    /// Parts grow in the course of an upload, so that 500 GiB fit
-    #[default]
-    Growing,
-    /// All parts but the last have one size
-    Equal,
-}
-
-impl From<PartsArg> for store_s3::Parts {
-    fn from(parts: PartsArg) -> Self {
-        match parts {
-            PartsArg::Growing => Self::Growing,
-            PartsArg::Equal => Self::Equal,
-        }
-    }
+/// The words of `--s3-parts`, with their help.
+fn parts_words() -> impl TypedValueParser<Value = Parts> {
+    PossibleValuesParser::new([
+        PossibleValue::new("growing").help("Parts grow in the course of an upload, so that 500 GiB fit"),
+        PossibleValue::new("equal").help("All parts but the last have one size"),
+    ])
+    .try_map(|word| parse_parts(&word))
 }
 
 #[cfg(test)]

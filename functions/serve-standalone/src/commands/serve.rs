@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::{Authenticator, HostPolicy, Limits, Registry, Settings};
+use registry::{Authenticator, HostPolicy, Registry, Settings};
 use shell::admission::Admission;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::collector::{Collector, Passes};
 use shell::delivery::PullRules;
 use shell::health::Health;
-use shell::memory::RequestMemory;
 use shell::opened::StoreStatistics;
-use shell::stores::{self, Absent, BlobBackend, Contact, OpenOptions};
+use shell::stores::{self, Absent, Contact, OpenOptions};
 use store_embedded::Sync;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -180,7 +179,7 @@ async fn open(
         stores.clone(),
         authenticator,
         environment.clone(),
-        Arc::new(request_memory(&how)),
+        Arc::new(how.request_memory().without_answers_up_to(ANSWER_MEMORY)),
         settings(args, hosts),
     );
     let registry = Arc::new(registry);
@@ -259,14 +258,6 @@ fn open_options(args: &ServeArgs) -> OpenOptions {
     }
 }
 
-fn request_memory(how: &OpenOptions) -> RequestMemory {
-    let memory = RequestMemory::new(how.manifest_memory()).without_answers_up_to(ANSWER_MEMORY);
-    match how.memory_timeout {
-        Some(timeout) => memory.waiting_no_longer_than(timeout),
-        None => memory,
-    }
-}
-
 async fn listen(args: &ServeArgs) -> Result<TcpListener, Failure> {
     TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::Failed(format!(
@@ -287,26 +278,12 @@ fn timeouts(args: &ServeArgs) -> Timeouts {
     }
 }
 
-/// Memory that a pull from S3 through the registry may take, in bytes: its own buffers, and those of the connection to S3,
-/// which grow with its speed.
-const STREAM_FROM_S3: usize = 256 << 10;
-
 fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
-    let limits = Limits::default();
-    let stream_bytes = match args.stores.blobs {
-        BlobBackend::S3(_) => STREAM_FROM_S3,
-        BlobBackend::Disk => limits.stream_bytes,
-    };
-    let lifetime = u64::try_from(args.limits.upload_lifetime.0.as_millis()).unwrap_or(u64::MAX);
+    let limits = &args.limits;
     Settings {
-        limits: Limits {
-            blob_bytes: args.limits.max_blob_size.0,
-            upload_token_ms: lifetime,
-            stream_bytes,
-            ..limits
-        },
+        limits: args.stores.blobs.limits(limits.max_blob_size, limits.upload_lifetime),
         sparse: args.sparse.into(),
-        delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull.into())),
+        delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull)),
         hosts,
         region: args.region.clone(),
     }

@@ -37,13 +37,13 @@ pub struct CloudConfig {
     /// The URL at which clients reach the same S3, for redirected pulls.
     pub s3_public_endpoint: Option<ServiceUrl>,
     /// Whether the bucket's name is in the path of URLs or in their host name.
-    pub path_style: store_s3::PathStyle,
+    pub path_style: Option<store_s3::PathStyle>,
     /// The account that must own the bucket.
     pub expected_bucket_owner: Option<String>,
     /// Encryption of objects at rest.
-    pub encryption: store_s3::Encryption,
+    pub encryption: Option<store_s3::Encryption>,
     /// Sizes of the parts of a large upload.
-    pub parts: store_s3::Parts,
+    pub parts: Option<store_s3::Parts>,
     /// A `DynamoDB` that is not Amazon's.
     pub dynamodb_endpoint: Option<ServiceUrl>,
 }
@@ -58,6 +58,26 @@ pub fn parse_encryption(text: &str) -> Result<store_s3::Encryption, String> {
             Some(key) if !key.is_empty() => Ok(store_s3::Encryption::Kms(Some(key.into()))),
             _ => Err("expected none, aes256, kms or kms:KEY-ID".into()),
         },
+    }
+}
+
+/// Parses the position of the bucket's name in URLs: `auto`, `always` (in the path) or `never`. The error is a text for the
+/// operator.
+pub fn parse_path_style(text: &str) -> Result<store_s3::PathStyle, String> {
+    match text {
+        "auto" => Ok(store_s3::PathStyle::Auto),
+        "always" => Ok(store_s3::PathStyle::Always),
+        "never" => Ok(store_s3::PathStyle::Never),
+        _ => Err("expected auto, always or never".into()),
+    }
+}
+
+/// Parses how large uploads are divided into parts: `growing` or `equal`. The error is a text for the operator.
+pub fn parse_parts(text: &str) -> Result<store_s3::Parts, String> {
+    match text {
+        "growing" => Ok(store_s3::Parts::Growing),
+        "equal" => Ok(store_s3::Parts::Equal),
+        _ => Err("expected growing or equal".into()),
     }
 }
 
@@ -88,12 +108,12 @@ async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> R
         prefix: bucket.prefix.clone(),
         endpoint: url(config.s3_endpoint.as_ref()),
         public_endpoint: url(config.s3_public_endpoint.as_ref()),
-        path_style: config.path_style,
+        path_style: config.path_style.unwrap_or_default(),
         region: config.region.clone(),
         profile: config.profile.clone(),
         expected_bucket_owner: config.expected_bucket_owner.clone(),
-        encryption: config.encryption.clone(),
-        parts: config.parts,
+        encryption: config.encryption.clone().unwrap_or_default(),
+        parts: config.parts.unwrap_or_default(),
         upload_memory: options.upload_memory.unwrap_or(store_s3::S3Options::UPLOAD_MEMORY),
         memory_timeout: options.memory_timeout.unwrap_or(store_s3::S3Options::MEMORY_TIMEOUT),
         presign_lifetime: options.presign_lifetime,
@@ -269,7 +289,7 @@ impl MetadataProbe for TableProbe {
 
 #[cfg(test)]
 mod tests {
-    use store_s3::Encryption;
+    use store_s3::{Encryption, Parts, PathStyle};
 
     use super::*;
 
@@ -281,5 +301,15 @@ mod tests {
             Ok(Encryption::Kms(Some("arn:aws:kms:x".into())))
         );
         assert!(parse_encryption("kms:").is_err() && parse_encryption("AES").is_err());
+    }
+
+    #[test]
+    fn path_styles_and_parts() {
+        assert_eq!(parse_path_style("auto"), Ok(PathStyle::Auto));
+        assert_eq!(parse_path_style("always"), Ok(PathStyle::Always));
+        assert_eq!(parse_path_style("never"), Ok(PathStyle::Never));
+        assert_eq!(parse_parts("growing"), Ok(Parts::Growing));
+        assert_eq!(parse_parts("equal"), Ok(Parts::Equal));
+        assert!(parse_path_style("Auto").is_err() && parse_parts("").is_err());
     }
 }

@@ -6,8 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use registry::Limits;
+
 #[cfg(feature = "cloud")]
 use super::cloud::CloudConfig;
+use crate::memory::RequestMemory;
+use crate::values::{Length, Span};
 
 /// Where the stores of a registry are.
 #[derive(Clone, Debug)]
@@ -72,6 +76,16 @@ impl OpenOptions {
     #[must_use]
     pub fn manifest_memory(&self) -> u64 {
         self.upload_memory.unwrap_or(DISK_MEMORY)
+    }
+
+    /// The memory of requests that are no uploads.
+    #[must_use]
+    pub fn request_memory(&self) -> RequestMemory {
+        let memory = RequestMemory::new(self.manifest_memory());
+        match self.memory_timeout {
+            Some(timeout) => memory.waiting_no_longer_than(timeout),
+            None => memory,
+        }
     }
 
     /// Bytes that uploads into blobs of `backend` may hold together.
@@ -150,6 +164,27 @@ pub enum BlobBackend {
     Disk,
     /// In a bucket.
     S3(Bucket),
+}
+
+/// Memory that a pull from S3 through the registry may take, in bytes: its own buffers, and those of the connection to S3,
+/// which grow with its speed.
+const STREAM_FROM_S3: usize = 256 << 10;
+
+impl BlobBackend {
+    /// The limits of a registry whose blobs are here.
+    #[must_use]
+    pub fn limits(&self, max_blob_size: Length, upload_lifetime: Span) -> Limits {
+        let limits = Limits::default();
+        Limits {
+            blob_bytes: max_blob_size.0,
+            upload_token_ms: u64::try_from(upload_lifetime.0.as_millis()).unwrap_or(u64::MAX),
+            stream_bytes: match self {
+                Self::S3(_) => STREAM_FROM_S3,
+                Self::Disk => limits.stream_bytes,
+            },
+            ..limits
+        }
+    }
 }
 
 impl FromStr for BlobBackend {
@@ -328,6 +363,17 @@ mod tests {
         ] {
             assert!(wrong.parse::<MetadataBackend>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_depend_on_where_blobs_are() {
+        let limits = |text: &str| {
+            let blobs: BlobBackend = text.parse().unwrap();
+            let limits = blobs.limits("7GiB".parse().unwrap(), "2h".parse().unwrap());
+            (limits.blob_bytes, limits.upload_token_ms, limits.stream_bytes)
+        };
+        assert_eq!(limits("disk"), (7 << 30, 7_200_000, Limits::default().stream_bytes));
+        assert_eq!(limits("s3://bucket"), (7 << 30, 7_200_000, STREAM_FROM_S3));
     }
 
     #[test]

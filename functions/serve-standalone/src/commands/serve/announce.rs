@@ -48,7 +48,7 @@ pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, sto
 
 /// Whether a pull may be redirected.
 fn redirects(pulls: &PullArgs) -> bool {
-    let mut ways = pulls.pull_rule.iter().map(|rule| rule.mode).chain([pulls.pull.into()]);
+    let mut ways = pulls.pull_rule.iter().map(|rule| rule.mode).chain([pulls.pull]);
     ways.any(|way| way != Delivery::Proxy)
 }
 

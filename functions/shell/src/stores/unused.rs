@@ -1,0 +1,178 @@
+//! Settings for a store that is not in use.
+
+use super::{BlobBackend, MetadataBackend, StoreConfig};
+
+/// A setting and its value, as the flags of the server name them, without dashes at the beginning.
+type Named = (&'static str, &'static str);
+
+const BUCKET: Named = ("blobs", "s3://BUCKET");
+const TABLE: Named = ("metadata", "dynamodb://TABLE");
+
+/// A setting that has no effect, because its store is not in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnusedSetting {
+    /// The name of the setting, as the flag of the server without dashes at the beginning: `s3-endpoint`.
+    pub setting: &'static str,
+    /// The settings and values with which it has an effect; one of them is enough.
+    pub needs: &'static [(&'static str, &'static str)],
+}
+
+impl StoreConfig {
+    /// Fails if there is a setting for a store that is not in use, because the operator believes that the store is in use.
+    /// `copies_to_s3` says that S3 is in use, wherever the blobs of the registry are.
+    pub fn check(&self, copies_to_s3: bool) -> Result<(), UnusedSetting> {
+        let s3 = copies_to_s3 || matches!(self.blobs, BlobBackend::S3(_));
+        let dynamodb = matches!(self.metadata, MetadataBackend::DynamoDb(_));
+        let cloud = &self.cloud;
+        let settings: [(_, _, _, &[Named]); 10] = [
+            ("s3-endpoint", cloud.s3_endpoint.is_some(), s3, &[BUCKET]),
+            ("s3-public-endpoint", cloud.s3_public_endpoint.is_some(), s3, &[BUCKET]),
+            ("s3-path-style", cloud.path_style.is_some(), s3, &[BUCKET]),
+            (
+                "s3-expected-bucket-owner",
+                cloud.expected_bucket_owner.is_some(),
+                s3,
+                &[BUCKET],
+            ),
+            ("s3-encryption", cloud.encryption.is_some(), s3, &[BUCKET]),
+            ("s3-parts", cloud.parts.is_some(), s3, &[BUCKET]),
+            ("local-table", cloud.local_table.is_some(), dynamodb, &[TABLE]),
+            (
+                "dynamodb-endpoint",
+                cloud.dynamodb_endpoint.is_some(),
+                dynamodb,
+                &[TABLE],
+            ),
+            ("aws-region", cloud.region.is_some(), s3 || dynamodb, &[BUCKET, TABLE]),
+            ("aws-profile", cloud.profile.is_some(), s3 || dynamodb, &[BUCKET, TABLE]),
+        ];
+        match settings
+            .into_iter()
+            .find(|(_, is_given, is_used, _)| *is_given && !is_used)
+        {
+            Some((setting, _, _, needs)) => Err(UnusedSetting { setting, needs }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::super::CloudConfig;
+    use super::*;
+
+    fn config(blobs: &str, metadata: &str, cloud: CloudConfig) -> StoreConfig {
+        StoreConfig {
+            data: "data".into(),
+            blobs: blobs.parse().unwrap(),
+            metadata: metadata.parse().unwrap(),
+            cloud,
+        }
+    }
+
+    #[test]
+    fn settings_of_a_store_that_is_not_in_use_are_refused_by_name() {
+        let url = || Some("http://x".parse().unwrap());
+        let none = CloudConfig::default;
+        for (setting, needs, cloud) in [
+            (
+                "s3-endpoint",
+                &[BUCKET][..],
+                CloudConfig {
+                    s3_endpoint: url(),
+                    ..none()
+                },
+            ),
+            (
+                "s3-public-endpoint",
+                &[BUCKET],
+                CloudConfig {
+                    s3_public_endpoint: url(),
+                    ..none()
+                },
+            ),
+            (
+                "s3-path-style",
+                &[BUCKET],
+                CloudConfig {
+                    path_style: Some(store_s3::PathStyle::Auto),
+                    ..none()
+                },
+            ),
+            (
+                "s3-expected-bucket-owner",
+                &[BUCKET],
+                CloudConfig {
+                    expected_bucket_owner: Some("1".into()),
+                    ..none()
+                },
+            ),
+            (
+                "s3-encryption",
+                &[BUCKET],
+                CloudConfig {
+                    encryption: Some(store_s3::Encryption::Bucket),
+                    ..none()
+                },
+            ),
+            (
+                "s3-parts",
+                &[BUCKET],
+                CloudConfig {
+                    parts: Some(store_s3::Parts::Growing),
+                    ..none()
+                },
+            ),
+            (
+                "local-table",
+                &[TABLE],
+                CloudConfig {
+                    local_table: Some("other".parse().unwrap()),
+                    ..none()
+                },
+            ),
+            (
+                "dynamodb-endpoint",
+                &[TABLE],
+                CloudConfig {
+                    dynamodb_endpoint: url(),
+                    ..none()
+                },
+            ),
+            (
+                "aws-region",
+                &[BUCKET, TABLE],
+                CloudConfig {
+                    region: Some("a".into()),
+                    ..none()
+                },
+            ),
+            (
+                "aws-profile",
+                &[BUCKET, TABLE],
+                CloudConfig {
+                    profile: Some("p".into()),
+                    ..none()
+                },
+            ),
+        ] {
+            let unused = Err(UnusedSetting { setting, needs });
+            assert_eq!(config("disk", "sqlite", cloud.clone()).check(false), unused);
+            let (s3, table) = (needs.contains(&BUCKET), needs.contains(&TABLE));
+            let expected = |is_used: bool| if is_used { Ok(()) } else { unused };
+            assert_eq!(config("disk", "sqlite", cloud.clone()).check(true), expected(s3));
+            assert_eq!(
+                config("s3://bucket", "sqlite", cloud.clone()).check(false),
+                expected(s3)
+            );
+            assert_eq!(
+                config("disk", "dynamodb://table", cloud.clone()).check(false),
+                expected(table)
+            );
+            assert_eq!(config("s3://bucket", "dynamodb://table", cloud).check(false), Ok(()));
+        }
+        assert_eq!(config("disk", "sqlite", none()).check(false), Ok(()));
+    }
+}
