@@ -106,12 +106,8 @@ impl Call<'_> {
                 reference,
                 tags,
             } => {
-                let caller = self.identify(caller)?;
-                let permit = self.permit::<Push>(&caller, &repository)?;
-                // It is not known yet whether the tags exist, so a push of a tag needs the permission to move it.
-                if matches!(reference, Reference::Tag(_)) || !tags.is_empty() {
-                    self.permit::<Move>(&caller, &repository)?;
-                }
+                let has_tags = matches!(reference, Reference::Tag(_)) || !tags.is_empty();
+                let permit = self.authorize_manifest(caller, &repository, has_tags)?;
                 Box::pin(self.put_manifest(permit, reference, tags, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
@@ -187,6 +183,21 @@ impl Call<'_> {
         repository: &RepositoryName,
     ) -> Result<Permit<A>, Error> {
         self.permit(&self.identify(caller)?, repository)
+    }
+
+    /// Authorizes the push of a manifest. It is not known yet whether its tags exist, so a push of tags needs the permission
+    /// to move them.
+    fn authorize_manifest(
+        &self,
+        caller: Result<Identity, AuthenticationError>,
+        repository: &RepositoryName,
+        has_tags: bool,
+    ) -> Result<Permit<Push>, Error> {
+        let identity = self.identify(caller)?;
+        if has_tags {
+            self.permit::<Move>(&identity, repository)?;
+        }
+        self.permit(&identity, repository)
     }
 
     /// Opens the session of an upload's path. The token authorizes the request, because some clients send no

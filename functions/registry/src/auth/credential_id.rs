@@ -1,11 +1,15 @@
 //! The id of a credential.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 /// The id of the key that proved an identity, for the log and the audit trail: 8 characters of base62. It is not secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CredentialId([u8; Self::LEN]);
+pub struct CredentialId(
+    // The characters, none of which is 0: so an identity without a key is as small as one with a key.
+    NonZeroU64,
+);
 
 /// The text is not the id of a credential.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -22,17 +26,18 @@ impl FromStr for CredentialId {
 
     fn from_str(text: &str) -> Result<Self, CredentialIdError> {
         let bytes: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| CredentialIdError)?;
-        if bytes.iter().all(u8::is_ascii_alphanumeric) {
-            Ok(Self(bytes))
-        } else {
-            Err(CredentialIdError)
-        }
+        let bytes = Some(bytes).filter(|bytes| bytes.iter().all(u8::is_ascii_alphanumeric));
+        bytes
+            .and_then(|bytes| NonZeroU64::new(u64::from_be_bytes(bytes)))
+            .map(Self)
+            .ok_or(CredentialIdError)
     }
 }
 
 impl fmt::Display for CredentialId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{}", char::from(*byte)))
+        let bytes = self.0.get().to_be_bytes();
+        bytes.iter().try_for_each(|byte| write!(f, "{}", char::from(*byte)))
     }
 }
 

@@ -97,8 +97,9 @@ pub struct RepositoryGrant {
 pub struct Scope {
     /// What the grants for `**` allow together.
     everywhere: Actions,
-    /// The other grants; `None` instead of an empty list, so that a scope can be a constant.
-    grants: Option<Arc<[RepositoryGrant]>>,
+    /// The other grants; `None` instead of an empty list, so that a scope can be a constant. A thin pointer, because every
+    /// request moves its scope several times.
+    grants: Option<Arc<Vec<RepositoryGrant>>>,
 }
 
 /// A scope was to have more than [`Scope::MAX_GRANTS`] grants.
@@ -128,7 +129,7 @@ impl Scope {
             .fold(Actions::NONE, |actions, grant| actions.union(grant.actions));
         Ok(Self {
             everywhere,
-            grants: (!others.is_empty()).then(|| others.into()),
+            grants: (!others.is_empty()).then(|| Arc::new(others)),
         })
     }
 
@@ -148,7 +149,7 @@ impl Scope {
         };
         Self {
             everywhere: Actions::NONE,
-            grants: Some(Arc::new([grant])),
+            grants: Some(Arc::new(vec![grant])),
         }
     }
 
@@ -159,7 +160,7 @@ impl Scope {
             || self
                 .grants
                 .iter()
-                .flat_map(|grants| &**grants)
+                .flat_map(|grants| grants.iter())
                 .any(|grant| grant.actions.contains(action) && grant.repositories.matches(repository))
     }
 

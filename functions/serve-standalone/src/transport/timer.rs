@@ -47,7 +47,7 @@ mod tests {
             .expect("the timer wakes its task");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_moving_deadline_is_met_once_it_stands_still() {
         let mut timer = LazyTimer::default();
         let start = Instant::now();

@@ -62,13 +62,13 @@ fn s28_a_redirect_grants_get_of_one_object_and_nothing_else() {
     let (one, other) = (url_of(&server, b"one layer"), url_of(&server, b"another layer"));
     let objects = cloud.objects();
     assert_eq!(objects.len(), 2);
-    let serves = |url: &str, bytes: &[u8]| {
+    let delivers = |url: &str, bytes: &[u8]| {
         let answer = ask("GET", url, &[], b"");
         assert_eq!((answer.status, &*answer.body), (200, bytes));
         assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
     };
-    serves(&one, b"one layer");
-    serves(&other, b"another layer");
+    delivers(&one, b"one layer");
+    delivers(&other, b"another layer");
 
     let path = |url: &str| url.split_once('?').unwrap().0.to_owned();
     let query = one.split_once('?').unwrap().1;
@@ -147,8 +147,8 @@ fn s28_a_redirect_grants_get_of_one_object_and_nothing_else() {
     }
     // What was refused has changed nothing.
     assert_eq!(cloud.objects(), objects);
-    serves(&one, b"one layer");
-    serves(&other, b"another layer");
+    delivers(&one, b"one layer");
+    delivers(&other, b"another layer");
 }
 
 /// URLs of a store whose credentials end at `end`, as another clock would have signed them.
