@@ -19,7 +19,7 @@ from typing import Any, AsyncIterator, Awaitable, Dict, Optional, Tuple
 
 from . import faults
 from .faults import Fault, Faults, Settings
-from .http1 import HEAD_LIMIT, Head, answer_body, ends_with_connection, has_no_body, request_body
+from .http1 import HEAD_LIMIT, Head, answer_body, ends_with_connection, has_no_body, offer, request_body
 from .operations import Operation, operation
 from .process import STORE_ADDRESS
 
@@ -183,7 +183,7 @@ class _Connection:
         try:
             async for block in body if cut is None else _part(body, cut, request):
                 count["sent"] += len(block)
-                await _offer(writer, block)
+                await offer(writer, block)
         except (asyncio.IncompleteReadError, OSError):
             # The client is gone: the service must see a cut body, not a finished one.
             _reset(writer)
@@ -241,16 +241,6 @@ async def _part(body: AsyncIterator[bytes], fault: Fault, head: Head) -> AsyncIt
             yield held
         held = block
     yield held[: min(most, len(held) // 2)]
-
-
-async def _offer(writer: asyncio.StreamWriter, block: bytes) -> None:
-    """Passes bytes on to a service that may have stopped reading, because it has answered; the body is still taken to its end."""
-    if not writer.transport.is_closing():
-        try:
-            writer.write(block)
-            await writer.drain()
-        except OSError:
-            pass
 
 
 async def _within(seconds: float, work: Awaitable[None]) -> None:

@@ -92,6 +92,16 @@ def ends_with_connection(head: Head, method: str) -> bool:
     return head.closes() or not (has_no_body(head, method) or head.chunked() or head.length() is not None)
 
 
+async def offer(writer: asyncio.StreamWriter, block: bytes) -> None:
+    """Passes bytes of a body on to a server that may have answered and stopped reading; the body is still taken to its end."""
+    if not writer.transport.is_closing():
+        try:
+            writer.write(block)
+            await writer.drain()
+        except OSError:
+            pass
+
+
 async def _counted(reader: asyncio.StreamReader, count: int) -> AsyncIterator[bytes]:
     while count > 0:
         block = await reader.read(min(_BLOCK, count))

@@ -76,7 +76,6 @@ def _result(name: str, case: ElementTree.Element) -> Result:
 def _with_nextest(env: Environment) -> Environment:
     """The environment in which cargo finds nextest."""
     folder = ensure("cargo-nextest").parent
-    # Where a person's own settings would make other tests of these, or run them otherwise.
     # A person's own settings could choose other tests.
     own = {name: None for name in os.environ if name.startswith("NEXTEST_")}
     return {**own, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **env}

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Deque, List, NamedTuple, Optional, Sequence, Tuple
 
 from .api import HarnessError
-from .http1 import HEAD_LIMIT, Head, answer_body, ends_with_connection, request_body
+from .http1 import HEAD_LIMIT, Head, answer_body, ends_with_connection, offer, request_body
 
 # The first byte of every TLS connection: a record that holds a handshake (RFC 8446, 5.1).
 _TLS_HANDSHAKE = b"\x16"
@@ -153,7 +153,7 @@ async def _pass_request(request: Head, reader: asyncio.StreamReader, writer: asy
     writer.write(request.raw)
     try:
         async for block in request_body(reader, request):
-            await _offer(writer, block)
+            await offer(writer, block)
     except asyncio.IncompleteReadError:
         # The client is gone: the server must see a cut body, not a finished one.
         writer.transport.abort()
@@ -183,13 +183,3 @@ async def _pass_answer(
         writer.write(block)
         await writer.drain()
     return not ends_with_connection(answer, method)
-
-
-async def _offer(writer: asyncio.StreamWriter, block: bytes) -> None:
-    """Passes bytes on to a receiver that may have stopped reading: a server that has answered before the body's end."""
-    if not writer.transport.is_closing():
-        try:
-            writer.write(block)
-            await writer.drain()
-        except OSError:
-            pass
