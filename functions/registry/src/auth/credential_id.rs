@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// The id of the key that proved an identity, for the log and the audit trail: 8 characters of base62. It is not secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialId(
-    // The characters, none of which is 0: so an identity without a key is as small as one with a key.
+    // The characters. None of them is 0, so `Option<CredentialId>` needs no more space than an id.
     NonZeroU64,
 );
 
@@ -26,9 +26,10 @@ impl FromStr for CredentialId {
 
     fn from_str(text: &str) -> Result<Self, CredentialIdError> {
         let bytes: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| CredentialIdError)?;
-        let bytes = Some(bytes).filter(|bytes| bytes.iter().all(u8::is_ascii_alphanumeric));
-        bytes
-            .and_then(|bytes| NonZeroU64::new(u64::from_be_bytes(bytes)))
+        if !bytes.iter().all(u8::is_ascii_alphanumeric) {
+            return Err(CredentialIdError);
+        }
+        NonZeroU64::new(u64::from_be_bytes(bytes))
             .map(Self)
             .ok_or(CredentialIdError)
     }

@@ -117,7 +117,7 @@ impl Scope {
     /// Pull from every repository, and list it in the catalog.
     pub const PULL_ONLY: Self = Self::everywhere(Actions::PULL);
 
-    /// The scope of these grants. No grant allows nothing.
+    /// The scope of these grants. An empty list allows nothing.
     pub fn new(grants: Vec<RepositoryGrant>) -> Result<Self, TooManyGrants> {
         if grants.len() > Self::MAX_GRANTS {
             return Err(TooManyGrants);
