@@ -20,7 +20,7 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
 )  # fmt: skip
 from harness import Child, Context, HarnessError, Result, Server, cache_dir, check, free_port, run, scratch, wait_until
 from harness.aws import Credentials
-from harness.build import IMAGE, IMAGE_BUILDER, built_image, image, roadstead
+from harness.build import built_image, image, roadstead
 from harness.cache import ROOT
 from harness.dns import NameServer
 from harness.process import Finished
@@ -31,6 +31,8 @@ from infra_local import accepts, push_and_pull
 from private import remembering
 from verify import Registry, compare_layouts, root_digest
 
+IMAGE = ROOT / "infra" / "image"
+BUILDER = IMAGE / "build.py"
 README = IMAGE / "README.md"
 # What the README promises of the size, in bytes as a registry counts them.
 MOST = 30_000_000
@@ -70,7 +72,7 @@ def read(layout: Path, digest: str) -> dict:
 
 
 def build(*words: object, ok: Sequence[int] = (0,)) -> Finished:
-    return run([IMAGE_BUILDER, *map(str, words)], TIMEOUT, ok=ok)
+    return run([BUILDER, *map(str, words)], TIMEOUT, ok=ok)
 
 
 # --- what it is ---
@@ -101,7 +103,7 @@ def reproducible(folder: Path) -> None:
     assert root_digest(str(folder / "layout")) == root_digest(str(found.layout))
     assert (folder / "again.tar").read_bytes() == found.archive.read_bytes(), "the archives differ"
     environment = {"SOURCE_DATE_EPOCH": "1600000000"}
-    run([IMAGE_BUILDER, "--binary", program, "--output", folder / "layout"], TIMEOUT, env=environment)
+    run([BUILDER, "--binary", program, "--output", folder / "layout"], TIMEOUT, env=environment)
     assert root_digest(str(folder / "layout")) != root_digest(str(found.layout)), "the time of creation changed nothing"
 
 

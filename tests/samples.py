@@ -21,7 +21,7 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
     AWS_CLI, LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, aws_cli, collected, filled, knowing, kubectl, need_root, path_with, shell,
     steps, tool, users,
 )  # fmt: skip
-from harness import Child, Context, Result, Server, cache_dir, check, ensure, free_port, run, scratch, wait_until
+from harness import Child, Context, Result, Server, at_once, cache_dir, check, ensure, free_port, run, scratch, wait_until
 from harness.build import image, roadstead
 from harness.process import Finished
 from harness.tools import TABLE, Go
@@ -37,6 +37,9 @@ KUBERNETES = SAMPLES / "kubernetes"
 CONTAINERD = SAMPLES / "containerd"
 COMPOSE = SAMPLES / "compose"
 S3_DYNAMODB = SAMPLES / "s3-dynamodb"
+
+# How many families of checks run at once: each has servers, engines and folders of its own, and waits for them most of its time.
+_AT_ONCE = 3
 
 
 def main(context: Context) -> List[Result]:
@@ -57,11 +60,13 @@ def main(context: Context) -> List[Result]:
     if context.full:
         families["containerd 2"] = containerd_2
     found = [check("samples: the map names every folder", the_map)]
+    # Once, and not by several threads that wait for each other.
+    roadstead()
+    image()
     # Short folder names: container engines keep sockets in them, whose names are bounded.
     with scratch("samples") as work:
-        for number, (name, family) in enumerate(families.items()):
-            found += collected(name, family, work / str(number))
-    return found
+        calls = [partial(collected, name, family, work / str(number)) for number, (name, family) in enumerate(families.items())]
+        return found + [result for results in at_once(*calls, at_most=_AT_ONCE) for result in results]
 
 
 def the_map() -> None:

@@ -38,4 +38,4 @@ def builds() -> None:
     # Another compiler than the host's may be at work here: its outputs lie apart.
     env = {**environment(), "CARGO_TARGET_DIR": str(cache_dir() / "target-wasm")}
     packages = [word for crate in CORE for word in ("-p", crate)]
-    cargo(["build", "--release", "--locked", "--target", TARGET, *packages], f"building what the edge shares for {TARGET}", env=env)
+    cargo(["build", "--locked", "--target", TARGET, *packages], f"building what the edge shares for {TARGET}", env=env)

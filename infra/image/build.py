@@ -164,7 +164,8 @@ def commit() -> str:
 
     def git(*words: str) -> Optional[str]:
         try:
-            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+            # To look at the files' state changes nothing in the checkout.
+            done = subprocess.run(["git", "--no-optional-locks", *words], cwd=ROOT, capture_output=True, text=True, check=False)
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -38,8 +39,11 @@ import over_tls  # noqa: E402
 import podman  # noqa: E402
 import skopeo  # noqa: E402
 from common import TIMEOUT, Family, Setting, collect, tool  # noqa: E402
-from harness import Cloud, Context, FaultProxy, Fleet, HarnessError, Result, Server, cache_dir, check, run, scratch  # noqa: E402
+from harness import (  # noqa: E402
+    Cloud, Context, FaultProxy, Fleet, HarnessError, Result, Server, at_once, cache_dir, check, run, scratch,
+)  # fmt: skip
 from harness.backend import Backend  # noqa: E402
+from harness.build import roadstead  # noqa: E402
 from harness.faults import KINDS  # noqa: E402
 from harness.process import STORE_HOST, stop_all, tail, unmount_below  # noqa: E402
 from harness.progress import say, step  # noqa: E402
@@ -110,6 +114,8 @@ TLS = Group("tls", {
 FOUR = {name: ALWAYS.families[name] for name in ("docker", "containerd", "skopeo", "crane")}
 CLOUD = Group("cloud", FOUR)
 FAULTY = Group("faults", FOUR)
+# How many groups run at once: each has servers, engines and folders of its own, and waits for them most of its time.
+_AT_ONCE = 3
 # Of the requests to the bucket and to the table.
 FAULTS = 0.05
 
@@ -121,9 +127,10 @@ def main(context: Context) -> List[Result]:
 
 def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> List[Result]:
     """Every client check, against servers that are started here; `only` picks families by name."""
-    found: List[Result] = []
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
+        # Once, and not by several threads that wait for each other.
+        roadstead()
         # Short folder names: container engines keep sockets in them, whose names are bounded.
         starts = (
             (ALWAYS, _one),
@@ -136,6 +143,7 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
             (REDIRECTED, _redirected),
             (OWN_HOST, _own_host),
         )
+        groups: List[Callable[[], List[Result]]] = []
         for number, (group, start) in enumerate(starts):
             families = dict(group.families)
             if full and group in (ALWAYS, CLOUD):
@@ -146,8 +154,8 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
             small = group in (CLOUD, FAULTY) and not full
             chosen = {name: family for name, family in families.items() if not only or name in only}
             if chosen:
-                found += _group(group.setting, chosen, start, images, work / str(number), tell, small)
-    return found
+                groups.append(partial(_group, group.setting, chosen, start, images, work / str(number), tell, small))
+        return [result for results in at_once(*groups, at_most=_AT_ONCE) for result in results]
 
 
 def _group(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 from .api import HarnessError, skip
-from .cache import ROOT, target_dir
+from .cache import target_dir
 from .process import Finished, run, spell
 from .progress import step
+from .sources import sources
 
 # Lines by which cargo tells that it is busy; a failure's text is readable without them.
 _NOISE = ("Blocking", "Building", "Checking", "Compiling", "Documenting", "Downloaded", "Downloading", "Fresh", "Locking", "Updating")
@@ -20,16 +21,13 @@ PROGRAMS = ("build", "--release", "--locked", "--package", "serve-standalone", "
 # A run compiles a crate once: what cargo would keep to compile it again faster takes time to write, and gigabytes.
 _NOT_INCREMENTAL = {"CARGO_INCREMENTAL": "0"}
 
-IMAGE = ROOT / "infra" / "image"
-IMAGE_BUILDER = IMAGE / "build.py"
-
 _built = False
 _image: Optional["BuiltImage"] = None
 _failure: Optional[HarnessError] = None
 
 
 def cargo(words: Sequence[str], what: str, timeout: float = 2400, env: Optional[Mapping[str, Optional[str]]] = None) -> Finished:
-    """Runs cargo in the checkout, showing `what` meanwhile. A failure raises `HarnessError` with the output that matters.
+    """Runs cargo in `sources()`, showing `what` meanwhile. A failure raises `HarnessError` with the output that matters.
 
     Calls `skip` where there is no cargo.
     """
@@ -45,7 +43,7 @@ def try_cargo(words: Sequence[str], what: str, timeout: float = 2400, env: Optio
         skip("Rust (cargo) is not installed")
     changes = {"CARGO_TARGET_DIR": str(target_dir()), "CARGO_TERM_COLOR": "never", **_NOT_INCREMENTAL, **(env or {})}
     with step(what):
-        return run(["cargo", *words], timeout=timeout, env=changes, cwd=ROOT, ok=None)
+        return run(["cargo", *words], timeout=timeout, env=changes, cwd=sources(), ok=None)
 
 
 def readable(finished: Finished) -> str:
@@ -99,7 +97,7 @@ def built_image(profile: str, folder: Path) -> BuiltImage:
     """The container image, built with a profile of cargo into a folder."""
     layout, archive = folder / "layout", folder / "roadstead.tar"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [IMAGE_BUILDER, "--profile", profile, "--output", layout, "--archive", archive]
+    command = [sources() / "infra" / "image" / "build.py", "--profile", profile, "--output", layout, "--archive", archive]
     env = {"CARGO_TARGET_DIR": str(target_dir()), "CARGO_TERM_COLOR": "never", "SOURCE_DATE_EPOCH": None}
     with step(f"building the image, profile {profile}"):
         finished = run(command, timeout=2400, env=env)

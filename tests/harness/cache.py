@@ -1,6 +1,7 @@
 """The folder that outlives a run, and how something gets into it once.
 
-Layout: `go/`, `deb/`, `cargo/`, `wasm/` (installed tools), `target/` and `target-wasm/` (build outputs), `stamps/`, `locks/`.
+Layout: `go/`, `deb/`, `cargo/`, `wasm/` (installed tools), `sources/` (what is built), `target/` and `target-wasm/` (build outputs),
+`stamps/`, `locks/`.
 Removing any of it, or all, costs time and nothing else.
 """
 
@@ -14,6 +15,8 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator
+
+from .progress import say
 
 # How many bytes of build outputs are kept; one checkout's are about a fifth of it.
 _BUILD_BOUND = 12 << 30
@@ -52,22 +55,24 @@ def locked(name: str) -> Iterator[None]:
 
 @contextmanager
 def build_folder_in_use() -> Iterator[None]:
-    """Marks the cache's build outputs as in use, after emptying them if they have grown past their bound.
+    """Holds the cache's build outputs for one run, after emptying them if they have grown past their bound. A second run waits here.
 
-    Each checkout path adds its own outputs of the workspace's crates, which no later checkout uses. Runs share the mark; only
-    one that is alone empties the folder.
+    $CARGO_TARGET_DIR names a folder of a person's own, which cargo guards itself.
     """
-    folder = cache_dir() / "target"
+    if os.environ.get("CARGO_TARGET_DIR"):
+        yield
+        return
     locks = cache_dir() / "locks"
     locks.mkdir(exist_ok=True)
     with open(locks / "target", "w", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _size(folder) > _BUILD_BOUND:
-                shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
-            pass  # another run is at work there
-        fcntl.flock(handle, fcntl.LOCK_SH)
+            say("waiting for another run to end (CARGO_TARGET_DIR=target tests/run does not wait)")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        folder = cache_dir() / "target"
+        if _size(folder) > _BUILD_BOUND:
+            shutil.rmtree(folder, ignore_errors=True)
         yield
 
 

@@ -9,7 +9,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import Iterator, List, Tuple
 
-from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_nextest
+from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_nextest, selftest_sources
 from .api import Result, check
 from .process import Child, CommandFailed, at_once, run, scratch, wait_until
 from .round_robin import RoundRobinProxy
@@ -28,6 +28,7 @@ def main() -> List[Result]:
         check("process: functions at once, and the exception of one", calls_at_once),
         *selftest_nextest.main(),
         *selftest_long_tests.main(),
+        *selftest_sources.main(),
         *selftest_faults.main(),
         *selftest_cloud.main(),
     ]

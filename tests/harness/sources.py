@@ -1,0 +1,81 @@
+"""The copy of the checkout that cargo builds from.
+
+Cargo compares times: what is newer than its build is compiled again, and what is older is taken for unchanged, even in another checkout. In a
+fresh checkout every file is new. In this copy, which outlives the run, a file is written only when its content is another: exactly what
+changed is compiled again, wherever the checkout is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Set
+
+from .cache import ROOT, cache_dir
+
+# Of the top of the checkout: the history, and what cargo builds there for a person.
+_LEFT_OUT = (".git", "target")
+
+_sources = ROOT
+
+
+def sources() -> Path:
+    """The folder that cargo builds from: within `copy_in_use` the copy, otherwise the checkout itself."""
+    return _sources
+
+
+@contextmanager
+def copy_in_use() -> Iterator[None]:
+    """Brings the copy up to date and makes it the folder to build from; within `build_folder_in_use`.
+
+    Where $CARGO_TARGET_DIR names a folder of build outputs the checkout itself stays that: a person's own calls of cargo share those.
+    """
+    global _sources
+    if os.environ.get("CARGO_TARGET_DIR"):
+        yield
+        return
+    folder = cache_dir() / "sources"
+    update(ROOT, folder)
+    # A file that tells git where the history is, as a work tree has it.
+    history = ROOT / ".git"
+    found = history.read_text(encoding="utf-8") if history.is_file() else f"gitdir: {history}\n"
+    (folder / ".git").write_text(found, encoding="utf-8")
+    _sources = folder
+    try:
+        yield
+    finally:
+        _sources = ROOT
+
+
+def update(checkout: Path, copy: Path) -> None:
+    """Makes the files of the copy those of the checkout; one whose content is the same already stays as it is."""
+    wanted = _files(checkout)
+    for name in _files(copy) - wanted:
+        (copy / name).unlink()
+    for name in sorted(wanted):
+        source, target = checkout / name, copy / name
+        if not _same(source, target):
+            if target.is_dir():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # With its permissions, and not with its time.
+            shutil.copy(source, target)
+
+
+def _files(root: Path) -> Set[str]:
+    """The names of the files below a folder, from there."""
+    found: Set[str] = set()
+    for parent, folders, files in os.walk(root):
+        if Path(parent) == root:
+            folders[:] = [name for name in folders if name not in _LEFT_OUT]
+            # Of a work tree of git, and of the copy, it is a file.
+            files = [name for name in files if name not in _LEFT_OUT]
+        found.update(os.path.relpath(os.path.join(parent, name), root) for name in files)
+    return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are files with the same content and the same permissions."""
+    return other.is_file() and one.stat().st_mode == other.stat().st_mode and one.read_bytes() == other.read_bytes()
