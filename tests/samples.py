@@ -1,4 +1,4 @@
-"""The part `samples`: every sample runs, and every deployment, as their READMEs say.
+"""The part `samples`: every sample runs, every deployment, and the installation with cargo, as their READMEs say.
 
 The commands and files are those of samples/ and infra/, with the example names replaced (`recipes`). The checks of infra/local are
 in `infra_local`, those of infra/aws in `infra_aws`.
@@ -22,7 +22,8 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
     steps, tool, users,
 )  # fmt: skip
 from harness import Child, Context, Result, Server, at_once, cache_dir, check, ensure, free_port, run, scratch, wait_until
-from harness.build import image, roadstead
+from harness.build import cargo, image, roadstead
+from harness.cache import ROOT
 from harness.process import Finished
 from harness.tools import TABLE, Go
 import infra_aws
@@ -44,6 +45,7 @@ _AT_ONCE = 3
 
 def main(context: Context) -> List[Result]:
     families = {
+        "install": install,
         "first-push": first_push,
         "kubernetes": kubernetes,
         "containerd": containerd,
@@ -73,6 +75,24 @@ def the_map() -> None:
     named = set(re.findall(r"\]\(([\w-]+)/", (SAMPLES / "README.md").read_text()))
     there = {path.name for path in SAMPLES.iterdir() if path.is_dir()}
     assert named == there, f"README.md names {sorted(named)}, there are {sorted(there)}"
+
+
+# --- cargo install ---
+
+
+def install(folder: Path) -> Iterator[Result]:
+    yield check("install: the README's command, whose program says its version", installed, folder / "installed")
+
+
+def installed(root: Path) -> str:
+    """All libraries are those that `roadstead` has, so that the program alone is linked again."""
+    words = re.findall(r"`cargo (install [^`]+)`", (ROOT / "README.md").read_text())
+    assert len(words) == 1, f"README.md has {len(words)} commands that install"
+    cargo([*words[0].split(), "--root", str(root)], "cargo install")
+    assert [path.name for path in (root / "bin").iterdir()] == ["roadstead"], "it installs something else"
+    printed = run([root / "bin" / "roadstead", "--version"], timeout=20).stdout
+    assert printed == run([roadstead(), "--version"], timeout=20).stdout, printed
+    return printed.splitlines()[0]
 
 
 def images() -> Images:
