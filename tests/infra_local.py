@@ -301,10 +301,19 @@ def service(folder: Path) -> Iterator[Result]:
 
 
 def valid(unit: Path) -> None:
+    found = _complaints(unit)
+    assert not found, "\n".join(found)
+    # Nor does it pass because nothing was examined.
+    with scratch("unit") as folder:
+        broken = folder / unit.name
+        broken.write_text(unit.read_text() + "\n[Service]\nNoSuchSetting=1\n")
+        assert any("NoSuchSetting" in line for line in _complaints(broken)), "a wrong setting passes"
+
+
+def _complaints(unit: Path) -> List[str]:
+    """What systemd says about a unit. Other units of this machine may be at fault too, and are not asked about."""
     done = run(["systemd-analyze", "verify", unit], timeout=60, ok=None)
-    # Other units of this machine may be at fault; they are not asked about.
-    about = [line for line in (done.stdout + done.stderr).splitlines() if "roadstead" in line]
-    assert not about, "\n".join(about)
+    return [line for line in (done.stdout + done.stderr).splitlines() if "roadstead" in line]
 
 
 def exposure(unit: Path) -> str:

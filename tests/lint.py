@@ -10,6 +10,7 @@ from typing import Dict, List, Sequence, Set
 from harness import Context, HarnessError, Result, check, ensure, run, selftest
 from harness.build import cargo, readable, try_cargo
 from harness.cache import ROOT
+from harness.sources import sources
 
 # The platforms whose dependencies count as the core's: one desk, one server, one edge. Named here, so that the answer is the
 # same on every machine.
@@ -46,6 +47,7 @@ def main(_context: Context) -> List[Result]:
         check("security classes", security_classes),
         check("cargo deny", cargo_deny),
         check("clippy", clippy),
+        check("clippy of shell, each set of features", clippy_of_shell),
         check("rustdoc", rustdoc),
     ]
 
@@ -62,6 +64,14 @@ def clippy() -> None:
     cargo(words, "cargo clippy")
 
 
+def clippy_of_shell() -> str:
+    """`shell` with each set of features by itself: the workspace asks for all of them at once."""
+    for features in SHELL_BANS:
+        words = ["clippy", "--locked", "--package", "shell", "--features", features, "--", "-D", "warnings"]
+        cargo(words, f"cargo clippy, shell with {features or 'no features'}")
+    return f"{len(SHELL_BANS)} sets of features"
+
+
 def rustdoc() -> None:
     words = ["doc", "--locked", "--workspace", "--no-deps"]
     cargo(words, "cargo doc", env={"RUSTDOCFLAGS": "-D warnings"})
@@ -72,14 +82,14 @@ def cargo_deny() -> None:
     deny = ensure("cargo-deny")
     # The check reads every dependency's manifest, those of other platforms too, which no build here has downloaded.
     cargo(["fetch", "--locked"], "cargo fetch", timeout=600)
-    run([deny, "--offline", "check", "bans", "licenses", "sources"], timeout=300, cwd=ROOT, env={"NO_COLOR": "1"})
+    run([deny, "--offline", "check", "bans", "licenses", "sources"], timeout=300, cwd=sources(), env={"NO_COLOR": "1"})
 
 
 def core_dependencies() -> str:
     """`oci` and `registry` depend on exactly the crates of tests/core-dependencies, each with its reason."""
     listed = _listed()
     used = _closure()
-    problems = [f"not listed: {name} (by way of {why})" for name, why in sorted(used.items()) if name not in listed]
+    problems = [f"not listed: {name} (by way of {_words(why)})" for name, why in sorted(used.items()) if name not in listed]
     problems += [f"listed and not used: {name}" for name in sorted(listed) if name not in used]
     assert not problems, f"{CORE_LIST.relative_to(ROOT)}:\n  " + "\n  ".join(problems)
     return f"{len(used)} crates"
@@ -87,19 +97,23 @@ def core_dependencies() -> str:
 
 def shell_dependencies() -> str:
     """`shell` is built with no HTTP server and no command line, and with SQLite, an SDK and a runtime only by its features."""
-    problems = []
+    problems: List[str] = []
+    own = {path.parent.name for path in (ROOT / "functions").glob("*/Cargo.toml")}
     for features, bans in SHELL_BANS.items():
         # Without features it is for the Worker too; with them for hosts.
         platforms = PLATFORMS if not features else PLATFORMS[:2]
         used = _closure(("shell",), platforms, features)
         for pattern, reason in bans.items():
             problems += [
-                f"features {features or 'none'}: {name} (by way of {why}): {reason}"
+                f"features {features or 'none'}: {name} (by way of {_words(why)}): {reason}"
                 for name, why in sorted(used.items())
                 if re.fullmatch(pattern, name)
             ]
-        direct = {name for name, why in used.items() if why == "shell"} & set(SERVER)
-        problems += [f"features {features or 'none'}: {name} is asked for by shell itself" for name in sorted(direct)]
+        problems += [
+            f"features {features or 'none'}: {name} is asked for by {_words(used[name] & own)} itself"
+            for name in ("hyper", "hyper-util")
+            if used.get(name, set()) & own
+        ]
     assert not problems, "functions/shell:\n  " + "\n  ".join(problems)
     return f"{len(SHELL_BANS)} sets of features"
 
@@ -140,12 +154,16 @@ def _listed() -> Set[str]:
     return names
 
 
-def _closure(crates: Sequence[str] = CORE, platforms: Sequence[str] = PLATFORMS, features: str = "") -> Dict[str, str]:
-    """Every crate that `crates` are built with (normal dependencies, procedural macros included), with one that asks for it.
+def _words(names: Set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _closure(crates: Sequence[str] = CORE, platforms: Sequence[str] = PLATFORMS, features: str = "") -> Dict[str, Set[str]]:
+    """Every crate that `crates` are built with (normal dependencies, procedural macros included), with those that ask for it.
 
     With the features that they themselves ask for: what other crates of the workspace ask of the same libraries is not theirs.
     """
-    found: Dict[str, str] = {}
+    found: Dict[str, Set[str]] = {}
     for platform in platforms:
         members = [word for crate in crates for word in ("--package", crate)]
         words = ["tree", "--locked", *members, "--edges", "normal", "--target", platform, "--prefix", "depth", "--no-dedupe"]
@@ -158,7 +176,7 @@ def _closure(crates: Sequence[str] = CORE, platforms: Sequence[str] = PLATFORMS,
             name = package.split()[0]
             above[int(depth) :] = [name]
             if int(depth) > 0 and name not in crates:
-                found.setdefault(name, above[int(depth) - 1])
+                found.setdefault(name, set()).add(above[int(depth) - 1])
     return found
 
 

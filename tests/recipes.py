@@ -71,8 +71,8 @@ def users(folder: Path) -> Path:
 def knowing(folder: Path, address: str = "127.0.0.1", etc_docker: Optional[Path] = None) -> List[str]:
     """A prefix under which a command finds the example names at a loopback address, whatever this machine calls by them.
 
-    With `etc_docker` that folder is also /etc/docker for the command. Nothing of the machine changes: both are mounts that only the
-    command's own mount namespace has.
+    With `etc_docker` that folder is also /etc/docker for the command. Both are mounts that only the command's own mount namespace has. The
+    machine gets an empty /etc/docker where it has none.
     """
     need_root()
     hosts = folder / f"hosts-{address.replace(':', '-')}"

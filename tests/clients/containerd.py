@@ -5,6 +5,7 @@ The daemon shares no content between namespaces, so a pull into a second one ask
 
 from __future__ import annotations
 
+import secrets
 import tarfile
 from pathlib import Path
 from typing import Iterator
@@ -98,7 +99,9 @@ class Ctr:
 
     def runs(self, image: str) -> None:
         reference = self.reference(image)
-        done = self.daemon.ctr("-n", f"{image}-2", "run", "--rm", reference, f"{self.short}-{image}")
+        # The names of running containers are those of the machine: other groups use the same namespace at the same time.
+        name = f"{self.short}-{image}-{secrets.token_hex(4)}"
+        done = self.daemon.ctr("-n", f"{image}-2", "run", "--rm", reference, name)
         assert RUNS in done.stdout, f"the container says {done.stdout!r} {done.stderr!r}"
 
     def pull_by_digest(self) -> None:

@@ -70,9 +70,10 @@ def build_folder_in_use() -> Iterator[None]:
         except BlockingIOError:
             say("waiting for another run to end (CARGO_TARGET_DIR=target tests/run does not wait)")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        folder = cache_dir() / "target"
-        if _size(folder) > _BUILD_BOUND:
-            shutil.rmtree(folder, ignore_errors=True)
+        folders = [cache_dir() / name for name in ("target", "target-wasm")]
+        if sum(map(_size, folders)) > _BUILD_BOUND:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
         yield
 
 

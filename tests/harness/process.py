@@ -6,6 +6,7 @@ still running when the run ends, or is interrupted, is stopped by `stop_all`.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shlex
@@ -14,11 +15,12 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, TypeVar, Union
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypeVar, Union
 
 from .api import HarnessError
 
@@ -28,7 +30,14 @@ T = TypeVar("T")
 # Leaders of the groups that are alive, so that an interrupt leaves nothing behind.
 _live: Dict[int, "subprocess.Popen[bytes]"] = {}
 
+# Set while the run is interrupted: threads that go on would start the next command.
+_interrupted = threading.Event()
+
 _SHOWN_LINES = 60
+
+
+class Interrupted(BaseException):
+    """Raised in a thread that wants to start a process while the run is interrupted; no check takes it for a failure."""
 
 
 class Finished(NamedTuple):
@@ -92,6 +101,7 @@ def run(
     its standard input is empty.
     """
     words = [str(word) for word in command]
+    _may_start()
     try:
         process = subprocess.Popen(
             words,
@@ -156,6 +166,7 @@ class Child:
     ) -> None:
         self.command = [str(word) for word in command]
         self.log = Path(log)
+        _may_start()
         with open(self.log, "ab") as output:
             try:
                 self._process = subprocess.Popen(
@@ -221,7 +232,8 @@ def at_once(*functions: Callable[[], T], at_most: Optional[int] = None) -> List[
     """What the functions return, each called in a thread of its own, `at_most` so many at a time. The first exception is raised again,
     after all have ended.
 
-    When this thread is interrupted, every process that the run has started is stopped, so that the functions come to an end.
+    When this thread is interrupted, every process that the run has started is stopped and none is started, so that the functions
+    come to an end.
     """
     with ThreadPoolExecutor(max_workers=at_most or len(functions)) as pool:
         calls = [pool.submit(function) for function in functions]
@@ -229,9 +241,21 @@ def at_once(*functions: Callable[[], T], at_most: Optional[int] = None) -> List[
             wait(calls)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            stop_all()
+            _interrupted.set()
+            try:
+                stop_all()
+                # What a thread was just about to start.
+                while wait(calls, timeout=0.5).not_done:
+                    stop_all()
+            finally:
+                _interrupted.clear()
             raise
     return [call.result() for call in calls]
+
+
+def _may_start() -> None:
+    if _interrupted.is_set():
+        raise Interrupted
 
 
 def stop_all() -> None:
@@ -256,21 +280,38 @@ STORE_ADDRESS = "127.0.0.1"
 STORE_HOST = "localhost"
 
 
+# The ports that `free_port` has returned: several threads ask for one, and each uses its own a little later.
+_given: Set[int] = set()
+_given_lock = threading.Lock()
+
+
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on just now. Another process may still take it first.
+    """A loopback TCP port that nothing listens on just now, each time another one. Another process may still take it first.
 
     It lies below the range from which the kernel gives ports to outgoing connections, which come and go by the thousand
     while tests run.
     """
     for _ in range(100):
         port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
+        with _given_lock:
+            if port in _given or not all(_is_free(family, address, port) for family, address in _LOOPBACK):
                 continue
+            _given.add(port)
         return port
     raise HarnessError("no free port between 20000 and 32000")
+
+
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+
+def _is_free(family: int, address: str, port: int) -> bool:
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((address, port))
+    except OSError as error:
+        # A machine may have no such address.
+        return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return True
 
 
 def wait_until(predicate: Callable[[], object], seconds: float, what: str, every: float = 0.02) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import threading
@@ -26,6 +27,7 @@ def main() -> List[Result]:
         check("round-robin proxy: a server that is down is passed over", passes_over),
         check("process: a command past its time is ended with its children", ends_groups),
         check("process: functions at once, and the exception of one", calls_at_once),
+        check("process: an interrupt ends functions at once, and none starts another command", interrupts_all),
         *selftest_nextest.main(),
         *selftest_long_tests.main(),
         *selftest_sources.main(),
@@ -141,6 +143,27 @@ def calls_at_once() -> None:
     except IndexError:
         return
     raise AssertionError("the exception was lost")
+
+
+def interrupts_all() -> None:
+    begun: List[str] = []
+
+    def works(name: str) -> None:
+        for _ in range(3):
+            begun.append(name)
+            # As a check does, it takes a command that was stopped for a failure, and goes on.
+            check(name, run, ["sleep", "30"], timeout=60)
+
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        at_once(lambda: works("one"), lambda: works("two"))
+    except KeyboardInterrupt:
+        # One command each, and the attempt to start the next.
+        assert sorted(begun) == ["one", "one", "two", "two"], begun
+    else:
+        raise AssertionError("the interrupt was lost")
+    run(["true"], timeout=20)
+
 
 
 def _runs(pid: int) -> bool:

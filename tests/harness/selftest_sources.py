@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Dict, List
 
 from .api import Result, check
-from .process import scratch
+from .process import run, scratch
 from .sources import update
 
 
 def main() -> List[Result]:
     return [
         check("sources: the copy becomes what the checkout is", _follows),
+        check("sources: what git ignores is left out", _leaves_out),
         check("sources: a file is newer exactly when its content is another", _keeps_times),
     ]
 
@@ -45,6 +46,26 @@ def _follows() -> None:
         update(checkout, copy)
         assert _read(copy) == {"Cargo.toml/inner": "4", "a": "5", "run": "6"}, _read(copy)
         assert not os.access(copy / "run", os.X_OK)
+        # An empty folder in functions/ would be a crate without a manifest.
+        _write(checkout, {"functions/crate/src/lib.rs": "7"})
+        update(checkout, copy)
+        (checkout / "functions/crate/src/lib.rs").unlink()
+        update(checkout, copy)
+        assert not (copy / "functions").exists()
+
+
+def _leaves_out() -> None:
+    with scratch("sources") as work:
+        checkout, copy = work / "checkout", work / "copy"
+        _write(checkout, {".gitignore": "/data\n", "kept": "1", "data/blob": "2", "inner/target/built": "3"})
+        (checkout / "dangling").symlink_to("nothing")
+        run(["git", "init", "-q"], timeout=20, cwd=checkout)
+        update(checkout, copy)
+        assert _read(copy) == {".gitignore": "/data\n", "kept": "1", "inner/target/built": "3"}, _read(copy)
+        # Found by a test that was built from the copy.
+        _write(copy, {"functions/crate/proptest-regressions/lib.txt": "4"})
+        update(checkout, copy)
+        assert "functions/crate/proptest-regressions/lib.txt" in _read(copy)
 
 
 def _keeps_times() -> None:

@@ -68,11 +68,11 @@ class Server:
         return self._running().pid
 
     def start(self) -> "Server":
-        """Starts the process and waits until `/readyz` answers 200, at most 10 s."""
+        """Starts the process and waits until `/readyz` answers 200, at most 30 s: other groups of tests take the processor too."""
         command = [roadstead(), "serve", "--listen", self.address, *self.backend.words(), *self.flags]
         self._child = child = Child(command, self.log, env=self._env)
         try:
-            wait_until(lambda: not child.alive() or self._ready(), 10, "/readyz answers 200")
+            wait_until(lambda: not child.alive() or self._ready(), 30, "/readyz answers 200")
         except HarnessError as error:
             child.stop(grace=1)
             raise HarnessError(f"{error}\n{child.log_tail()}") from None

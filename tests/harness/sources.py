@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Set
 
 from .cache import ROOT, cache_dir
 
-# Of the top of the checkout: the history, and what cargo builds there for a person.
-_LEFT_OUT = (".git", "target")
+# Where git does not list the files: the history, and what a person builds and runs there.
+_LEFT_OUT = (".git", "target", "roadstead-data", "__pycache__")
+# Cases that a random test has found to fail, written beside its source: the next run begins with them.
+_FOUND_CASES = "proptest-regressions"
 
 _sources = ROOT
 
@@ -51,9 +54,10 @@ def copy_in_use() -> Iterator[None]:
 
 def update(checkout: Path, copy: Path) -> None:
     """Makes the files of the copy those of the checkout; one whose content is the same already stays as it is."""
-    wanted = _files(checkout)
-    for name in _files(copy) - wanted:
-        (copy / name).unlink()
+    wanted = _listed(checkout)
+    for name in _walked(copy) - wanted:
+        if _FOUND_CASES not in name:
+            (copy / name).unlink()
     for name in sorted(wanted):
         source, target = checkout / name, copy / name
         if not _same(source, target):
@@ -62,17 +66,31 @@ def update(checkout: Path, copy: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             # With its permissions, and not with its time.
             shutil.copy(source, target)
+    # Cargo takes every folder in functions/ for a crate.
+    for parent, _, _ in os.walk(copy, topdown=False):
+        if not os.listdir(parent):
+            os.rmdir(parent)
 
 
-def _files(root: Path) -> Set[str]:
+def _listed(checkout: Path) -> Set[str]:
+    """The names of the files of a checkout that git knows or does not ignore; of all files where there is no git."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run(command, cwd=checkout, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError:
+        return _walked(checkout)
+    if done.returncode != 0:
+        return _walked(checkout)
+    return {name for name in map(os.fsdecode, done.stdout.split(b"\0")) if name and (checkout / name).is_file()}
+
+
+def _walked(root: Path) -> Set[str]:
     """The names of the files below a folder, from there."""
     found: Set[str] = set()
     for parent, folders, files in os.walk(root):
-        if Path(parent) == root:
-            folders[:] = [name for name in folders if name not in _LEFT_OUT]
-            # Of a work tree of git, and of the copy, it is a file.
-            files = [name for name in files if name not in _LEFT_OUT]
-        found.update(os.path.relpath(os.path.join(parent, name), root) for name in files)
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        paths = (os.path.join(parent, name) for name in files if name not in _LEFT_OUT)
+        found.update(os.path.relpath(path, root) for path in paths if os.path.isfile(path))
     return found
 
 
