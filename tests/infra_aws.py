@@ -27,6 +27,7 @@ from harness.process import Finished
 from images import Images
 from infra_local import EXPOSURE, UNIT, accepts, push_and_pull, settings
 from layout import MANIFEST, sha256
+from over_tls import Authority
 from verify import Registry, root_digest
 
 README = AWS / "README.md"
@@ -105,8 +106,10 @@ def aws(folder: Path, full: bool = False) -> Iterator[Result]:
             yield check("aws: operate.json has no action that is not needed", needed, "operate.json", account, operators)
             # Last, since it leaves tables that are half made.
             yield check("aws: setup.json has no action that is not needed", needed, "setup.json", account, sets_up)
-        yield check("aws: the unit with aws.conf is valid", unit, folder)
-        yield check("aws: the unit's command with aws.env serves", as_the_unit_says, folder, cloud)
+        for drop_ins in DROP_INS:
+            label = " and ".join(drop_ins)
+            yield check(f"aws: the unit with {label} is valid", unit, folder, drop_ins)
+            yield check(f"aws: the command of the unit with {label} and aws.env serves", as_the_unit_says, folder, cloud, drop_ins)
         yield check("aws: the timers' units are valid, and leave little exposed", timers, folder)
         yield check("aws: what the timers run: a collection, and a deep one", as_the_timers_say, cloud)
         yield check("aws: Kubernetes knows every field of what kubernetes.yaml runs", known_fields, folder)
@@ -502,17 +505,33 @@ def use(registry: Registry) -> None:
 # --- the unit ---
 
 
-def unit(folder: Path) -> None:
-    """The unit of infra/local with the drop-in, as systemd reads them together."""
-    place = folder / "units"
+# The drop-ins that README.md installs, alone and together.
+DROP_INS = (("aws.conf",), ("aws.conf", "tls.conf"))
+
+
+def unit(folder: Path, drop_ins: Sequence[str]) -> None:
+    """The unit of infra/local with the drop-ins, as systemd reads them together."""
+    place = folder / f"units-{len(drop_ins)}"
     (place / "roadstead.service.d").mkdir(parents=True)
     # systemd looks whether the program is there.
     program = {"/usr/local/bin/roadstead": str(roadstead())}
     (place / "roadstead.service").write_text(filled(UNIT.read_text(), program))
-    (place / "roadstead.service.d" / "aws.conf").write_text(filled((AWS / "aws.conf").read_text(), program))
+    for name in drop_ins:
+        assert name in steps(README, f"install -D -m 0644 {name} "), f"README.md does not install {name}"
+        (place / "roadstead.service.d" / name).write_text(filled((AWS / name).read_text(), program))
     done = run(["systemd-analyze", "verify", place / "roadstead.service"], timeout=60, ok=None)
     about = [line for line in (done.stdout + done.stderr).splitlines() if "roadstead" in line]
     assert not about, "\n".join(about)
+
+
+def combined(drop_ins: Sequence[str]) -> Dict[str, List[str]]:
+    """The settings of the unit of infra/local with the drop-ins. systemd reads them by name; an empty value removes earlier ones."""
+    found: Dict[str, List[str]] = {}
+    for text in [UNIT.read_text(), *((AWS / name).read_text() for name in sorted(drop_ins))]:
+        for name, values in settings(text).items():
+            for value in values:
+                found[name] = [*found.get(name, []), value] if value else []
+    return found
 
 
 def variables(file: Path) -> Dict[str, str]:
@@ -533,18 +552,35 @@ def service_environment(cloud: Cloud, variables: Mapping[str, str]) -> Dict[str,
     return {**own.environment(), **known, **ends}
 
 
-def as_the_unit_says(folder: Path, cloud: Cloud) -> None:
-    place = folder / "host"
+def as_the_unit_says(folder: Path, cloud: Cloud, drop_ins: Sequence[str]) -> None:
+    place = folder / f"host-{len(drop_ins)}"
     place.mkdir()
     users(place)
     port = free_port()
-    line = [value for value in settings((AWS / "aws.conf").read_text())["ExecStart"] if value][-1]
-    line = filled(line, {"/usr/local/bin/roadstead": str(roadstead()), "127.0.0.1:5000": f"127.0.0.1:{port}"})
+    with_tls = "tls.conf" in drop_ins
+    says = combined(drop_ins)
+    assert says["StateDirectory"] == [] and says["EnvironmentFile"] == ["/etc/roadstead/aws.env"], says
+    (line,) = says["ExecStart"]
+    assert "STATE_DIRECTORY" not in line, "the service has no such folder"
+    changes = {"/usr/local/bin/roadstead": str(roadstead())}
+    if with_tls:
+        authority = Authority(folder / "authority")
+        changes.update({
+            "0.0.0.0:443": f"127.0.0.1:{port}",
+            "/etc/roadstead-tls/tls.crt": str(authority.certificate),
+            "/etc/roadstead-tls/tls.key": str(authority.key),
+        })
+    else:
+        changes["127.0.0.1:5000"] = f"127.0.0.1:{port}"
     env = {**service_environment(cloud, variables(AWS / "aws.env")), "CREDENTIALS_DIRECTORY": str(place)}
-    with Child(["bash", "-c", f"cd {place} && exec {line}"], place / "log", env) as child:
+    with Child(["bash", "-c", f"cd {place} && exec {filled(line, changes)}"], place / "log", env) as child:
         wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
         assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
-        push_and_pull(place, f"127.0.0.1:{port}")
+        if with_tls:
+            words = [roadstead(), "health", "--tls", "--listen", f"127.0.0.1:{port}"]
+            wait_until(lambda: run(words, 20, ok=None).stdout == "ready\n", 20, "the server is ready")
+        else:
+            push_and_pull(place, f"127.0.0.1:{port}")
     left = {path.name for path in place.iterdir()} - {"users", "log", "back", "docker"}
     assert not left, f"the server has left files on the host: {left}"
 
