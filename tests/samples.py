@@ -23,7 +23,7 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
     steps, tool, users,
 )  # fmt: skip
 from harness import Child, Context, Result, Server, at_once, cache_dir, check, ensure, free_port, run, scratch, wait_until
-from harness.build import cargo, image, roadstead
+from harness.build import PROGRAMS, cargo, image, roadstead
 from harness.cache import ROOT
 from harness.process import Finished
 from harness.tools import TABLE, Go
@@ -83,18 +83,29 @@ def the_map() -> None:
 
 
 def install(folder: Path) -> Iterator[Result]:
-    yield check("install: the README's command, whose program says its version", installed, folder / "installed")
+    yield check("install: the README's command, whose program says its version and commit", installed, folder / "installed")
 
 
 def installed(root: Path) -> str:
-    """All libraries are those that `roadstead` has, so that the program alone is linked again."""
-    words = re.findall(r"`cargo (install [^`]+)`", (ROOT / "README.md").read_text())
-    assert len(words) == 1, f"README.md has {len(words)} commands that install"
-    cargo([*words[0].split(), "--root", str(root)], "cargo install")
+    """All libraries are those that `roadstead` has, so that the program alone is compiled and linked again."""
+    commands = re.findall(r"^\$ ROADSTEAD_COMMIT=\$\(([^)]+)\) cargo (install .+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 1, f"README.md has {len(commands)} commands that install"
+    ask, words = commands[0]
+    # Empty outside of a checkout, which counts as unknown.
+    commit = run(ask.split(), timeout=20, cwd=ROOT, ok=None).stdout.strip()
+    expected = run([roadstead(), "--version"], timeout=20).stdout
+    try:
+        cargo([*words.split(), "--root", str(root)], "cargo install", env={"ROADSTEAD_COMMIT": commit})
+    finally:
+        # The program with a commit has taken the place of the ordinary one, which this puts back.
+        cargo(PROGRAMS, "linking roadstead")
     assert [path.name for path in (root / "bin").iterdir()] == ["roadstead"], "it installs something else"
     printed = run([root / "bin" / "roadstead", "--version"], timeout=20).stdout
-    assert printed == run([roadstead(), "--version"], timeout=20).stdout, printed
-    return printed.splitlines()[0]
+    if commit:
+        expected, count = re.subn(r"^commit: .*$", f"commit: {commit}", expected, flags=re.MULTILINE)
+        assert count == 1, expected
+    assert printed == expected, printed
+    return " ".join(printed.splitlines()[:2])
 
 
 def images() -> Images:
