@@ -34,7 +34,7 @@ from verify import Registry, compare_layouts, root_digest
 IMAGE = ROOT / "infra" / "image"
 BUILDER = IMAGE / "build.py"
 README = IMAGE / "README.md"
-# What the README promises of the size, in bytes as a registry counts them.
+# The maximum size that the README of the image states, in bytes as a registry counts them.
 MOST = 30_000_000
 USER_ID = 65532
 DATA = "/var/lib/roadstead"
@@ -95,7 +95,7 @@ def built() -> str:
 
 
 def reproducible(folder: Path) -> None:
-    """Built again from the program inside, at another time and in another folder."""
+    """Builds the image again from the program inside, at another time and in another folder."""
     found = image()
     program = folder / "roadstead"
     program.write_bytes(unpacked(found.layout, folder)["bin/roadstead"])
@@ -111,12 +111,13 @@ def small(folder: Path) -> str:
     layout = image().layout
     size = sum(path.stat().st_size for path in (layout / "blobs").rglob("*") if path.is_file())
     assert size <= MOST, f"{size} bytes"
+    assert f"at most\n{MOST // 1_000_000} MB" in README.read_text(), "README.md states another limit"
     on_disk = sum(map(len, unpacked(layout, folder).values()))
     return f"{size / 1e6:.1f} MB to fetch, {on_disk / 1e6:.1f} MB unpacked"
 
 
 def unpacked(layout: Path, folder: Path) -> Dict[str, bytes]:
-    """The files of all layers, by their names."""
+    """Returns the files of all layers by their names."""
     found: Dict[str, bytes] = {}
     for layer in read(layout, root_digest(str(layout)))["layers"]:
         with tarfile.open(layout / "blobs" / layer["digest"].replace(":", "/"), "r:gz") as tar:
@@ -152,11 +153,11 @@ def nothing_else(folder: Path) -> str:
 
 
 def refusals(folder: Path) -> None:
-    """Each with a reason that says what to do."""
+    """The build refuses each of these with a reason that says what to do."""
     for words, reason in (
         (["--binary", roadstead()], "link it statically"),
         (["--binary", "/bin/sh", "--ca-bundle", "/dev/null"], "no certificate"),
-        (["--binary", README], "no ELF program"),
+        (["--binary", README], "not a 64-bit little-endian ELF program"),
         (["--binary", tool("busybox")], "another program"),
     ):
         done = build(*words, "--output", folder / "refused", ok=(1,))
@@ -165,7 +166,7 @@ def refusals(folder: Path) -> None:
     taken.mkdir()
     (taken / "letter").write_text("not an image\n")
     done = build("--binary", folder / "roadstead", "--output", taken, ok=(1,))
-    assert "no image layout" in done.stderr and (taken / "letter").is_file(), done
+    assert "not an image layout" in done.stderr and (taken / "letter").is_file(), done
 
 
 def readmes() -> None:
@@ -175,7 +176,7 @@ def readmes() -> None:
 
 
 def dist(folder: Path) -> Iterator[Result]:
-    """The one command of the README, with the profile that is made for it."""
+    """Runs the one command of the README, which uses the profile `dist`."""
     yield check("image: built with the profile dist", with_dist, folder)
 
 
@@ -299,7 +300,7 @@ def podman(folder: Path) -> Iterator[Result]:
 
 
 def containers(checks: "Containers", whole: bool) -> Iterator[Result]:
-    """The checks in their order: each needs those before. `whole` adds what does not depend on the engine."""
+    """Yields the checks in their order, because each needs those before it. `whole` adds those that do not depend on the engine."""
     label = checks.engine.label
     try:
         yield check(f"image in {label}: loaded, with users, run as the README says", checks.start)
@@ -318,7 +319,7 @@ def containers(checks: "Containers", whole: bool) -> Iterator[Result]:
 
 
 class Containers:
-    """One container by the commands of infra/image/README.md, and what it does."""
+    """Starts one container by the commands of infra/image/README.md, and checks what it does."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.port, self.others = engine, free_port(), []
@@ -405,7 +406,7 @@ class Containers:
         return found.group(1)
 
     def conformance(self) -> List[Result]:
-        """The official suite, against a container that everybody may use."""
+        """Runs the official suite against a container that all clients may use."""
         self.others.append("open")
         port = free_port()
         found: List[Result] = []
@@ -425,7 +426,7 @@ class Containers:
 
 
 def trust_and_names(engine: Engine) -> Iterator[Result]:
-    """An object store behind TLS whose name only a name server knows, asked from inside of the image."""
+    """A container asks an object store behind TLS, whose host name only a name server knows."""
     with NameServer({REGISTRY: "127.0.0.1"}) as names:
         checks = Cloudy(engine, names)
         with checks.store():
@@ -449,7 +450,7 @@ class Cloudy:
         self.nowhere.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 
     def store(self) -> Child:
-        """versitygw with TLS, by the certificates that infra/local/README.md makes."""
+        """Starts versitygw with TLS and the certificates that the commands of infra/local/README.md make."""
         make = steps(LOCAL / "README.md", "openssl req -x509").replace("rsa:3072", "rsa:2048")
         shell(make, self.folder, {"PATH": path_with(Path(tool("openssl")))})
         # A bucket is a folder.
@@ -497,15 +498,15 @@ class Cloudy:
         assert REGISTRY in self.names.asked, f"the name server was asked for {self.names.asked}"
 
     def hosts(self) -> None:
-        """With a resolver that answers nothing."""
+        """The container finds the object store by /etc/hosts: its resolver answers nothing."""
         self.serves("second", "--add-host", f"{REGISTRY}:127.0.0.1", *self.mounted(self.nowhere))
 
     def untrusted(self) -> None:
-        """With the bundle of the image as it is, which knows public authorities alone."""
+        """The container uses the bundle of the image, which has public authorities alone, so it must refuse the object store."""
         words = self.words("first", "--volume", f"{self.resolver}:/etc/resolv.conf:ro")
         self.engine.run("run", "-d", "--name", "cloud", "--env", f"ROADSTEAD_LISTEN=127.0.0.1:{free_port()}", *words)
         try:
-            wait_until(lambda: "UnknownIssuer" in self.log(), 30, "the log tells that the certificate's issuer is unknown")
+            wait_until(lambda: "UnknownIssuer" in self.log(), 30, "the log says that the certificate's issuer is unknown")
             assert not self.ready(), "it trusts an authority that it cannot know"
         except HarnessError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
@@ -517,7 +518,7 @@ class Cloudy:
         return done.stdout + done.stderr
 
     def endpoints(self) -> None:
-        """Whose addresses are asked for; that they do not exist is the answer here."""
+        """The program asks the name server for the endpoint of AWS. The name server says that there is no such name."""
         environment = [word for name, value in self.credentials.environment().items() for word in ("--env", f"{name}={value}")]
         words = ["run", "--rm", "--network", "host", "--read-only", *self.engine.flags, *environment, *self.mounted(self.resolver)]
         words += ["--env", "AWS_REGION=eu-west-1", name(), "metadata", "init", "--metadata", "dynamodb://registry"]

@@ -64,7 +64,7 @@ examples:
 
 environment:
   CARGO_TARGET_DIR   where cargo builds
-  SOURCE_DATE_EPOCH  the time of creation that the image tells, in seconds since 1970; without it that is 1970
+  SOURCE_DATE_EPOCH  the time of creation that the image records, in seconds since 1970; without it that is 1970
 """
 
 
@@ -127,8 +127,7 @@ def read_bundle(chosen: Optional[Path]) -> bytes:
 def build(profile: str) -> Path:
     """Builds the program as a static one, and returns its path.
 
-    Only the program itself is linked so: all libraries are those that an ordinary build with the same profile has, and none is compiled
-    twice.
+    Only the program itself is linked like this. All libraries are those of an ordinary build with the same profile.
     """
     if shutil.which("cargo") is None:
         raise Failure("Rust (cargo) is not installed; --binary FILE takes a program that was built elsewhere")
@@ -146,7 +145,7 @@ def build(profile: str) -> Path:
         message = json.loads(line)
         if message.get("executable") and message["target"]["name"] == "roadstead":
             return Path(message["executable"])
-    raise Failure("cargo does not tell where the program is")
+    raise Failure("cargo did not report the path of the program")
 
 
 def glibc_version() -> Optional[Tuple[int, ...]]:
@@ -180,7 +179,7 @@ def commit() -> str:
 def inspect(program: bytes) -> str:
     """The architecture of a program; a `Failure` when it would not start in an image that has no other file."""
     if program[:6] != b"\x7fELF\x02\x01" or len(program) < 64:
-        raise Failure("this is no ELF program of 64 bits, the lowest byte first")
+        raise Failure("this is not a 64-bit little-endian ELF program")
     (machine,), (table,) = struct.unpack_from("<H", program, 18), struct.unpack_from("<Q", program, 32)
     size, count = struct.unpack_from("<HH", program, 54)
     kinds = [struct.unpack_from("<I", program, table + size * number)[0] for number in range(count)]
@@ -210,7 +209,7 @@ def ask_version(program: bytes) -> Version:
 
 
 class Tar:
-    """An archive in which nothing depends on the machine or the hour."""
+    """An archive in which nothing depends on the machine or the time."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch, self._buffer = epoch, io.BytesIO()
@@ -329,10 +328,10 @@ def encode(document: object) -> bytes:
 
 
 def write_layout(files: Dict[str, bytes], output: Path) -> None:
-    """Writes the folder anew. One that is there and is not a layout is left alone."""
+    """Writes the folder anew. One that exists and is not a layout is left alone."""
     if output.exists():
         if any(output.iterdir()) and not (output / "oci-layout").is_file():
-            raise Failure(f"{output} is there and is no image layout: remove it, or choose another --output")
+            raise Failure(f"{output} exists and is not an image layout: remove it, or choose another --output")
         shutil.rmtree(output)
     for name, data in files.items():
         if name == "manifest.json":
