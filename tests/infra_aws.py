@@ -1,4 +1,4 @@
-"""The checks of infra/aws: the commands of its README, its policies, its unit and its Kubernetes objects. A part of `samples`.
+"""The checks of infra/aws: the commands of its README, its policies, its units and its Kubernetes objects. Part of `samples`.
 
 ministack is the account: it refuses what a policy does not allow, in DynamoDB, in its S3 and inside of transactions. That a registry works
 there with a policy shows that the policy is enough; that it does not without any one of the actions shows that each is needed.
@@ -671,7 +671,7 @@ def collections(found: List[dict]) -> Dict[str, List[str]]:
     assert len(jobs) == 2, sorted(jobs)
     (hour, day, month), (deep_hour, deep_day, deep_month) = (job["schedule"].split()[1:4] for job in (nightly, deep))
     assert (day, month) == ("*", "*") and deep_day.isdigit() and deep_month == "*", "each night, and once in each month"
-    assert abs(int(hour) - int(deep_hour)) >= 6, "of two passes at once one leaves the names to the other"
+    assert abs(int(hour) - int(deep_hour)) >= 6, "of two passes at once one leaves the metadata to the other"
     commands = {}
     for name, job in jobs.items():
         (container,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]

@@ -1,4 +1,4 @@
-"""The checks of infra/local: the systemd unit, nginx in front, the backup. A half of the part `samples`.
+"""The checks of infra/local: the systemd unit, nginx in front, the backup. Part of `samples`.
 
 `Front` is nginx with the configuration of infra/local before a server; the samples that need TLS use it too.
 """
@@ -106,7 +106,7 @@ def accepts(port: int) -> bool:
 
 
 def tls(folder: Path) -> Iterator[Result]:
-    """nginx in front of a server with users; every client knows the private authority and nothing else."""
+    """nginx is in front of a server with users. Every client trusts the private authority alone."""
     need_root()
     images = Images(str(cache_dir()), tool("busybox"))
     private = Server("--htpasswd", with_newcomers(users(folder)), *settings_of_proxy())
@@ -236,7 +236,7 @@ def settings_of_proxy() -> List[str]:
 
 
 def logins_while_others_guess(front: Front, server: Server) -> str:
-    """Guesses come from another address than the users. Both are nginx to the registry, which must go by what nginx tells."""
+    """Guesses come from another address than the users. Both are nginx to the registry, which must use the address that nginx reports."""
     ended, answered, failed = threading.Event(), [], []  # type: ignore[var-annotated]
 
     def status(source: str, user: str, password: str) -> int:
@@ -276,7 +276,7 @@ def logins_while_others_guess(front: Front, server: Server) -> str:
 
 
 def guesses_before(server: Server, user: str) -> int:
-    """How many wrong passwords were answered while a user's first right one waited, as the registry's log tells."""
+    """How many wrong passwords were answered while a user's first right one waited, as the registry's log says."""
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if '"access"' in line]
     ends = [(datetime.fromisoformat(line["timestamp"].replace("Z", "+00:00")), line) for line in lines]
     until, first = next((end, line) for end, line in ends if line.get("user") == user and line.get("status") == 200)
@@ -288,7 +288,7 @@ def guesses_before(server: Server, user: str) -> int:
 
 
 def service(folder: Path) -> Iterator[Result]:
-    """The systemd unit, which cannot be started here: what systemd says about it, and the server run as it says."""
+    """The systemd unit cannot be started here. So systemd checks it, and the test runs its command line."""
     tools()
     text = UNIT.read_text()
     unit = folder / "roadstead.service"
@@ -379,7 +379,7 @@ def as_the_unit_says(text: str) -> str:
 
 
 def push_and_pull(folder: Path, address: str) -> None:
-    """An image in and out again, with USER's password; refused without."""
+    """Pushes and pulls an image with USER's password. Without a password the registry refuses."""
     layout, back, env = Images(str(cache_dir()), tool("busybox")).app, folder / "back", {"DOCKER_CONFIG": str(folder / "docker")}
     stranger = run([tool("crane"), "digest", f"{address}/a:1"], TIMEOUT, env=env, ok=None)
     assert stranger.returncode != 0 and "UNAUTHORIZED" in stranger.stderr.upper(), f"not refused without a password: {stranger}"

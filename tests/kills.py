@@ -2,8 +2,8 @@
 
 Three servers on one set of stores stand behind one address. Pushers send blobs and manifests and write down every answer; meanwhile a
 random server is killed, and started again, over and over. Afterwards every acknowledged blob, manifest and tag is there and hashes, and
-whatever else is visible was sent by a client and is whole. SIGKILL proves nothing about syncs, since the system keeps what a process
-wrote: for those see the recorded file layer of `store-embedded`.
+whatever else is visible was sent by a client and is whole. SIGKILL does not test syncs, since the system keeps what a process wrote.
+The tests of `store-embedded` check syncs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SIZES = (100, 20_000, 300_000, 6 << 20, 20 << 20)
 WEIGHTS = (30, 30, 30, 6, 4)
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _TIMEOUT = 60
-# Seconds after which something hangs: for one kill and the start after it, on average, and for a pusher to end.
-_PATIENCE_PER_KILL = 20
-_PATIENCE = 600
+# Maximum times in seconds: for one kill and the start after it, on average, and for a pusher to end.
+_TIMEOUT_PER_KILL = 20
+_TIMEOUT_OF_PUSHER = 600
 # How often a pusher may try until one push goes through, when all servers are up again.
 _TRIES = 5
 # Few enough that a case has several pages.
@@ -72,7 +72,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        # Digests tell what the bytes have to be.
+        # A digest says what the bytes have to be.
         self.sent: Set[Tuple[str, str]] = set()
         self.blobs: Set[Tuple[str, str]] = set()
         self.manifests: Set[Tuple[str, str]] = set()
@@ -99,7 +99,7 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             try:
                 began = time.monotonic()
                 for _ in range(kills):
-                    assert time.monotonic() - began < _PATIENCE_PER_KILL * kills, "killing takes too long"
+                    assert time.monotonic() - began < _TIMEOUT_PER_KILL * kills, "killing takes too long"
                     time.sleep(choose.uniform(0.02, 0.6))
                     victim = choose.choice(fleet.servers)
                     victim.kill()
@@ -109,7 +109,7 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             finally:
                 ending.set()
                 for pusher in pushers:
-                    pusher.join(_PATIENCE)
+                    pusher.join(_TIMEOUT_OF_PUSHER)
             assert not any(pusher.is_alive() for pusher in pushers), "a pusher hangs"
             if broken:
                 raise broken[0]

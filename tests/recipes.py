@@ -1,7 +1,7 @@
-"""What the samples and the local deployment are checked with: their texts, made real, and a place to run them in.
+"""This module helps the checks of `samples`, `infra_local`, `infra_aws` and `image` to run the texts of samples/ and infra/.
 
-A text names example hosts and ports. `filled` puts those of a test in their place and insists that each was there, so that a test
-cannot go on checking what a text no longer says. `steps` takes commands out of a README, which are then run as they are written.
+A text names example hosts and ports. `filled` replaces them by those of a test. It fails if one of them is absent, so that a test
+cannot go on checking what a text no longer says. `steps` takes commands out of a README, and the tests run them as they are written.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def knowing(folder: Path, address: str = "127.0.0.1", etc_docker: Optional[Path]
 
 
 def need_root() -> None:
-    """Ends the check as not run without root: it mounts, or starts a container engine."""
+    """Skips the check without root, because it mounts folders or starts a container engine."""
     if os.geteuid() != 0:
         skip("needs root, to start container engines and to give names to loopback addresses")
 
@@ -120,7 +120,7 @@ def tool(name: str) -> str:
 
 
 def collected(name: str, family: Callable[[Path], Iterator[Result]], folder: Path) -> List[Result]:
-    """The results of a family of checks; what stops it between two of them is a failed result of its own."""
+    """Returns the results of a family of checks. A failure between two checks is a result of its own."""
     folder.mkdir()
     found: List[Result] = []
 

@@ -94,20 +94,20 @@ class Setting:
 Family = Callable[[Setting], Iterator[Result]]
 
 
-def collect(setting: Setting, name: str, family: Family, tell: Callable[[Result], None]) -> List[Result]:
+def collect(setting: Setting, name: str, family: Family, report: Callable[[Result], None]) -> List[Result]:
     """The results of a family, each reported as it comes; what stops it between checks is a failed result of its own."""
     found: List[Result] = []
 
     def whole() -> None:
         for result in family(setting):
             found.append(result)
-            tell(result)
+            report(result)
 
     outcome = setting.check(f"{name}: start and stop", whole)
     if outcome.ok is not True:
         spent = sum(result.seconds for result in found)
         found.append(Result(outcome.name, outcome.ok, outcome.seconds - spent, outcome.detail))
-        tell(found[-1])
+        report(found[-1])
     return found
 
 

@@ -1,6 +1,7 @@
-"""Keeps what skopeo, podman and buildah remember of a registry's blobs out of the machine's own memory of them.
+"""This module gives skopeo, podman and buildah a separate cache of the locations of blobs.
 
-They share it, by host, with every command of the same user; an answer of one check would steer what the next one sends.
+By default these programs share one cache for each user of the machine, with entries for each registry host. Then one check would change
+which requests the next check sends.
 """
 
 from __future__ import annotations

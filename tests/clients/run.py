@@ -127,7 +127,7 @@ def main(context: Context) -> List[Result]:
     return results(context.full, (), lambda result: None)
 
 
-def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> List[Result]:
+def results(full: bool, only: Sequence[str], report: Callable[[Result], None]) -> List[Result]:
     """Every client check, against servers that are started here; `only` picks families by name."""
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
@@ -156,7 +156,7 @@ def results(full: bool, only: Sequence[str], tell: Callable[[Result], None]) -> 
             small = group in (CLOUD, FAULTY) and not full
             chosen = {name: family for name, family in families.items() if not only or name in only}
             if chosen:
-                groups.append(partial(_group, group.setting, chosen, start, images, work / str(number), tell, small))
+                groups.append(partial(_group, group.setting, chosen, start, images, work / str(number), report, small))
         return [result for results in at_once(*groups, at_most=_AT_ONCE) for result in results]
 
 
@@ -166,7 +166,7 @@ def _group(
     start: Callable[[ExitStack, Path], Registry],
     images: Images,
     work: Path,
-    tell: Callable[[Result], None],
+    report: Callable[[Result], None],
     small: bool,
 ) -> List[Result]:
     found: List[Result] = []
@@ -177,11 +177,11 @@ def _group(
             registry = start(stack, work)
             for number, (family, function) in enumerate(families.items()):
                 with step(f"{name}: {family}"), _removed(work / str(number)) as folder:
-                    found.extend(collect(Setting(name, registry, images, folder, small=small), family, function, tell))
+                    found.extend(collect(Setting(name, registry, images, folder, small=small), family, function, report))
 
     outcome = check(f"{name}: servers start and stop", whole)
     if outcome.ok is not True:
-        tell(outcome)
+        report(outcome)
         found.append(outcome)
     return found
 
@@ -327,7 +327,7 @@ def _every_kind(proxies: Sequence[FaultProxy], registry: Registry, work: Path) -
     assert not never, f"no request ever met: {', '.join(never)}"
 
 
-def _elsewhere(arguments: argparse.Namespace, tell: Callable[[Result], None]) -> List[Result]:
+def _elsewhere(arguments: argparse.Namespace, report: Callable[[Result], None]) -> List[Result]:
     """The families against a registry that runs already; repositories get names that it has not seen."""
     user, _, password = (arguments.user or "").partition(":")
     registry = Registry(arguments.registry, user or None, password or None)
@@ -339,7 +339,7 @@ def _elsewhere(arguments: argparse.Namespace, tell: Callable[[Result], None]) ->
             if not arguments.only or name in arguments.only:
                 with _removed(work / str(number)) as folder:
                     setting = Setting("clients", registry, images, folder, f"t{int(time.time()):x}/", own=arguments.own)
-                    found += collect(setting, name, function, tell)
+                    found += collect(setting, name, function, report)
     return found
 
 
@@ -358,16 +358,16 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
         return 0
     began = time.monotonic()
     if arguments.registry:
-        found = _elsewhere(arguments, _tell)
+        found = _elsewhere(arguments, _report)
     else:
         with build_folder_in_use(), copy_in_use():
-            found = results(arguments.full, arguments.only, _tell)
+            found = results(arguments.full, arguments.only, _report)
     failed = sum(result.ok is False for result in found)
     print(f"{len(found)} checks, {failed} failed, {time.monotonic() - began:.0f} s")
     return 1 if failed or not found else 0
 
 
-def _tell(result: Result) -> None:
+def _report(result: Result) -> None:
     word = {True: "ok", False: "FAILED", None: "skipped"}[result.ok]
     print(f"{word:7} {result.seconds:6.1f} s  {result.name}", flush=True)
     if result.detail:

@@ -169,7 +169,7 @@ class S3(_Service):
             yield from found - seen
             if root.findtext("IsTruncated") != "true":
                 return
-            # By the key's marker alone, because versitygw refuses both; ministack then tells the marker's own uploads again.
+            # By the key's marker alone, because versitygw refuses both; ministack then lists the marker's own uploads again.
             query["key-marker"] = root.findtext("NextKeyMarker", "")
             if found <= seen:
                 raise HarnessError(f"more than {page} uploads of {query['key-marker']}, which cannot be listed page by page")
@@ -216,7 +216,7 @@ class DynamoDb(_Service):
         return list(self._pages("ListTables", {}, "TableNames", "LastEvaluatedTableName", "ExclusiveStartTableName"))
 
     def describe(self, table: str) -> Optional[Dict[str, Any]]:
-        """What DescribeTable tells of a table; None when there is none."""
+        """What DescribeTable says about a table; None when there is none."""
         try:
             return self.call("DescribeTable", {"TableName": table})["Table"]
         except AwsError as error:

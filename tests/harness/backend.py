@@ -1,4 +1,4 @@
-"""Where a registry keeps its bytes and its names: the flags and the environment that every command of `roadstead` gets alike."""
+"""Where a registry keeps blobs and metadata: the flags and the environment that every command of `roadstead` gets alike."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 versitygw enforces what S3 enforces: signatures, the least size of a part, the order of parts, checksums. It keeps its objects in a
 folder, so that they outlive its process. ministack answers DynamoDB's conditions, transactions and paging; everything is in its memory and
 ends with it. It knows keys but not their secrets; its S3 takes parts of any size in any order and does not compare a body with its
-checksum: it is a second opinion, never the only one. Neither ever conflicts, throttles or answers late: `fault_proxy` does that.
+checksum. So the tests of blob storage use it only in addition to versitygw. Neither ever conflicts, throttles or answers late: `fault_proxy` does that.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Cloud:
 
         `s3` is the server that gets the bucket, versitygw by default. `s3_proxy` and `dynamodb_proxy` are the endpoints that the registry
         is given in place of the servers' own, such as a `FaultProxy`'s `url`; the bucket and the table are made past them. `prefix`
-        is put before every object's key. `local_table` gives sessions, graveyard and keys a table of their own.
+        is put before every object's key. `local_table` gives sessions, the deletion queue and keys a table of their own.
         `flags` are more of the store flags, `{"--s3-parts": "equal"}`.
         """
         blobs, metadata = stores.split("+") if stores in STORES else ("", "")
