@@ -1,5 +1,5 @@
-//! What registries keep their bytes in when these are not to lie on their own disk: one S3 server for all of them, and
-//! for this project's one server that answers for DynamoDB.
+//! The object store of the registries, where blobs are not on their own disks: one S3 server for all of them. For this
+//! project's registries there is also a server that stands in for DynamoDB.
 //!
 //! Both are stand-ins on this machine (versitygw, ministack), so a figure holds for the registries relative to each
 //! other, not for a cloud. The S3 server writes a line for each request, from which the requests of a row are counted.

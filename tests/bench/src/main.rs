@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`rows`] says what is done, [`task`] how one operation goes over the wire with [`client`] and
 //! [`content`], [`prepare`] makes a registry ready for a row and [`site`] loads it, [`measure`] and [`report`] turn
-//! that into numbers, [`peers`] starts and stops the registries that [`mod@compare`] sets side by side, with [`daemon`], and [`cloud`] what
-//! they keep their bytes in when that is not a disk.
+//! that into numbers, [`peers`] starts and stops the registries that [`mod@compare`] sets side by side, with [`daemon`],
+//! and [`cloud`] the object store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
