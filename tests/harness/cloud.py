@@ -1,9 +1,9 @@
 """Stand-ins for a cloud, on a loopback address of their own: versitygw for S3, ministack for DynamoDB and as a second S3.
 
-versitygw enforces what S3 enforces: signatures, the least size of a part, the order of parts, checksums. It keeps its objects in a
-folder, so that they outlive its process. ministack answers DynamoDB's conditions, transactions and paging; everything is in its memory and
-ends with it. It knows keys but not their secrets; its S3 takes parts of any size in any order and does not compare a body with its
-checksum. So the tests of blob storage use it only in addition to versitygw. Neither ever conflicts, throttles or answers late: `fault_proxy` does that.
+versitygw enforces what S3 enforces: signatures, the least size of a part, the order of parts, checksums. It keeps its objects in a folder,
+so that they outlive its process. ministack answers DynamoDB's conditions, transactions and paging; everything is in its memory and ends
+with it. It knows keys but not their secrets; its S3 takes parts of any size in any order and does not compare a body with its checksum. So
+the tests of blob storage use it only in addition to versitygw. Neither ever conflicts, throttles or answers late: `fault_proxy` does that.
 """
 
 from __future__ import annotations
