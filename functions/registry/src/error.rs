@@ -59,7 +59,7 @@ pub(crate) enum Error {
     BlobTooLarge { limit: u64 },
     #[error("the upload has taken {limit} bodies: finish it without one more, or begin a new one with larger chunks")]
     TooManyBodies { limit: u32 },
-    #[error("the range does not continue the upload; go on from where it stands")]
+    #[error("the range does not continue the upload; continue after the last byte in `Range`")]
     UploadRange(Box<UploadPosition>),
     #[error("another request is storing bytes of this upload: come again when it has ended")]
     UploadBusy {

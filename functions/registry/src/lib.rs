@@ -9,7 +9,8 @@
 //!    [`Registry::handle`]. `call`: the registry as one request sees it.
 //! 2. [`route`](Endpoint) and `query`: parse the request line. [`auth`]: finds the principal and its permissions.
 //!    [`hosts`]: the host names at which the registry answers. [`heads`]: the header fields that are read.
-//! 3. `operations`: what requests do, one file for each kind of operation.
+//! 3. `operations`: what requests do, one file for each kind of operation. An upload begins in `open_upload`, continues
+//!    in `chunks` and ends in `finish`.
 //! 4. [`store`]: the contracts of the stores, and their reference implementation in memory.
 //! 5. `token`: the signed token in the `Location` of an upload. `error`: every error, and the response to it.
 //!    `response`: helpers that build responses.

@@ -109,7 +109,7 @@ pub(crate) fn complete(mut response: Response<ResponseBody>) -> Response<Respons
     response
 }
 
-/// Every response has a length, but for 204 and 304 (RFC 9110, 8.6).
+/// Every response has a length, except 204 and 304 (RFC 9110, 8.6).
 fn complete_length(response: &mut Response<ResponseBody>) {
     use http_body::Body as _;
     let status = response.status();

@@ -148,12 +148,12 @@ impl PairState {
         let text = error.to_string();
         let seen_before = self.doubt.as_ref() == Some(&text);
         if !asked && !seen_before {
-            tracing::debug!("{text}; the certificate before is served, and the files are looked at again");
+            tracing::debug!("{text}; the previous certificate stays in use, and the files are checked again");
             self.doubt = Some(text);
             return;
         }
         if self.complaint.is_due(&text, asked) {
-            tracing::error!("{text}. The certificate and the key before are served until that is repaired");
+            tracing::error!("{text}. The previous certificate stays in use until this is repaired");
         }
         self.doubt = Some(text);
     }

@@ -150,23 +150,23 @@ pub async fn an_object_is_in_use_at_the_exact_location_of_its_digest(test: Colle
     let blob = digest("blob");
     assert!(!test.is_recorded_location(&blob, &own_location(&blob)).await);
     metadata.commit(&repository("a"), &blob).await;
-    let place = own_location(&blob);
-    assert!(test.is_recorded_location(&blob, &place).await);
+    let own = own_location(&blob);
+    assert!(test.is_recorded_location(&blob, &own).await);
     let elsewhere = Location {
         store: "another".to_owned(),
-        ..place.clone()
+        ..own.clone()
     };
     let longer = Location {
-        key: format!("{}.0", place.key),
-        ..place.clone()
+        key: format!("{}.0", own.key),
+        ..own.clone()
     };
     assert!(!test.is_recorded_location(&blob, &elsewhere).await);
     assert!(!test.is_recorded_location(&blob, &longer).await);
     assert!(!test.is_recorded_location(&blob, &location(1)).await);
-    assert!(!test.is_recorded_location(&digest("other"), &place).await);
+    assert!(!test.is_recorded_location(&digest("other"), &own).await);
     assert!(
         !test
-            .is_recorded_location(&Digest::of(Algorithm::Sha512, b"blob"), &place)
+            .is_recorded_location(&Digest::of(Algorithm::Sha512, b"blob"), &own)
             .await
     );
 }

@@ -22,11 +22,11 @@ async fn schedule_some(test: &CollectionTest, count: usize) -> Vec<PendingDeleti
 }
 
 /// Commits the blob of this number at a location and collects it. The pending deletion, if there was none before.
-async fn schedule_deletion(test: &CollectionTest, number: usize, place: &Location) -> PendingDeletion {
-    name(test, number, place).await;
-    lose(test, number).await;
+async fn schedule_deletion(test: &CollectionTest, number: usize, location: &Location) -> PendingDeletion {
+    commit(test, number, location).await;
+    unlink_and_collect(test, number).await;
     PendingDeletion {
-        location: place.clone(),
+        location: location.clone(),
         digest: Some(digest(format!("blob {number}"))),
         unfinished: false,
         at: test.now(),
@@ -34,14 +34,14 @@ async fn schedule_deletion(test: &CollectionTest, number: usize, place: &Locatio
 }
 
 /// Commits the blob of this number.
-async fn name(test: &CollectionTest, number: usize, place: &Location) {
+async fn commit(test: &CollectionTest, number: usize, location: &Location) {
     let blob = digest(format!("blob {number}"));
-    test.metadata().commit_at(&repository("a"), &blob, place).await;
-    assert!(test.is_recorded_location(&blob, place).await);
+    test.metadata().commit_at(&repository("a"), &blob, location).await;
+    assert!(test.is_recorded_location(&blob, location).await);
 }
 
 /// Unlinks and collects the blob of this number.
-async fn lose(test: &CollectionTest, number: usize) {
+async fn unlink_and_collect(test: &CollectionTest, number: usize) {
     let blob = digest(format!("blob {number}"));
     assert_eq!(test.metadata().unlink(&repository("a"), &blob).await, Removal::Removed);
     assert_eq!(test.run(&PLAN).await.scheduled, 1);
@@ -115,9 +115,9 @@ pub async fn forgetting_pending_deletions_is_idempotent(test: CollectionTest) {
 pub async fn an_object_scheduled_twice_waits_from_the_last_time(test: CollectionTest) {
     let first = schedule_deletion(&test, 1, &location(1)).await;
     test.advance(HOUR);
-    name(&test, 1, &location(1)).await;
+    commit(&test, 1, &location(1)).await;
     test.advance(GRACE);
-    lose(&test, 1).await;
+    unlink_and_collect(&test, 1).await;
     let last = PendingDeletion {
         at: test.now(),
         ..first.clone()
@@ -137,9 +137,9 @@ pub async fn two_schedules_of_an_object_are_joined(test: CollectionTest) {
     for (id, swept_later) in [(1, true), (2, false)] {
         let key = sessions.key(id);
         let attempt = sessions.claim(key).await.attempt;
-        let place = Location::main(attempt.to_string());
+        let location = Location::main(attempt.to_string());
         test.advance(GRACE);
-        let scheduled = schedule_deletion(&test, attempt.number as usize + 10 * id as usize, &place).await;
+        let scheduled = schedule_deletion(&test, attempt.number as usize + 10 * id as usize, &location).await;
         let session = sessions.row(key).await;
         test.advance(HOUR);
         // The other case: an expiry that read its clock long before it writes.
@@ -167,9 +167,9 @@ pub async fn forgetting_an_old_pending_deletion_leaves_the_new_one(test: Collect
     let old = schedule_deletion(&test, 1, &location(1)).await;
     let other = schedule_deletion(&test, 2, &location(2)).await;
     test.advance(HOUR);
-    name(&test, 1, &location(1)).await;
+    commit(&test, 1, &location(1)).await;
     test.advance(GRACE);
-    lose(&test, 1).await;
+    unlink_and_collect(&test, 1).await;
     let new = PendingDeletion {
         at: test.now(),
         ..old.clone()
@@ -187,7 +187,7 @@ pub async fn forgetting_an_old_pending_deletion_leaves_the_new_one(test: Collect
 pub async fn an_object_in_use_is_not_due(test: CollectionTest) {
     let pending_deletion = schedule_deletion(&test, 1, &location(1)).await;
     assert_eq!(test.check_pending_deletion(&pending_deletion).await, DeletionCheck::Due);
-    name(&test, 1, &location(1)).await;
+    commit(&test, 1, &location(1)).await;
     assert_eq!(
         test.check_pending_deletion(&pending_deletion).await,
         DeletionCheck::InUse
@@ -201,7 +201,7 @@ pub async fn an_object_in_use_is_not_due(test: CollectionTest) {
 
     // Its digest has another location.
     let lost = schedule_deletion(&test, 2, &location(2)).await;
-    name(&test, 2, &location(3)).await;
+    commit(&test, 2, &location(3)).await;
     assert_eq!(test.check_pending_deletion(&lost).await, DeletionCheck::Due);
     test.remove_pending_deletions(std::slice::from_ref(&lost)).await;
     assert_eq!(
@@ -229,11 +229,11 @@ pub async fn an_object_in_use_is_not_due(test: CollectionTest) {
 pub async fn an_object_that_was_in_use_until_now_is_not_due(test: CollectionTest) {
     schedule_deletion(&test, 1, &location(1)).await;
     test.advance(HOUR);
-    name(&test, 1, &location(1)).await;
+    commit(&test, 1, &location(1)).await;
     test.advance(GRACE);
     let listed = test.pending_deletions().await;
     assert_eq!(listed.len(), 1);
-    lose(&test, 1).await;
+    unlink_and_collect(&test, 1).await;
     assert_eq!(test.check_pending_deletion(&listed[0]).await, DeletionCheck::Changed);
     test.remove_pending_deletions(&listed).await;
     let left = test.pending_deletions().await;
@@ -245,7 +245,7 @@ pub async fn an_object_that_was_in_use_until_now_is_not_due(test: CollectionTest
 pub async fn a_check_of_an_old_pending_deletion_races_a_new_schedule(test: CollectionTest) {
     for round in 0..ROUNDS {
         let old = schedule_deletion(&test, round, &location(round)).await;
-        name(&test, round, &location(round)).await;
+        commit(&test, round, &location(round)).await;
         test.advance(GRACE);
         let blob = digest(format!("blob {round}"));
         let unlinked = test.metadata().unlink(&repository("a"), &blob).await;

@@ -113,10 +113,10 @@ pub async fn a_collection_races_a_commit(test: CollectionTest) {
         test.assert_whole(&name, &blob).await;
         let link = test.metadata().link(&name, &blob).await.expect("the link");
         let other = [super::own_location(&blob), location(round)];
-        for place in other.iter().filter(|place| **place != link.location) {
+        for location in other.iter().filter(|location| **location != link.location) {
             assert!(
-                test.scheduled().await.contains(place),
-                "round {round}: {place:?} lost its name"
+                test.scheduled().await.contains(location),
+                "round {round}: {location:?} has no record"
             );
         }
     }
@@ -130,14 +130,14 @@ pub async fn a_schedule_for_deletion_races_a_commit(test: CollectionTest) {
         test.metadata().commit(&name, &blob).await;
         assert_eq!(test.metadata().unlink(&name, &blob).await, Removal::Removed);
         // Half of the rounds repeat the final PUT of the same upload.
-        let place = if round % 4 < 2 {
+        let location = if round % 4 < 2 {
             location(round)
         } else {
             super::own_location(&blob)
         };
         let commit = {
             let (metadata, name) = (test.metadata(), name.clone());
-            async move { metadata.commit_at(&name, &blob, &place).await }
+            async move { metadata.commit_at(&name, &blob, &location).await }
         };
         let ((), ()) = test.race(round % 2 == 0, commit, test.collecting()).await;
         test.assert_whole(&name, &blob).await;
@@ -184,10 +184,10 @@ pub async fn a_schedule_for_deletion_races_a_large_manifest(test: CollectionTest
             .manifest(&name, &put.digest)
             .await
             .expect("the manifest");
-        let Content::Stored(place) = record.content else {
+        let Content::Stored(location) = record.content else {
             panic!("it was stored");
         };
-        assert!(test.is_recorded_location(&put.digest, &place).await, "round {round}");
+        assert!(test.is_recorded_location(&put.digest, &location).await, "round {round}");
     }
 }
 
@@ -210,9 +210,9 @@ pub async fn a_collection_races_deletes(test: CollectionTest) {
         test.run(&PLAN).await;
         assert_eq!(test.metadata().link(&name, &blob).await, None);
         let scheduled = test.scheduled().await;
-        let place = super::own_location(&blob);
-        assert_eq!(scheduled.iter().filter(|location| **location == place).count(), 1);
-        assert!(!test.is_recorded_location(&blob, &place).await);
+        let own = super::own_location(&blob);
+        assert_eq!(scheduled.iter().filter(|location| **location == own).count(), 1);
+        assert!(!test.is_recorded_location(&blob, &own).await);
     }
 }
 
@@ -263,9 +263,9 @@ pub async fn an_expiry_races_the_commit(test: CollectionTest) {
             async move { test.sweep(key, &session).await }
         };
         let (committed, swept) = test.race(round % 2 == 0, commit, sweep).await;
-        let place = publishing(&claim, &digest("blob")).location;
+        let location = publishing(&claim, &digest("blob")).location;
         assert_eq!(
-            test.scheduled().await.contains(&place),
+            test.scheduled().await.contains(&location),
             swept.is_some(),
             "round {round}"
         );

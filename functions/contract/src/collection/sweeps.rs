@@ -9,7 +9,7 @@ use super::{CollectionTest, GRACE};
 use crate::metadata::{digest, repository};
 use crate::sessions::{progress, publishing};
 
-fn place(key: SessionKey, number: u32) -> Location {
+fn location_of(key: SessionKey, number: u32) -> Location {
     let session = key.id;
     Location::main(Attempt { session, number }.to_string())
 }
@@ -74,7 +74,7 @@ pub async fn an_open_session_expires_with_all_its_attempts(test: CollectionTest)
     let (session, pending_deletions) = test.sweep_all(key).await;
     assert_eq!(session.state, State::Open);
     let expected: Vec<_> = (1..=3)
-        .map(|number| pending_deletion(place(key, number), None, true, now))
+        .map(|number| pending_deletion(location_of(key, number), None, true, now))
         .collect();
     assert_eq!(pending_deletions, expected);
     let mut listed: Vec<_> = remains(key, &session, now).collect();
@@ -96,7 +96,7 @@ pub async fn a_cancelled_session_expires_with_all_its_attempts(test: CollectionT
     let (session, pending_deletions) = test.sweep_all(key).await;
     assert_eq!(session.state, State::Cancelled);
     let expected: Vec<_> = (1..=2)
-        .map(|number| pending_deletion(place(key, number), None, true, now))
+        .map(|number| pending_deletion(location_of(key, number), None, true, now))
         .collect();
     assert_eq!(pending_deletions, expected);
 }
@@ -128,14 +128,14 @@ pub async fn a_committing_session_expires_with_its_digest(test: CollectionTest) 
         let now = test.now();
         let (session, mut pending_deletions) = test.sweep_all(key).await;
         assert_eq!(session.state, State::Committing);
-        let mut places: Vec<_> = (1..=3).map(|number| place(key, number)).collect();
+        let mut locations: Vec<_> = (1..=3).map(|number| location_of(key, number)).collect();
         if !suffix.is_empty() {
-            places.push(sealed.clone());
+            locations.push(sealed.clone());
         }
-        let expected: Vec<_> = places
+        let expected: Vec<_> = locations
             .into_iter()
             .zip(expected)
-            .map(|(place, unfinished)| pending_deletion(place, Some(blob), unfinished, now))
+            .map(|(location, unfinished)| pending_deletion(location, Some(blob), unfinished, now))
             .collect();
         assert_eq!(pending_deletions, expected);
         pending_deletions.retain(|pending_deletion| pending_deletion.location == sealed);
@@ -159,7 +159,7 @@ pub async fn a_refused_publication_expires_with_its_digest(test: CollectionTest)
     assert_eq!(session.state, State::Cancelled);
     assert_eq!(
         pending_deletions,
-        [pending_deletion(place(key, 1), Some(digest), true, now)]
+        [pending_deletion(location_of(key, 1), Some(digest), true, now)]
     );
 }
 

@@ -10,22 +10,22 @@ use crate::metadata::DescribeManifest as _;
 /// A committed blob can be read in its repository: location, size and the uid of the commit.
 pub async fn a_committed_blob_is_linked(test: MetadataTest) {
     let name = repository("library/alpine");
-    let place = Location {
+    let location = Location {
         store: "second-store".to_owned(),
         key: "0123456789abcdef.ff".to_owned(),
     };
     for (number, size) in (0..).zip([0, 1, u64::from(u32::MAX) + 1, i64::MAX.cast_unsigned()]) {
         let digest = digest(format!("blob {number}"));
         assert_eq!(test.link(&name, &digest).await, None);
-        let place = Location {
-            key: format!("{}{number}", place.key),
-            ..place.clone()
+        let location = Location {
+            key: format!("{}{number}", location.key),
+            ..location.clone()
         };
         let cx = test.cx();
-        let committed = test.store.commit_blob(cx, &name, &digest, &place, size).await;
+        let committed = test.store.commit_blob(cx, &name, &digest, &location, size).await;
         committed.expect("commit_blob");
         let link = test.link(&name, &digest).await.expect("the link");
-        assert_eq!(link.location, place);
+        assert_eq!(link.location, location);
         assert_eq!(link.size, size);
         assert_eq!(link.uid, cx.uid);
     }

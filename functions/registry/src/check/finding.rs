@@ -178,8 +178,8 @@ pub enum Finding {
         digest: Digest,
         /// The tags that refer to it.
         tags: Vec<Tag>,
-        /// The lost digests: its own, or digests that it refers to.
-        lost: Vec<Digest>,
+        /// The missing digests: its own, or digests that it refers to.
+        missing: Vec<Digest>,
     },
     /// A blob cannot be pulled, because of another finding, and no manifest refers to it: it must be pushed again.
     BlobNotPullable {

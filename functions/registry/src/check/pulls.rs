@@ -131,7 +131,7 @@ impl BrokenContent {
                 repository,
                 digest,
                 tags: tags.into_iter().collect(),
-                lost: lost.into_iter().collect(),
+                missing: lost.into_iter().collect(),
             });
         }
         let blobs = self.blobs.into_iter().filter(|blob| !reported.contains(blob));

@@ -43,24 +43,24 @@ pub(super) fn expected(headers: &HeaderMap) -> Expected {
     }
 }
 
-fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, OutOfPlace>> {
+fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, OutOfOrder>> {
     let value = headers.get(CONTENT_RANGE)?;
     let range = value.to_str().ok().and_then(|text| text.parse().ok());
-    Some(range.ok_or(OutOfPlace))
+    Some(range.ok_or(OutOfOrder))
 }
 
 /// A chunk does not continue the upload, or does not have its declared length.
-pub(super) struct OutOfPlace;
+pub(super) struct OutOfOrder;
 
 /// The length that a chunk declares in `Content-Range` or `Content-Length`, if it continues the upload at `offset`.
-pub(super) fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfPlace> {
+pub(super) fn declared_chunk(headers: &HeaderMap, offset: u64) -> Result<Option<u64>, OutOfOrder> {
     let length = declared_length(headers);
     let Some(range) = content_range(headers) else {
         return Ok(length);
     };
     let range = range?;
     if range.first != offset || length.is_some_and(|length| length != range.len()) {
-        return Err(OutOfPlace);
+        return Err(OutOfOrder);
     }
     Ok(Some(range.len()))
 }

@@ -1,7 +1,13 @@
 //! The last request of an upload: end-6 (`PUT <location>?digest=…`) and end-4b
 //! (`POST /v2/<name>/blobs/uploads/?digest=…`).
 //!
-//! It may take minutes, because it seals the upload ([`BlobStore::seal`](crate::store::blobs::BlobStore::seal)). An
+//! It stores the last body, verifies the digest, and makes one object of all bodies. (A digest of another algorithm
+//! than the declared one is verified after that.) It saves the session as *committing*, with the digest and the
+//! location of the object. It writes the back-link, and then the link, which publishes the blob. Then it ends the
+//! session as *done*, or as *published* if other objects of the session may be left.
+//! [`SessionStore`](crate::store::sessions::SessionStore) has the table of the states.
+//!
+//! The request may take minutes, because it seals the upload ([`BlobStore::seal`](crate::store::blobs::BlobStore::seal)). An
 //! object store makes one object of 10,000 parts, or copies hundreds of gigabytes inside itself. A disk joins segments.
 //! A sha512 that was not declared when the upload was opened is computed from the stored bytes. Some clients repeat the
 //! request while it is still in progress:

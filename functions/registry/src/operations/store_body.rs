@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use oci::{Algorithm, Hasher};
 
-use super::body_head::{OutOfPlace, declared_chunk};
+use super::body_head::{OutOfOrder, declared_chunk};
 use super::session::OpenSession;
 use super::session_states::BodyFailure;
 use super::source::{UploadSource, resume};
@@ -36,7 +36,7 @@ impl Call<'_> {
         let offset = claim.progress.offset;
         let failed = |error: AppendError| failure(session, offset, error);
         let declared = declared_chunk(headers, offset);
-        let declared = declared.map_err(|OutOfPlace| failed(BodyError::LengthMismatch.into()))?;
+        let declared = declared.map_err(|OutOfOrder| failed(BodyError::LengthMismatch.into()))?;
         let hasher = resume(&claim.progress, algorithm).ok_or(Error::UploadUnknown)?;
         let limit = self.settings.limits.blob_bytes;
         if declared.is_some_and(|length| offset.saturating_add(length) > limit) {

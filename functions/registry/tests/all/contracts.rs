@@ -180,9 +180,9 @@ async fn memory_keeps_every_required_record() {
 async fn memory_schedules_objects_that_lost_a_race_for_deletion() {
     let store = MemoryMetadata::new();
     for number in 0..32 {
-        let place = location(&number.to_string());
+        let location = location(&number.to_string());
         store
-            .commit_blob(cx(number), &name("a"), &digest("blob"), &place, 1)
+            .commit_blob(cx(number), &name("a"), &digest("blob"), &location, 1)
             .await
             .unwrap();
     }
@@ -306,8 +306,8 @@ async fn faults_strike_when_they_are_planned() {
     let faults = Faults::none();
     let store = FaultyMetadata::new(memory.clone(), faults.clone());
     let commit = async |text: &str| {
-        let place = location(text);
-        store.commit_blob(cx(1), &name("a"), &digest(text), &place, 1).await
+        let location = location(text);
+        store.commit_blob(cx(1), &name("a"), &digest(text), &location, 1).await
     };
     commit("one").await.unwrap();
     faults.plan(Fault {

@@ -60,9 +60,10 @@ pub(crate) struct ServeArgs {
         value_parser = values::min_free
     )]
     pub(crate) min_free: MinFree,
-    /// Start although one half of a registry is lost: the metadata is empty and there are blobs, or the metadata refers to
-    /// blobs of which none is present. Without this flag the server refuses to start in these cases, because most likely a
-    /// directory was mistyped or is not mounted. Give this flag for one start, and leave it out afterwards
+    /// Start although the metadata or all blobs of a registry are lost: the metadata is empty and there are blobs, or the
+    /// metadata refers to blobs of which none is present. Without this flag the server refuses to start in these cases,
+    /// because most likely a directory was mistyped or is not mounted. Give this flag for one start, and leave it out
+    /// afterwards
     #[arg(long, env = "ROADSTEAD_BEGIN_ANEW", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) begin_anew: bool,
     /// Format of the log on standard error [default: text on a terminal, JSON elsewhere]
@@ -107,8 +108,8 @@ pub(crate) struct LimitArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_requests: u32,
     /// Memory for the bodies of all uploads together. Further uploads wait for memory; a body that was interrupted because
-    /// of it is answered with 503. The same amount again is for manifests and lists, and twice the amount for blobs that
-    /// are sent [default: 64MiB; for uploads into S3 512MiB]
+    /// of it is answered with 503. The same amount again (64MiB if this flag is not given) is for manifests and lists; twice
+    /// that, and at least 16MiB, is for blobs that are sent [default: 64MiB; for uploads into S3 512MiB]
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
     /// Maximum time for which a request waits for memory before it is answered with 503. While requests wait, bodies and

@@ -1,7 +1,7 @@
 //! `roadstead blobs`: copies blobs between stores.
 
 mod copy;
-mod place;
 mod source;
+mod store_object;
 
 pub(super) use copy::run as copy;

@@ -182,7 +182,7 @@ mod tests {
             repository: "team/app".parse().expect("a name"),
             digest,
             tags: tags.iter().map(|tag| tag.parse().expect("a tag")).collect(),
-            lost: vec![digest],
+            missing: vec![digest],
         };
         assert_eq!(
             advice(&manifest(&["1", "latest"]), true),

@@ -80,7 +80,7 @@ pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<()
                     "tag": tag.to_string(),
                     "version": record.version,
                     "at": at,
-                    "who": record.principal,
+                    "principal": record.principal,
                     "before": before,
                     "after": after,
                 }))?;

@@ -151,7 +151,7 @@ impl WatchedFile {
         if known.complaint.is_due(&text, asked) {
             tracing::error!(
                 file = ?self.path,
-                "the file of users is not usable: {text}; the users before stay until it is repaired"
+                "the file of users is not usable: {text}; the previous users stay valid until the file is repaired"
             );
         }
     }
@@ -163,7 +163,7 @@ fn warn_of_overridden(path: &Path, users: &Users) {
     for line in overridden.iter().take(MAX_WARNINGS) {
         tracing::warn!(
             file = ?path,
-            "the user `{}` is there more than once: line {} counts, and line {} has no effect",
+            "the user `{}` has more than one line: line {} counts, and line {} has no effect",
             line.user, line.by, line.line
         );
     }

@@ -58,7 +58,7 @@ pub(crate) enum TlsFileProblem {
     Io(#[from] io::Error),
     #[error("it is larger than {MAX_FILE} bytes")]
     TooLarge,
-    #[error("it is not whole, or not PEM: {0}")]
+    #[error("it is incomplete, or not PEM: {0}")]
     Pem(String),
     #[error("it holds no certificate; expected PEM (-----BEGIN CERTIFICATE-----), the server's own first")]
     NoCertificate,

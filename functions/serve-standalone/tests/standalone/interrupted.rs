@@ -179,9 +179,9 @@ fn a_collection_that_was_killed_is_gone_on_with_when_its_time_is_over() {
 /// A file that cannot be unlinked: something else has its name.
 fn obstruct(data: &Path, id: u128) -> String {
     let key = format!("{id:032x}.1");
-    let place = data.join("blobs").join(&key[..1]).join(&key);
-    std::fs::create_dir(&place).unwrap();
-    std::fs::write(place.join("in the way"), "").unwrap();
+    let path = data.join("blobs").join(&key[..1]).join(&key);
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("in the way"), "").unwrap();
     key
 }
 

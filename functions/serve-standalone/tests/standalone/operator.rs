@@ -111,7 +111,7 @@ fn the_history_of_a_tag_names_the_principal() {
     assert_eq!(put.status, 201);
     let data = server.data();
     let output = run(["tag", "history", "app", "a", "--json", "--data", data.to_str().unwrap()]);
-    assert_eq!(json(&output)[0]["who"], "alice");
+    assert_eq!(json(&output)[0]["principal"], "alice");
 }
 
 /// More than one page of both kinds, read page by page.

@@ -73,12 +73,12 @@ fn files_that_cannot_be_used_end_the_start_and_it_says_why() {
         (
             Some(&certificate[..200]),
             Some(&*key),
-            "tls.crt: it is not whole, or not PEM",
+            "tls.crt: it is incomplete, or not PEM",
         ),
         (
             Some(&*certificate),
             Some(&key[..100]),
-            "tls.key: it is not whole, or not PEM",
+            "tls.key: it is incomplete, or not PEM",
         ),
         (
             Some(&*pem("CERTIFICATE", b"anything")),
@@ -160,7 +160,7 @@ fn a_renewed_pair_is_for_new_connections_and_old_ones_go_on() {
         assert!(shown(client.transport()) == before);
         thread::sleep(Duration::from_millis(500));
     }
-    server.says("The certificate and the key before are served");
+    server.says("The previous certificate stays in use until this is repaired");
     replace(&folder.join("tls.key"), &renewed.key_pem());
     eventually("the new pair is used", || {
         shows(&authority, &server, &renewed).then_some(())
@@ -195,7 +195,7 @@ fn a_link_that_is_swapped_renews_the_pair() {
     eventually("the new pair is used", || {
         shows(&authority, &server, &second).then_some(())
     });
-    assert!(!server.log().contains("are served until"), "{}", server.log());
+    assert!(!server.log().contains("stays in use until"), "{}", server.log());
 }
 
 #[test]

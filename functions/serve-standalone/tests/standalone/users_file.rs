@@ -36,7 +36,7 @@ fn a_file_as_windows_writes_it_lets_users_in_and_the_last_line_of_a_user_counts(
     assert_eq!(ping(&server, "zo\u{eb}", "secret"), 200);
     assert_eq!(ping(&server, "alice", "new"), 200);
     assert_eq!(ping(&server, "alice", "old"), 401);
-    server.says("the user `alice` is there more than once: line 5 counts, and line 2 has no effect");
+    server.says("the user `alice` has more than one line: line 5 counts, and line 2 has no effect");
 }
 
 #[test]

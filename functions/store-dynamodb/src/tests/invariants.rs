@@ -195,11 +195,14 @@ fn manifest(
     }
     let uid = text(attributes, "incarnation");
     for target in FIXTURES.references(digest) {
-        let place = format!("D#{repository}#{target}");
-        if items.attributes(&place, "L").is_none() && items.attributes(&place, "M").is_none() {
+        let partition_key = format!("D#{repository}#{target}");
+        if items.attributes(&partition_key, "L").is_none() && items.attributes(&partition_key, "M").is_none() {
             return Err(format!("it refers to {target}, which is not there"));
         }
-        if items.attributes(&place, &format!("e#m#{digest}#{uid}")).is_none() {
+        if items
+            .attributes(&partition_key, &format!("e#m#{digest}#{uid}"))
+            .is_none()
+        {
             return Err(format!("its edge to {target} is gone"));
         }
     }
@@ -272,8 +275,8 @@ pub(super) fn garbage(world: &World) -> Option<String> {
 }
 
 fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
-    let of_uid = |place: &str, kind: &str, uid: &str| {
-        let row = items.attributes(place, kind);
+    let of_uid = |partition_key: &str, kind: &str, uid: &str| {
+        let row = items.attributes(partition_key, kind);
         row.is_some_and(|row| text(row, "incarnation") == uid)
     };
     let parts: Vec<&str> = sort.split('#').collect();
@@ -288,8 +291,8 @@ fn is_garbage(items: &Items, partition: &str, sort: &str) -> bool {
     if let Some(digest) = partition.strip_prefix("B#") {
         return match parts.as_slice() {
             ["l", repository, uid] => {
-                let place = format!("D#{repository}#{digest}");
-                !of_uid(&place, "L", uid) && !of_uid(&place, "M", uid)
+                let partition_key = format!("D#{repository}#{digest}");
+                !of_uid(&partition_key, "L", uid) && !of_uid(&partition_key, "M", uid)
             }
             _ => !items.collection(partition).any(|(sort, _)| sort.starts_with("l#")),
         };

@@ -61,7 +61,7 @@ impl World {
         self.metadata.insert(CX, &[record]).await.unwrap();
     }
 
-    pub(super) async fn place_of(&self, repository: &str, digest: &Digest) -> Location {
+    pub(super) async fn location_of(&self, repository: &str, digest: &Digest) -> Location {
         let link = self
             .stores
             .metadata

@@ -343,13 +343,13 @@ async fn a_pending_deletion_of_an_object_in_use_is_cancelled() {
         .metadata
         .link(world.cx(), &"a".parse().unwrap(), &digest)
         .await;
-    let place = link.unwrap().unwrap().location;
+    let location = link.unwrap().unwrap().location;
     world.delete(format!("/v2/a/blobs/{digest}")).send().await.expect(202);
     assert_eq!(world.collect().await.metadata.scheduled, 1);
     let metadata = &world.stores.metadata;
     let name = "a".parse().unwrap();
     metadata
-        .commit_blob(world.cx(), &name, &digest, &place, 4)
+        .commit_blob(world.cx(), &name, &digest, &location, 4)
         .await
         .unwrap();
     metadata.link_and_unmark(world.cx(), &name, &digest).await.unwrap();

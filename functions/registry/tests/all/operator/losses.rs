@@ -39,13 +39,13 @@ fn repairing() -> CheckOptions {
     }
 }
 
-fn manifest(repository: &str, digest: Digest, tags: &[&str], mut lost: Vec<Digest>) -> Finding {
-    lost.sort();
+fn manifest(repository: &str, digest: Digest, tags: &[&str], mut missing: Vec<Digest>) -> Finding {
+    missing.sort();
     Finding::ManifestNotPullable {
         repository: repository.parse().unwrap(),
         digest,
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
-        lost,
+        missing,
     }
 }
 
@@ -65,7 +65,7 @@ async fn what_cannot_be_pulled_is_reported_with_its_tags() {
     world.post(mount).send().await.expect(201);
     assert_eq!(world.not_pullable(&options()).await, []);
 
-    let location = world.place_of("a", &one.layer).await;
+    let location = world.location_of("a", &one.layer).await;
     world.blobs.lose(&location).unwrap();
     let mut expected = vec![
         manifest("a", one.digest, &["again", "one"], vec![one.layer]),
@@ -89,7 +89,7 @@ async fn what_cannot_be_pulled_is_reported_with_its_tags() {
             "repository": "a",
             "digest": one.digest,
             "tags": ["one"],
-            "lost": [one.layer],
+            "missing": [one.layer],
         })
     );
 }
@@ -187,7 +187,7 @@ async fn a_push_replaces_what_a_repair_has_recorded() {
     let paths = ["a", "b"].map(|name| format!("/v2/{name}/blobs/{}", one.layer));
     let large_path = format!("/v2/a/manifests/{}", sha256(&large));
 
-    world.blobs.lose(&world.place_of("a", &one.layer).await).unwrap();
+    world.blobs.lose(&world.location_of("a", &one.layer).await).unwrap();
     let stored = world
         .stores
         .metadata
@@ -235,7 +235,7 @@ async fn a_push_replaces_what_a_repair_has_recorded() {
 async fn losses_of_an_empty_store_are_not_recorded() {
     let world = World::new().await;
     let blob = world.push_blob("a", "the only one").await;
-    world.blobs.lose(&world.place_of("a", &blob).await).unwrap();
+    world.blobs.lose(&world.location_of("a", &blob).await).unwrap();
     let checked = registry::check::check(&world.stores, world.clock.clone(), &repairing(), &mut |_| {}).await;
     let error = checked.expect_err("it says so").to_string();
     assert!(error.contains("has no object at all"), "{error}");
@@ -249,7 +249,7 @@ async fn a_missing_object_that_comes_back_is_used() {
     let world = World::new().await;
     let blob = world.push_blob("a", "here and there").await;
     let path = format!("/v2/a/blobs/{blob}");
-    let location = world.place_of("a", &blob).await;
+    let location = world.location_of("a", &blob).await;
     let object = world.blobs.lose(&location).unwrap();
     let answer = world.get(path.clone()).send().await.expect(404);
     assert_eq!(answer.code(), "BLOB_UNKNOWN");
@@ -270,7 +270,7 @@ async fn damaged_bytes_are_not_served_after_a_repair() {
     let world = World::new().await;
     let blob = world.push_blob("a", "right bytes").await;
     let path = format!("/v2/a/blobs/{blob}");
-    let location = world.place_of("a", &blob).await;
+    let location = world.location_of("a", &blob).await;
     world.blobs.lose(&location).unwrap();
     world.blobs.restore(&location, "wrong bytes");
     let (summary, _) = world.check_as(&repairing()).await;
@@ -287,7 +287,7 @@ async fn damaged_bytes_are_not_served_after_a_repair() {
 async fn recorded_damage_is_reported_by_every_check() {
     let world = World::new().await;
     let one = world.push_image("a", "one", "one").await;
-    let location = world.place_of("a", &one.layer).await;
+    let location = world.location_of("a", &one.layer).await;
     world.blobs.lose(&location).unwrap();
     world.blobs.restore(&location, "LAYER OF ONE");
     assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
@@ -323,7 +323,7 @@ async fn recorded_damage_is_reported_by_every_check() {
 async fn a_recorded_loss_of_an_object_that_exists_is_repaired() {
     let world = World::new().await;
     let one = world.push_image("a", "one", "one").await;
-    let location = world.place_of("a", &one.layer).await;
+    let location = world.location_of("a", &one.layer).await;
     let object = world.blobs.lose(&location).unwrap();
     assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
     world.blobs.restore(&location, object);
@@ -352,7 +352,7 @@ async fn an_object_that_returns_with_wrong_bytes_is_recorded_as_damaged() {
     let world = World::new().await;
     let blob = world.push_blob("a", "right bytes").await;
     world.push_blob("a", "another").await;
-    let location = world.place_of("a", &blob).await;
+    let location = world.location_of("a", &blob).await;
     world.blobs.lose(&location).unwrap();
     assert_eq!(world.check_as(&repairing()).await.0.repaired, 1);
     world.blobs.restore(&location, "wrong bytes");

@@ -30,7 +30,7 @@ impl World {
 #[tokio::test]
 async fn a_missing_object_is_found() {
     let (world, image) = World::furnished().await;
-    let location = world.place_of("a", &image.layer).await;
+    let location = world.location_of("a", &image.layer).await;
     let to_delete = ObjectToDelete {
         location: location.clone(),
         unfinished: false,
@@ -43,7 +43,7 @@ async fn a_missing_object_is_found() {
 #[tokio::test]
 async fn an_object_of_another_size_is_found() {
     let (world, image) = World::furnished().await;
-    let location = world.place_of("a", &image.layer).await;
+    let location = world.location_of("a", &image.layer).await;
     world
         .plant(Record::Blob {
             digest: image.layer,
@@ -72,7 +72,7 @@ async fn an_object_of_another_size_is_found() {
 #[tokio::test]
 async fn damaged_bytes_are_found() {
     let (world, image) = World::furnished().await;
-    let location = world.place_of("a", &image.layer).await;
+    let location = world.location_of("a", &image.layer).await;
     let attempt = location.key.split_once('.').unwrap();
     let attempt = Attempt {
         session: SessionId(u128::from_str_radix(attempt.0, 16).unwrap()),
@@ -103,7 +103,7 @@ async fn damaged_bytes_are_found() {
 #[tokio::test]
 async fn an_orphan_is_found() {
     let (world, one) = World::furnished().await;
-    let done = world.place_of("a", &one.layer).await;
+    let done = world.location_of("a", &one.layer).await;
     let session = SessionId(u128::from_str_radix(done.key.split_once('.').unwrap().0, 16).unwrap());
     let orphans = [
         Attempt {

@@ -17,8 +17,8 @@ use shell::text::count;
 use super::super::progress::{ProgressLine, rate, size};
 use super::super::signals::Signals;
 use super::super::store::{PAGE, cx, how, open, run as run_to_end};
-use super::place::place;
 use super::source::{CopyState, ObjectSource};
+use super::store_object::store_object;
 use crate::cli::{CopyArgs, Target};
 use crate::failure::Failure;
 
@@ -101,7 +101,7 @@ struct ObjectToCopy {
 #[derive(Debug)]
 enum CopyOutcome {
     /// The destination already had the object.
-    There,
+    Skipped,
     /// The object was copied; its size in bytes.
     Copied(u64),
     /// The object was not copied, for this reason.
@@ -111,7 +111,7 @@ enum CopyOutcome {
 /// How many copies ended in which way.
 #[derive(Debug, Default)]
 struct CopyStatistics {
-    there: u64,
+    skipped: u64,
     copied: u64,
     bytes: u64,
     failed: u64,
@@ -120,7 +120,7 @@ struct CopyStatistics {
 impl CopyStatistics {
     fn add(&mut self, outcome: &CopyOutcome) {
         match outcome {
-            CopyOutcome::There => self.there += 1,
+            CopyOutcome::Skipped => self.skipped += 1,
             CopyOutcome::Copied(bytes) => {
                 self.copied += 1;
                 self.bytes += bytes;
@@ -131,7 +131,7 @@ impl CopyStatistics {
 
     fn report(&self, args: &CopyArgs, elapsed: Duration) -> Result<(), Failure> {
         let Self {
-            there,
+            skipped,
             copied,
             bytes,
             failed,
@@ -140,7 +140,7 @@ impl CopyStatistics {
             let report = json!({
                 "copied": copied,
                 "bytes": bytes,
-                "there": there,
+                "skipped": skipped,
                 "failed": failed,
                 "seconds": elapsed.as_secs_f64(),
             });
@@ -151,7 +151,7 @@ impl CopyStatistics {
                 count(copied, "object", "objects"),
                 size(bytes),
                 rate(bytes, elapsed),
-                count(there, "object", "objects"),
+                count(skipped, "object", "objects"),
             );
         }
         match failed {
@@ -201,7 +201,7 @@ impl Copier {
             let bytes = self.shared.bytes.load(Ordering::Relaxed);
             let elapsed = progress.elapsed();
             progress.show(|| {
-                let done = statistics.copied + statistics.there;
+                let done = statistics.copied + statistics.skipped;
                 let done = count(done, "object", "objects");
                 format!("{done}, {} copied, {}", size(bytes), rate(bytes, elapsed))
             });
@@ -222,10 +222,10 @@ impl Copier {
     }
 
     async fn try_copy(&self, object: &ObjectToCopy) -> Result<CopyOutcome, String> {
-        let there = |error: StoreError| format!("the destination cannot be asked for the object: {error}");
-        let found = self.to.stat(cx(), &object.location).await.map_err(there)?;
+        let unreachable = |error: StoreError| format!("the destination cannot be asked for the object: {error}");
+        let found = self.to.stat(cx(), &object.location).await.map_err(unreachable)?;
         if found == Some(object.size) {
-            return Ok(CopyOutcome::There);
+            return Ok(CopyOutcome::Skipped);
         }
         // A killed copy may have left a beginning of the object, or parts of an upload, which no listing shows.
         if found.is_some() || object.size >= IN_PARTS {
@@ -233,14 +233,14 @@ impl Copier {
                 location: object.location.clone(),
                 unfinished: true,
             };
-            self.to.delete(cx(), &[to_delete]).await.map_err(there)?;
+            self.to.delete(cx(), &[to_delete]).await.map_err(unreachable)?;
         }
         let read = self.from.read(cx(), &object.location, 0..object.size).await;
         let stream = read
             .map_err(|error| format!("the object cannot be read: {error}"))?
             .ok_or("the object is missing, and the metadata has a record of it")?;
         let mut source = ObjectSource::new(stream, object.digest, object.size, self.shared.clone());
-        match place(&*self.to, &object.location, object.size, &mut source, sealing).await {
+        match store_object(&*self.to, &object.location, object.size, &mut source, sealing).await {
             Ok(()) => Ok(CopyOutcome::Copied(object.size)),
             Err(AppendError::Body(error) | AppendError::WriteInFlight(error)) => {
                 Err(source.error.map_or(error.to_string(), |error| error.to_string()))

@@ -62,12 +62,12 @@ impl Caller {
 
     pub(super) async fn repair(&self, name: u8) {
         let digest = FIXTURES.digest(name);
-        let place = self
+        let recorded = self
             .store
             .recorded_object(self.world.cx(), digest)
             .await
             .expect("recorded_object");
-        let Some(RecordedObject { location, .. }) = place else {
+        let Some(RecordedObject { location, .. }) = recorded else {
             return;
         };
         self.turn().await;

@@ -17,19 +17,8 @@ const LARGEST: u64 = i64::MAX as u64;
 pub(super) fn check(record: &Record) -> Result<(), String> {
     match record {
         Record::Repository { created, .. } => timestamp(*created),
-        Record::Blob {
-            location: place,
-            size,
-            at,
-            ..
-        }
-        | Record::Link {
-            location: place,
-            size,
-            at,
-            ..
-        } => {
-            location(place)?;
+        Record::Blob { location, size, at, .. } | Record::Link { location, size, at, .. } => {
+            check_location(location)?;
             number("size", *size)?;
             timestamp(*at)
         }
@@ -55,7 +44,7 @@ fn manifest(entry: &ManifestEntry) -> Result<(), String> {
     number("size", *size)?;
     timestamp(entry.at)?;
     match &entry.content {
-        EntryContent::Stored(place) => location(place)?,
+        EntryContent::Stored(location) => check_location(location)?,
         EntryContent::Inline(bytes) => {
             if bytes.len() as u64 != *size {
                 return Err(format!(
@@ -81,7 +70,7 @@ fn manifest(entry: &ManifestEntry) -> Result<(), String> {
     }
 }
 
-fn location(location: &Location) -> Result<(), String> {
+fn check_location(location: &Location) -> Result<(), String> {
     if location.is_of_main() {
         return Ok(());
     }
@@ -245,7 +234,7 @@ mod tests {
         for (kind, pointer, value, expected) in cases {
             let mut record = records().swap_remove(kind);
             match record.pointer_mut(pointer) {
-                Some(place) => *place = value,
+                Some(field) => *field = value,
                 None => record[&pointer[1..]] = value,
             }
             let error = check_json(&record).unwrap_err();

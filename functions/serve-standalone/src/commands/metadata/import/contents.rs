@@ -181,7 +181,7 @@ mod tests {
         Digest::of(Algorithm::Sha256, text.as_bytes())
     }
 
-    fn place(text: &str) -> Location {
+    fn location(text: &str) -> Location {
         let hex = digest(text).to_string();
         Location::main(format!("{}.1", &hex["sha256:".len()..][..32]))
     }
@@ -189,7 +189,7 @@ mod tests {
     fn blob(text: &str) -> Record {
         Record::Blob {
             digest: digest(text),
-            location: place(text),
+            location: location(text),
             size: 1,
             at: Timestamp(1),
         }
@@ -199,7 +199,7 @@ mod tests {
         Record::Link {
             repository: name(),
             digest: digest(text),
-            location: place(text),
+            location: location(text),
             size: 1,
             uid: Uid(1),
             at: Timestamp(1),
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn records_with_missing_references_are_listed() {
         let inline = || EntryContent::Inline(Bytes::from_static(b"m"));
-        let stored = || EntryContent::Stored(place("m"));
+        let stored = || EntryContent::Stored(location("m"));
         let whole = [
             tag("m"),
             link("one"),

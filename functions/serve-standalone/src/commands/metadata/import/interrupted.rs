@@ -261,17 +261,17 @@ async fn an_import_that_has_lost_its_lease_starts_over() {
     fixture.stores.records.insert(cx(), &[kept]).await.unwrap();
     fixture.import(true).await.unwrap();
     let contents = Contents::of(&fixture.file).unwrap();
-    let mut places = 0;
+    let mut recorded = 0;
     for number in 0..BLOBS {
-        let place = fixture
+        let object = fixture
             .stores
             .records
             .recorded_object(cx(), &digest(number))
             .await
             .unwrap();
-        places += u32::from(place.is_some());
+        recorded += u32::from(object.is_some());
     }
-    assert_eq!((places, contents.records), (BLOBS, u64::from(2 * BLOBS)));
+    assert_eq!((recorded, contents.records), (BLOBS, u64::from(2 * BLOBS)));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::super::super::store::cx;
 use crate::failure::Failure;
 use shell::timestamp;
 
-/// The cursor that an import stores in place of that of a collection pass.
+/// The cursor that an import stores instead of that of a collection pass.
 const IMPORT: &str = "import";
 
 /// The lease of an import on the walk over the metadata.
@@ -30,8 +30,8 @@ impl ImportLease {
     /// Takes the lease for the import that `import` identifies. With `force`, also takes it from another import, which is
     /// abandoned.
     pub(super) async fn take(collection: Arc<dyn CollectionStore>, import: Uid, force: bool) -> Result<Self, Failure> {
-        let place = Cursor(IMPORT.to_owned());
-        let held = collection.checkpoint(cx(), import, Some(&place), UNTIL_IMPORTED).await;
+        let cursor = Cursor(IMPORT.to_owned());
+        let held = collection.checkpoint(cx(), import, Some(&cursor), UNTIL_IMPORTED).await;
         let is_continued = held.map_err(failed)?;
         if !is_continued {
             let mut begun = collection.begin_pass(cx(), import, UNTIL_IMPORTED).await;

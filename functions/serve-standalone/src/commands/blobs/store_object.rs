@@ -6,7 +6,7 @@ use registry::store::{Context, Location, StoreError};
 
 /// Stores the bytes of `source` as the object at `location`. It does so like an upload of one body: the key of the
 /// location is the attempt, and the contract of [`BlobStore::seal`] says which key the object of an attempt gets.
-pub(super) async fn place(
+pub(super) async fn store_object(
     to: &dyn BlobStore,
     location: &Location,
     size: u64,
@@ -27,17 +27,17 @@ pub(super) async fn place(
         parts: appended.part.into_iter().collect(),
         size,
     };
-    let placed = to.seal(cx(), &upload).await?;
-    if placed == *location {
+    let stored = to.seal(cx(), &upload).await?;
+    if stored == *location {
         // The rest of the upload has no row of a session, so no collection would find it.
         if leaves_something {
-            to.tidy(cx(), &[placed]).await?;
+            to.tidy(cx(), &[stored]).await?;
         }
         return Ok(());
     }
     Err(StoreError::failed(format!(
         "the object was stored at {1} instead of {0}",
-        location.key, placed.key
+        location.key, stored.key
     ))
     .into())
 }
