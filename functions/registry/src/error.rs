@@ -323,7 +323,7 @@ fn fault_status_and_code(reason: Reason) -> (StatusCode, &'static str) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::collections::BTreeMap;
     use std::error::Error as _;

@@ -38,7 +38,7 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::path::{Path, PathBuf};
 

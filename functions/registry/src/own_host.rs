@@ -101,7 +101,7 @@ pub fn host_of_url(url: &str) -> Option<Host> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use http::{HeaderValue, Request, Version};
 

@@ -338,7 +338,7 @@ fn existing_reference(text: &str) -> Result<Option<Reference>, Error> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use oci::Algorithm;
 

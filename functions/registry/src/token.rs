@@ -129,7 +129,7 @@ impl TokenKeys {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
 //! The tests of the core over its reference stores. One program, because the core is compiled again for each.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

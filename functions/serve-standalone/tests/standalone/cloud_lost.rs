@@ -186,7 +186,7 @@ fn s34_a_main_table_that_is_lost_beside_a_local_one_is_noticed() {
 /// A table beside a disk or a bucket: either may be the one that is lost.
 #[test]
 #[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
-fn s34_half_a_registry_over_a_table_is_not_taken_for_a_new_one() {
+fn s34_a_registry_over_a_table_without_blobs_or_metadata_is_not_taken_for_a_new_one() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().to_str().unwrap();
     for on_disk in [true, false] {

@@ -123,7 +123,7 @@ fn a_collection_that_a_signal_ended_resumes_at_once() {
 }
 
 #[test]
-fn a_server_that_ends_lets_go_of_the_names() {
+fn a_server_that_ends_releases_the_collection_pass() {
     let folder = large();
     let mut server = Server::start_in(folder.clone(), &["--collect-every", "50ms"]);
     wait_for_a_pass(&server.data());
@@ -226,7 +226,7 @@ fn a_file_that_cannot_be_unlinked_keeps_nothing_else_back() {
 }
 
 #[test]
-fn the_words_for_people_tell_what_was_freed() {
+fn the_report_text_says_what_was_deleted() {
     let server = Server::start(&[]);
     let data = server.data();
     let key = format!("{:032x}.1", 9);
@@ -238,7 +238,7 @@ fn the_words_for_people_tell_what_was_freed() {
     assert!(dry.contains("\n2 pending deletions would be carried out"), "{dry}");
     let reported = text(&run(["collect", "--data", data.to_str().unwrap()]).stdout);
     assert!(
-        reported.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB free\n"),
+        reported.contains("\n2 pending deletions carried out: 1 object deleted, 2.0 KiB freed\n"),
         "{reported}"
     );
 }

@@ -253,7 +253,7 @@ fn s34_a_store_that_is_removed_under_a_server_takes_no_writes() {
 
 /// Metadata that is empty beside blobs, and blobs that are all gone beside metadata, were lost or are not mounted.
 #[test]
-fn s34_half_a_registry_is_not_taken_for_a_new_one() {
+fn s34_a_registry_without_blobs_or_metadata_is_not_taken_for_a_new_one() {
     let folder = Arc::new(TempDir::new().unwrap());
     let mut server = Server::start_in(folder.clone(), &[]);
     server.push_blob("app", EMPTY);

@@ -98,7 +98,7 @@ fn plain_http_gets_an_answer_that_says_what_is_wrong() {
 
 /// A socket on which nothing, a part of a handshake, or one byte after the other comes.
 #[test]
-fn s30_a_handshake_that_does_not_end_is_ended_and_its_place_is_free() {
+fn s30_a_handshake_that_does_not_end_is_ended_and_frees_its_slot() {
     let authority = Authority::new();
     let server = authority.serve(&["--header-timeout", "1s", "--max-connections", "4"]);
     let start = Instant::now();

@@ -31,7 +31,7 @@ pub fn describe(report: &Report, grace_periods: GracePeriods) -> String {
         lines.extend(metadata_lines(report, grace_periods));
     }
     lines.push(format!(
-        "{} {}; up to {} {} for deletion in {} at the earliest",
+        "{} {}; up to {} (size not known) {} for deletion in {} at the earliest",
         count(report.sessions_swept, "expired upload", "expired uploads"),
         done(report, "ended"),
         count(report.objects_scheduled, "object", "objects"),
@@ -75,13 +75,18 @@ fn done(report: &Report, participle: &str) -> String {
     }
 }
 
+/// The word for one thing, or the word for none or several.
+fn one_or_more(number: u64, one: &'static str, several: &'static str) -> &'static str {
+    if number == 1 { one } else { several }
+}
+
 /// What a pass over the metadata has found and done.
 fn metadata_lines(report: &Report, grace_periods: GracePeriods) -> Vec<String> {
     let metadata = &report.metadata;
-    let marked = if report.dry_run {
-        "would be marked as unreferenced"
+    let (marked, will, is) = if report.dry_run {
+        ("would be marked as unreferenced", "would", "would be")
     } else {
-        "newly marked as unreferenced"
+        ("newly marked as unreferenced", "will", "is")
     };
     let mut lines = vec![
         count(metadata.seen, "record", "records")
@@ -92,22 +97,30 @@ fn metadata_lines(report: &Report, grace_periods: GracePeriods) -> Vec<String> {
                 ""
             },
         format!(
-            "{} (up to {}) {marked}; deleted in {} at the earliest unless used again, and space is free {} after that",
+            "{} (up to {}) {marked}: {} {will} be deleted in {} at the earliest, unless {} used again; {} space {is} free \
+             {} after that",
             count(metadata.marked, "link to a blob", "links to blobs"),
             size(metadata.marked_bytes),
+            one_or_more(metadata.marked, "it", "they"),
             duration(grace_periods.link_ms),
+            one_or_more(metadata.marked, "it is", "they are"),
+            one_or_more(metadata.marked, "its", "their"),
             duration(grace_periods.deletion_ms),
         ),
         format!(
-            "{} (up to {}) marked by an earlier pass; deleted {} after it unless used again",
+            "{} (up to {}) marked by an earlier pass: {} will be deleted {} after that pass at the earliest, unless {} \
+             used again",
             count(metadata.waiting, "link to a blob", "links to blobs"),
             size(metadata.waiting_bytes),
+            one_or_more(metadata.waiting, "it", "they"),
             duration(grace_periods.link_ms),
+            one_or_more(metadata.waiting, "it is", "they are"),
         ),
         format!(
-            "{} {}",
+            "{} {} ({} size is not counted)",
             count(metadata.unlinked, "unreferenced link", "unreferenced links"),
-            done(report, "deleted")
+            done(report, "deleted"),
+            one_or_more(metadata.unlinked, "its", "their"),
         ),
         format!(
             "{} ({}) without links {} for deletion in {} at the earliest",
@@ -138,10 +151,11 @@ fn metadata_lines(report: &Report, grace_periods: GracePeriods) -> Vec<String> {
 /// nothing under a key.
 fn deleted(report: &Report) -> String {
     match report.deleted {
-        _ if report.dry_run || report.objects_deleted == 0 => String::new(),
+        _ if report.objects_deleted == 0 => String::new(),
+        _ if report.dry_run => " (size not known)".to_owned(),
         Some(DeletedObjects { objects, bytes }) => {
             let objects = count(objects, "object", "objects");
-            format!(": {objects} deleted, {} free", size(bytes))
+            format!(": {objects} deleted, {} freed", size(bytes))
         }
         None => ": the freed space is not known".to_owned(),
     }
@@ -194,15 +208,16 @@ mod tests {
         assert_eq!(
             text(&report),
             "1 record examined\n\
-             1 link to a blob (up to 20 B) newly marked as unreferenced; deleted in 1 day at the earliest unless used again, \
-             and space is free 25 hours after that\n\
-             1 link to a blob (up to 30 B) marked by an earlier pass; deleted 1 day after it unless used again\n\
-             1 unreferenced link deleted\n\
+             1 link to a blob (up to 20 B) newly marked as unreferenced: it will be deleted in 1 day at the earliest, \
+             unless it is used again; its space is free 25 hours after that\n\
+             1 link to a blob (up to 30 B) marked by an earlier pass: it will be deleted 1 day after that pass at the \
+             earliest, unless it is used again\n\
+             1 unreferenced link deleted (its size is not counted)\n\
              1 blob (10 B) without links scheduled for deletion in 25 hours at the earliest\n\
              1 repository without manifests and blobs removed from the catalog\n\
              1 orphaned record deleted\n\
-             1 expired upload ended; up to 1 object scheduled for deletion in 25 hours at the earliest\n\
-             1 pending deletion carried out: 1 object deleted, 100 B free\n\
+             1 expired upload ended; up to 1 object (size not known) scheduled for deletion in 25 hours at the earliest\n\
+             1 pending deletion carried out: 1 object deleted, 100 B freed\n\
              1 operation failed"
         );
     }
@@ -221,15 +236,16 @@ mod tests {
         assert_eq!(
             text(&report),
             "3 records examined, from where an earlier pass was interrupted\n\
-             3 links to blobs (up to 60 B) newly marked as unreferenced; deleted in 1 day at the earliest unless used again, \
-             and space is free 25 hours after that\n\
-             3 links to blobs (up to 90 B) marked by an earlier pass; deleted 1 day after it unless used again\n\
-             3 unreferenced links deleted\n\
+             3 links to blobs (up to 60 B) newly marked as unreferenced: they will be deleted in 1 day at the earliest, \
+             unless they are used again; their space is free 25 hours after that\n\
+             3 links to blobs (up to 90 B) marked by an earlier pass: they will be deleted 1 day after that pass at the \
+             earliest, unless they are used again\n\
+             3 unreferenced links deleted (their size is not counted)\n\
              3 blobs (30 B) without links scheduled for deletion in 25 hours at the earliest\n\
              3 repositories without manifests and blobs removed from the catalog\n\
              3 orphaned records deleted\n\
-             3 expired uploads ended; up to 3 objects scheduled for deletion in 25 hours at the earliest\n\
-             3 pending deletions carried out: 2 objects deleted, 7 B free\n\
+             3 expired uploads ended; up to 3 objects (size not known) scheduled for deletion in 25 hours at the earliest\n\
+             3 pending deletions carried out: 2 objects deleted, 7 B freed\n\
              another process is examining the metadata: only expired uploads and pending deletions were handled\n\
              2 operations failed\n\
              stopped before the end; the next pass continues from here"
@@ -244,7 +260,7 @@ mod tests {
         };
         assert_eq!(
             text(&report),
-            "0 expired uploads ended; up to 0 objects scheduled for deletion in 25 hours at the earliest\n\
+            "0 expired uploads ended; up to 0 objects (size not known) scheduled for deletion in 25 hours at the earliest\n\
              an import is not complete: only expired uploads were handled"
         );
         let report = Report {
@@ -253,7 +269,7 @@ mod tests {
         };
         assert_eq!(
             text(&report),
-            "0 expired uploads ended; up to 0 objects scheduled for deletion in 25 hours at the earliest\n\
+            "0 expired uploads ended; up to 0 objects (size not known) scheduled for deletion in 25 hours at the earliest\n\
              0 pending deletions carried out\n\
              another process is examining the metadata: only expired uploads and pending deletions were handled"
         );
@@ -296,15 +312,16 @@ mod tests {
         assert_eq!(
             text(&report),
             "2 records examined\n\
-             2 links to blobs (up to 40 B) would be marked as unreferenced; deleted in 1 day at the earliest unless used again, \
-             and space is free 25 hours after that\n\
-             2 links to blobs (up to 60 B) marked by an earlier pass; deleted 1 day after it unless used again\n\
-             2 unreferenced links would be deleted\n\
+             2 links to blobs (up to 40 B) would be marked as unreferenced: they would be deleted in 1 day at the earliest, \
+             unless they are used again; their space would be free 25 hours after that\n\
+             2 links to blobs (up to 60 B) marked by an earlier pass: they will be deleted 1 day after that pass at the \
+             earliest, unless they are used again\n\
+             2 unreferenced links would be deleted (their size is not counted)\n\
              2 blobs (20 B) without links would be scheduled for deletion in 25 hours at the earliest\n\
              2 repositories without manifests and blobs would be removed from the catalog\n\
              2 orphaned records would be deleted\n\
-             2 expired uploads would be ended; up to 2 objects would be scheduled for deletion in 25 hours at the earliest\n\
-             2 pending deletions would be carried out"
+             2 expired uploads would be ended; up to 2 objects (size not known) would be scheduled for deletion in 25 hours at the earliest\n\
+             2 pending deletions would be carried out (size not known)"
         );
     }
 }

@@ -76,7 +76,7 @@ impl Fixtures {
 
     pub(super) fn name_of(&self, digest: &Digest) -> u8 {
         let found = self.digests.iter().position(|known| known == digest);
-        u8::try_from(found.expect("a digest of the cast")).expect("a few")
+        u8::try_from(found.expect("a digest of the fixtures")).expect("a few")
     }
 
     /// The digests, as text, to which the manifest with this digest refers.
