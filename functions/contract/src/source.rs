@@ -85,10 +85,10 @@ impl Source for Body {
 
 /// Releases the chunks of a [`Stepped`] body, one by one.
 #[derive(Clone, Debug, Default)]
-pub struct Steps(Arc<Mutex<Progress>>);
+pub struct Steps(Arc<Mutex<StepProgress>>);
 
 #[derive(Debug, Default)]
-struct Progress {
+struct StepProgress {
     /// How many chunks may be answered.
     allowed: usize,
     /// How many chunks the store has asked for.
@@ -115,11 +115,11 @@ impl Steps {
             .await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, StepProgress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut StepProgress) -> T) -> T {
         let mut progress = self.lock();
         let result = change(&mut progress);
         let waiting = std::mem::take(&mut progress.waiting);
@@ -128,7 +128,7 @@ impl Steps {
         result
     }
 
-    async fn until(&self, condition: impl Fn(&Progress) -> bool) {
+    async fn until(&self, condition: impl Fn(&StepProgress) -> bool) {
         poll_fn(|task| {
             let mut progress = self.lock();
             if condition(&progress) {

@@ -32,7 +32,7 @@ pub(crate) use listener::MetricsListener;
 /// The text that Prometheus asks for (OpenMetrics 1.0).
 const TEXT: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// Upper bounds of the histogram of durations, in seconds: from an answer from memory to a large layer.
+/// Upper bounds of the histogram of durations, in seconds: from a response from memory to a large layer.
 const DURATIONS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
 ];
@@ -93,7 +93,7 @@ impl Metrics {
         let durations = Durations::new_with_constructor(|| Histogram::new(DURATIONS));
         registry.register_with_unit(
             "request_duration",
-            "Time from the head of a request to the end of its answer, including both bodies",
+            "Time from the head of a request to the end of its response, including both bodies",
             Unit::Seconds,
             durations.clone(),
         );
@@ -107,14 +107,14 @@ impl Metrics {
         let sent = Counter::default();
         registry.register_with_unit(
             "sent",
-            "Bytes of answer bodies that were written to sockets",
+            "Bytes of response bodies that were written to sockets",
             Unit::Bytes,
             sent.clone(),
         );
         let cut = Counter::default();
         registry.register(
             "answers_cut",
-            "Answers that ended before the last byte of their body was written, because the client closed the connection or \
+            "Responses that ended before the last byte of their body was written, because the client closed the connection or \
              did not read, or because of a timeout or a fault",
             cut.clone(),
         );
@@ -186,12 +186,12 @@ impl Metrics {
         self.received.inc_by(bytes as u64);
     }
 
-    /// Counts bytes of an answer's body.
+    /// Counts bytes of a response's body.
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent.inc_by(bytes as u64);
     }
 
-    /// The answer to a request for `/metrics`.
+    /// The response to a request for `/metrics`.
     pub(crate) fn answer(&self, method: &Method) -> Response<ResponseBody> {
         if method != Method::GET && method != Method::HEAD {
             let mut response = Response::new(ResponseBody::empty());
@@ -244,7 +244,7 @@ pub(crate) struct Measured {
     start: Instant,
     method: &'static str,
     upload: bool,
-    /// The endpoint and the status of the answer; `None` if there is no answer.
+    /// The endpoint and the status of the response; `None` if there is no response.
     answered: Option<(&'static str, u16)>,
 }
 
@@ -274,7 +274,7 @@ impl Measured {
         }
     }
 
-    /// Notes the status of the answer, and the endpoint of the request.
+    /// Notes the status of the response, and the endpoint of the request.
     pub(crate) fn answered(&mut self, status: StatusCode, record: Option<&RequestRecord>) {
         let endpoint = match record {
             Some(RequestRecord {
@@ -285,13 +285,13 @@ impl Measured {
             None => "Health",
         };
         self.answered = Some((endpoint, status.as_u16()));
-        // The request's body was read; only the answer is still to be sent.
+        // The request's body was read; only the response is still to be sent.
         if std::mem::take(&mut self.upload) {
             self.metrics.uploads.dec();
         }
     }
 
-    /// Notes that the answer ended before the last byte of its body.
+    /// Notes that the response ended before the last byte of its body.
     pub(crate) fn cut(&self) {
         self.metrics.cut.inc();
     }
@@ -385,7 +385,7 @@ impl Collector for StoreCounters {
             let labels = [("operation", counts.operation)];
             ConstCounter::new(counts.sent).encode(metric.encode_family(&labels)?)?;
         }
-        let help = "Requests to the object store by operation that had no answer or a temporary error";
+        let help = "Requests to the object store by operation that had no response or a temporary error";
         let mut metric = encoder.encode_descriptor("object_store_failures", help, None, MetricType::Counter)?;
         for counts in &requests {
             let labels = [("operation", counts.operation)];

@@ -1,7 +1,7 @@
 //! A table in memory that behaves like DynamoDB, including its unpleasant properties.
 //!
 //! It enforces the limits of DynamoDB. An eventually consistent read may return the state before the last write.
-//! Requests may fail in all the ways that the protocols have to handle ([`Faults`]). With a [`Scheduler`], every
+//! Requests may fail in all the ways that the protocols have to handle ([`FaultRates`]). With a [`Scheduler`], every
 //! request waits for its turn, so that one thread explores the interleavings of many instances. Without one, each
 //! request lets other tasks run first.
 
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use self::faults::Fault;
-pub(crate) use self::faults::Faults;
+pub(crate) use self::faults::FaultRates;
+use self::faults::RequestFault;
 pub(crate) use self::items::Items;
 use self::items::{ItemPosition, reject};
 use crate::scheduler::{Random, Scheduler, yield_once};
@@ -31,7 +31,7 @@ pub(crate) struct MemoryTable {
 
 struct MemoryState {
     items: Items,
-    faults: Faults,
+    faults: FaultRates,
     random: Random,
     /// Writes that will be applied late: one after the other or, with a token, as a transaction.
     late: Vec<(Vec<Write>, Option<String>)>,
@@ -58,20 +58,20 @@ impl MemoryState {
 impl MemoryTable {
     /// An empty table without faults, for tasks of any runtime.
     pub(crate) fn new() -> Self {
-        Self::with(Faults::NONE, 1, None)
+        Self::with(FaultRates::NONE, 1, None)
     }
 
     /// An empty table with faults that `seed` selects.
-    pub(crate) fn faulty(faults: Faults, seed: u64) -> Self {
+    pub(crate) fn faulty(faults: FaultRates, seed: u64) -> Self {
         Self::with(faults, seed, None)
     }
 
     /// An empty table whose requests wait for their turn.
-    pub(crate) fn scheduled(faults: Faults, seed: u64, scheduler: &Scheduler) -> Self {
+    pub(crate) fn scheduled(faults: FaultRates, seed: u64, scheduler: &Scheduler) -> Self {
         Self::with(faults, seed, Some(scheduler.clone()))
     }
 
-    fn with(faults: Faults, seed: u64, scheduler: Option<Scheduler>) -> Self {
+    fn with(faults: FaultRates, seed: u64, scheduler: Option<Scheduler>) -> Self {
         Self {
             state: Arc::new(Mutex::new(MemoryState {
                 items: Items::default(),
@@ -92,7 +92,7 @@ impl MemoryTable {
     }
 
     /// Changes the faults of later requests, and drops late writes.
-    pub(crate) fn set_faults(&self, faults: Faults) {
+    pub(crate) fn set_faults(&self, faults: FaultRates) {
         let mut state = self.lock();
         state.faults = faults;
         state.late.clear();
@@ -127,11 +127,11 @@ impl MemoryTable {
             } = &mut *state;
             match faults.fault(kind, random) {
                 None => request(&mut state),
-                Some(Fault::Late) => {
+                Some(RequestFault::Late) => {
                     late.push((writes.to_vec(), token.map(str::to_owned)));
-                    Err(Fault::Late.error())
+                    Err(RequestFault::Late.error())
                 }
-                Some(Fault::Lost) => request(&mut state).and_then(|_| Err(Fault::Lost.error())),
+                Some(RequestFault::Lost) => request(&mut state).and_then(|_| Err(RequestFault::Lost.error())),
                 Some(fault) => Err(fault.error()),
             }
         };

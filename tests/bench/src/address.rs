@@ -1,4 +1,4 @@
-//! Where requests go: the registry, and the places its answers point to.
+//! The targets of requests: the registry, and the locations in its responses.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -9,15 +9,15 @@ use crate::client::Failure;
 
 /// A host and a path with its query: what one request is sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RequestTarget {
     /// Host and port.
     pub(crate) authority: String,
     /// Path and query.
     pub(crate) path: String,
 }
 
-impl Place {
-    /// Where a `Location` points that came with the answer of this place (RFC 3986 section 5.2, without dot segments,
+impl RequestTarget {
+    /// The target of a `Location` in the response to a request to this target (RFC 3986 section 5.2, without dot segments,
     /// which no registry sends).
     pub(crate) fn resolve(&self, location: &str) -> Result<Self, Failure> {
         if let Some(rest) = location.strip_prefix("http://").or_else(|| location.strip_prefix("//")) {
@@ -53,7 +53,7 @@ impl Place {
         })
     }
 
-    /// The same place with one more query parameter.
+    /// The same target with one more query parameter.
     pub(crate) fn with_query(mut self, parameter: &str) -> Self {
         self.path.push(if self.path.contains('?') { '&' } else { '?' });
         self.path.push_str(parameter);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_location_is_resolved_in_every_form() {
-        let from = Place {
+        let from = RequestTarget {
             authority: "a:1".to_owned(),
             path: "/v2/r/blobs/uploads/?x=1".to_owned(),
         };
@@ -145,9 +145,9 @@ mod tests {
             ("", "a:1", "/v2/r/blobs/uploads/"),
         ];
         for (location, authority, path) in table {
-            let place = from.resolve(location).unwrap();
+            let request_target = from.resolve(location).unwrap();
             assert_eq!(
-                (place.authority.as_str(), place.path.as_str()),
+                (request_target.authority.as_str(), request_target.path.as_str()),
                 (authority, path),
                 "{location}"
             );
@@ -157,12 +157,12 @@ mod tests {
 
     #[test]
     fn the_digest_joins_whatever_query_there_is() {
-        let place = |path: &str| Place {
+        let request_target = |path: &str| RequestTarget {
             authority: String::new(),
             path: path.to_owned(),
         };
-        assert_eq!(place("/u").with_query("digest=d").path, "/u?digest=d");
-        assert_eq!(place("/u?s=1").with_query("digest=d").path, "/u?s=1&digest=d");
+        assert_eq!(request_target("/u").with_query("digest=d").path, "/u?digest=d");
+        assert_eq!(request_target("/u?s=1").with_query("digest=d").path, "/u?s=1&digest=d");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 
-use crate::address::{Place, Target};
+use crate::address::{RequestTarget, Target};
 use crate::content::{Payload, Timed, digest};
 
 /// Sent with every request; only reads of manifests heed it.
@@ -103,7 +103,7 @@ pub(crate) struct Answer {
     /// `Content-Length`, also of an answer to HEAD.
     pub(crate) announced: Option<u64>,
     /// Where it points.
-    pub(crate) location: Option<Place>,
+    pub(crate) location: Option<RequestTarget>,
     /// The body, with [`Take::Keep`].
     pub(crate) body: Bytes,
     /// The digest of the body, with [`Take::Hash`].
@@ -116,18 +116,18 @@ pub(crate) struct Answer {
 /// A request without its body.
 struct Ask<'a> {
     method: Method,
-    place: &'a Place,
+    request_target: &'a RequestTarget,
     content_type: Option<&'static str>,
     take: Take,
 }
 
 /// A worker's client.
-pub(crate) struct Client {
+pub(crate) struct BenchClient {
     target: Arc<Target>,
     connections: HashMap<String, http1::SendRequest<Timed>>,
 }
 
-impl Client {
+impl BenchClient {
     /// A client of `target` that connects when it is first used.
     pub(crate) fn new(target: Arc<Target>) -> Self {
         Self {
@@ -136,9 +136,9 @@ impl Client {
         }
     }
 
-    /// The place of `path` in the registry.
-    pub(crate) fn place(&self, path: &str) -> Place {
-        Place {
+    /// The target of a request for `path` in the registry.
+    pub(crate) fn request_target(&self, path: &str) -> RequestTarget {
+        RequestTarget {
             authority: self.target.authority.clone(),
             path: path.to_owned(),
         }
@@ -155,19 +155,19 @@ impl Client {
     }
 
     async fn read(&mut self, method: Method, path: &str, take: Take) -> Result<Answer, Failure> {
-        let mut place = self.place(path);
+        let mut request_target = self.request_target(path);
         for _ in 0..REDIRECTS {
             let ask = Ask {
                 method: method.clone(),
-                place: &place,
+                request_target: &request_target,
                 content_type: None,
                 take,
             };
             let answer = self.send(ask, Payload::Empty).await?;
             match (answer.status, answer.location.clone()) {
                 (StatusCode::OK, _) => return Ok(answer),
-                (status, Some(next)) if status.is_redirection() => place = next,
-                (status, _) => return Err(refused(&method, &place, status, &answer.body)),
+                (status, Some(next)) if status.is_redirection() => request_target = next,
+                (status, _) => return Err(refused(&method, &request_target, status, &answer.body)),
             }
         }
         Err(Failure::Content {
@@ -180,14 +180,14 @@ impl Client {
     pub(crate) async fn expect(
         &mut self,
         method: Method,
-        place: &Place,
+        request_target: &RequestTarget,
         content_type: Option<&'static str>,
         payload: Payload,
         wanted: StatusCode,
     ) -> Result<Answer, Failure> {
         let ask = Ask {
             method: method.clone(),
-            place,
+            request_target,
             content_type,
             take: Take::Count,
         };
@@ -195,32 +195,32 @@ impl Client {
         if answer.status == wanted {
             Ok(answer)
         } else {
-            Err(refused(&method, place, answer.status, &answer.body))
+            Err(refused(&method, request_target, answer.status, &answer.body))
         }
     }
 
     async fn send(&mut self, ask: Ask<'_>, payload: Payload) -> Result<Answer, Failure> {
-        let named = format!("{} {}", ask.method, ask.place.path);
+        let named = format!("{} {}", ask.method, ask.request_target.path);
         match tokio::time::timeout(REQUEST_LIMIT, self.exchange(&ask, payload)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => {
-                self.connections.remove(&ask.place.authority);
+                self.connections.remove(&ask.request_target.authority);
                 Err(failure)
             }
             Err(_) => {
-                self.connections.remove(&ask.place.authority);
+                self.connections.remove(&ask.request_target.authority);
                 Err(Failure::Slow(named))
             }
         }
     }
 
     async fn exchange(&mut self, ask: &Ask<'_>, payload: Payload) -> Result<Answer, Failure> {
-        let broken = |error| Failure::Transport(format!("{} {}", ask.method, ask.place.path), error);
-        let own_host = ask.place.authority == self.target.authority;
+        let broken = |error| Failure::Transport(format!("{} {}", ask.method, ask.request_target.path), error);
+        let own_host = ask.request_target.authority == self.target.authority;
         let mut request = Request::builder()
             .method(ask.method.clone())
-            .uri(&ask.place.path)
-            .header(HOST, &ask.place.authority)
+            .uri(&ask.request_target.path)
+            .header(HOST, &ask.request_target.authority)
             .header(ACCEPT, ACCEPTED);
         // A redirect's target authorizes by its URL alone; credentials stay with the registry.
         if let Some(value) = self.target.authorization.as_ref().filter(|_| own_host) {
@@ -234,11 +234,11 @@ impl Client {
         }
         let (payload, ended) = Timed::new(payload);
         let request = request.body(payload).map_err(|error| Failure::Content {
-            request: format!("{} {}", ask.method, ask.place.path),
+            request: format!("{} {}", ask.method, ask.request_target.path),
             what: error.to_string(),
         })?;
         let response = self
-            .connection(ask.place)
+            .connection(ask.request_target)
             .await?
             .send_request(request)
             .await
@@ -251,7 +251,7 @@ impl Client {
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
         let location = match head.headers.get(LOCATION).and_then(|value| value.to_str().ok()) {
-            Some(location) if !head.status.is_client_error() => Some(ask.place.resolve(location)?),
+            Some(location) if !head.status.is_client_error() => Some(ask.request_target.resolve(location)?),
             _ => None,
         };
         // What an error says is shown, whatever the caller wants of a success.
@@ -282,19 +282,19 @@ impl Client {
         })
     }
 
-    async fn connection(&mut self, place: &Place) -> Result<&mut http1::SendRequest<Timed>, Failure> {
-        let usable = match self.connections.get_mut(&place.authority) {
+    async fn connection(&mut self, request_target: &RequestTarget) -> Result<&mut http1::SendRequest<Timed>, Failure> {
+        let usable = match self.connections.get_mut(&request_target.authority) {
             // A server may close a connection between two requests; that is no failure of either.
             Some(connection) => connection.ready().await.is_ok(),
             None => false,
         };
         if !usable {
-            let connection = self.connect(&place.authority).await?;
-            self.connections.insert(place.authority.clone(), connection);
+            let connection = self.connect(&request_target.authority).await?;
+            self.connections.insert(request_target.authority.clone(), connection);
         }
         self.connections
-            .get_mut(&place.authority)
-            .ok_or_else(|| Failure::Address(format!("{}: no connection", place.authority)))
+            .get_mut(&request_target.authority)
+            .ok_or_else(|| Failure::Address(format!("{}: no connection", request_target.authority)))
     }
 
     async fn connect(&self, authority: &str) -> Result<http1::SendRequest<Timed>, Failure> {
@@ -314,10 +314,10 @@ impl Client {
     }
 }
 
-fn refused(method: &Method, place: &Place, status: StatusCode, body: &Bytes) -> Failure {
+fn refused(method: &Method, request_target: &RequestTarget, status: StatusCode, body: &Bytes) -> Failure {
     let shown = &body[..body.len().min(SHOWN)];
     Failure::Status {
-        request: format!("{method} {}", place.path),
+        request: format!("{method} {}", request_target.path),
         status,
         body: String::from_utf8_lossy(shown).trim().to_owned(),
     }

@@ -24,7 +24,7 @@ use crate::site::{Plan, Site};
 
 /// How it misbehaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum ModelFault {
     None,
     /// One byte of what is read is another.
     WrongByte,
@@ -45,14 +45,14 @@ struct Held {
 }
 
 struct Model {
-    fault: Fault,
+    fault: ModelFault,
     port: u16,
     held: Mutex<Held>,
 }
 
 impl Model {
     /// Serves until the test's runtime ends.
-    async fn serve(fault: Fault) -> Target {
+    async fn serve(fault: ModelFault) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let model = Arc::new(Self {
@@ -99,7 +99,7 @@ impl Model {
         if path.contains("/blobs/uploads/") {
             return upload(&mut held, &ask.method, &path, &query, &body);
         }
-        if self.fault == Fault::Sometimes500 && held.requests.is_multiple_of(10) {
+        if self.fault == ModelFault::Sometimes500 && held.requests.is_multiple_of(10) {
             return status(StatusCode::INTERNAL_SERVER_ERROR);
         }
         if ask.method == Method::PUT {
@@ -110,15 +110,15 @@ impl Model {
             held.content.insert(path, body);
             return status(StatusCode::CREATED);
         }
-        if self.fault == Fault::Redirects
+        if self.fault == ModelFault::Redirects
             && matches!(ask.method, Method::GET | Method::HEAD)
             && path.contains("/blobs/")
             && authorized
         {
-            let place = format!("http://localhost:{}/elsewhere{path}", self.port);
+            let location = format!("http://localhost:{}/elsewhere{path}", self.port);
             return Response::builder()
                 .status(307)
-                .header(LOCATION, place)
+                .header(LOCATION, location)
                 .body(Full::default())
                 .unwrap();
         }
@@ -126,14 +126,14 @@ impl Model {
             return status(StatusCode::NOT_FOUND);
         };
         let mut content = content.to_vec();
-        if self.fault == Fault::WrongByte {
+        if self.fault == ModelFault::WrongByte {
             content[0] ^= 1;
         }
         Response::new(Full::new(content.into()))
     }
 
     fn list(&self, key: &str, mut names: Vec<String>) -> Response<Full<Bytes>> {
-        if self.fault == Fault::ShortLists {
+        if self.fault == ModelFault::ShortLists {
             names.truncate(1);
         }
         Response::new(Full::new(serde_json::json!({ key: names }).to_string().into()))
@@ -151,10 +151,10 @@ fn upload(held: &mut Held, method: &Method, path: &str, query: &str, body: &[u8]
     let bytes = held.sessions.entry(session.clone()).or_default();
     bytes.extend_from_slice(body);
     if *method != Method::PUT {
-        let place = format!("{session}?state=a%2Fb");
+        let location = format!("{session}?state=a%2Fb");
         return Response::builder()
             .status(202)
-            .header(LOCATION, place)
+            .header(LOCATION, location)
             .body(Full::default())
             .unwrap();
     }
@@ -173,7 +173,7 @@ fn status(status: StatusCode) -> Response<Full<Bytes>> {
 }
 
 /// Failures of one small pass of each row, by name.
-async fn failures(fault: Fault, rows: &[Row]) -> BTreeMap<&'static str, Vec<String>> {
+async fn failures(fault: ModelFault, rows: &[Row]) -> BTreeMap<&'static str, Vec<String>> {
     let scale = Scale {
         time: Duration::from_secs(1),
         smoke: true,
@@ -205,7 +205,7 @@ fn rows(wanted: impl Fn(Work) -> bool) -> Vec<Row> {
 
 #[tokio::test]
 async fn every_row_passes_on_a_registry_that_behaves() {
-    for (name, errors) in failures(Fault::None, &rows(|_| true)).await {
+    for (name, errors) in failures(ModelFault::None, &rows(|_| true)).await {
         assert_eq!(errors, [""; 0], "{name}");
     }
 }
@@ -218,7 +218,7 @@ async fn redirects_are_followed_without_the_credentials() {
             Work::PullBlob(1024) | Work::HeadBlob | Work::PushImage(..) | Work::PullAndPush(_)
         )
     });
-    for (name, errors) in failures(Fault::Redirects, &rows).await {
+    for (name, errors) in failures(ModelFault::Redirects, &rows).await {
         assert_eq!(errors, [""; 0], "{name}");
     }
 }
@@ -227,7 +227,7 @@ async fn redirects_are_followed_without_the_credentials() {
 async fn a_wrong_byte_fails_every_row_that_moves_content() {
     let heads = |work| matches!(work, Work::HeadBlob | Work::Manifest { head: true, .. });
     let lists = |work| matches!(work, Work::TagsPage(_) | Work::CatalogPage(_) | Work::Catalog(_));
-    for (name, errors) in failures(Fault::WrongByte, &rows(|work| !heads(work) && !lists(work))).await {
+    for (name, errors) in failures(ModelFault::WrongByte, &rows(|work| !heads(work) && !lists(work))).await {
         assert!(
             errors.iter().any(|error| error.contains("hashes to")),
             "{name}: {errors:?}"
@@ -238,7 +238,7 @@ async fn a_wrong_byte_fails_every_row_that_moves_content() {
 #[tokio::test]
 async fn an_answer_that_is_an_error_fails_the_row() {
     let reads = rows(|work| matches!(work, Work::Manifest { .. } | Work::PullImage(_) | Work::PutTags(_)));
-    for (name, errors) in failures(Fault::Sometimes500, &reads).await {
+    for (name, errors) in failures(ModelFault::Sometimes500, &reads).await {
         assert!(errors.iter().any(|error| error.contains("500")), "{name}: {errors:?}");
     }
 }
@@ -246,7 +246,7 @@ async fn an_answer_that_is_an_error_fails_the_row() {
 #[tokio::test]
 async fn a_page_that_lacks_names_fails_the_row() {
     let lists = rows(|work| matches!(work, Work::TagsPage(_) | Work::CatalogPage(_) | Work::Catalog(_)));
-    for (name, errors) in failures(Fault::ShortLists, &lists).await {
+    for (name, errors) in failures(ModelFault::ShortLists, &lists).await {
         assert!(errors.iter().any(|error| error.contains("not ")), "{name}: {errors:?}");
     }
 }

@@ -94,11 +94,11 @@ impl Report {
     /// Adds a pass of `row` by the registry at `index`.
     pub(crate) fn add(&mut self, row: &'static str, index: usize, sample: Sample) {
         let known = self.rows.iter().position(|(name, _)| *name == row);
-        let place = known.unwrap_or_else(|| {
+        let position = known.unwrap_or_else(|| {
             self.rows.push((row, vec![Sample::default(); self.registries.len()]));
             self.rows.len() - 1
         });
-        if let Some(cell) = self.rows[place].1.get_mut(index) {
+        if let Some(cell) = self.rows[position].1.get_mut(index) {
             cell.merge(sample);
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::address::Target;
-use crate::client::{Client, Failure};
+use crate::client::{BenchClient, Failure};
 use crate::cloud::Meters;
 use crate::content::{Pool, Series};
 use crate::measure::{Process, Sample};
@@ -100,7 +100,7 @@ impl Site {
             Err(failure) => return failed(&failure, "prepare"),
         };
         let bound = plan.scale.bound(row);
-        let mut client = Client::new(Arc::clone(&self.target));
+        let mut client = BenchClient::new(Arc::clone(&self.target));
         // Reads are warmed and checked before, writes can only be checked after.
         let reads = matches!(*task, Task::Reads(_) | Task::PullImages(_));
         if reads && let Err(failure) = task.verify(&mut client, bound.count).await {
@@ -149,7 +149,7 @@ impl Site {
         let start = Instant::now();
         let mut workers = JoinSet::new();
         for _ in 0..clients.min(bound.count) {
-            let mut client = Client::new(Arc::clone(&self.target));
+            let mut client = BenchClient::new(Arc::clone(&self.target));
             let (task, next, failures) = (Arc::clone(task), Arc::clone(&next), Arc::clone(&failures));
             workers.spawn(async move {
                 let mut own = Sample::default();

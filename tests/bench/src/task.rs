@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use crate::address::Place;
-use crate::client::{Client, Failure, Take};
+use crate::address::RequestTarget;
+use crate::client::{BenchClient, Failure, Take};
 use crate::content::{Blob, MANIFEST_TYPE, Payload, Series, digest_of, manifest, mix};
 use crate::rows::How;
 
@@ -135,7 +135,7 @@ impl From<u64> for Moved {
 
 impl Task {
     /// Does the operation of this number.
-    pub(crate) async fn operate(&self, client: &mut Client, number: u64) -> Result<Moved, Failure> {
+    pub(crate) async fn operate(&self, client: &mut BenchClient, number: u64) -> Result<Moved, Failure> {
         match self {
             Self::PushBlob {
                 repository,
@@ -172,7 +172,7 @@ impl Task {
 
     /// Checks every byte that operations up to `count` have written or would read, by samples of the first and the
     /// last. Not to be timed.
-    pub(crate) async fn verify(&self, client: &mut Client, count: u64) -> Result<(), Failure> {
+    pub(crate) async fn verify(&self, client: &mut BenchClient, count: u64) -> Result<(), Failure> {
         if count == 0 {
             return Ok(());
         }
@@ -228,7 +228,7 @@ fn pick(reads: &[Read], number: u64) -> Option<&Read> {
 }
 
 impl Read {
-    async fn perform(&self, client: &mut Client) -> Result<u64, Failure> {
+    async fn perform(&self, client: &mut BenchClient) -> Result<u64, Failure> {
         if self.head {
             client.head(&self.path).await?;
             return Ok(0);
@@ -241,7 +241,7 @@ impl Read {
         }
     }
 
-    async fn verify(&self, client: &mut Client) -> Result<(), Failure> {
+    async fn verify(&self, client: &mut BenchClient) -> Result<(), Failure> {
         match &self.wanted {
             Wanted::Content(length, _) if self.head => {
                 let announced = client.head(&self.path).await?.announced;
@@ -283,11 +283,11 @@ impl Read {
 }
 
 /// Pushes a blob.
-async fn push_blob(client: &mut Client, repository: &str, blob: Blob, how: How) -> Result<Moved, Failure> {
+async fn push_blob(client: &mut BenchClient, repository: &str, blob: Blob, how: How) -> Result<Moved, Failure> {
     const TYPE: Option<&str> = Some("application/octet-stream");
     let size = blob.size;
     let digest = format!("digest={}", blob.digest);
-    let uploads = client.place(&format!("/v2/{repository}/blobs/uploads/"));
+    let uploads = client.request_target(&format!("/v2/{repository}/blobs/uploads/"));
     let mut session = next_place(client, Method::POST, &uploads, None, Payload::Empty).await?;
     let last = match how {
         How::Put => Payload::whole(blob),
@@ -296,10 +296,10 @@ async fn push_blob(client: &mut Client, repository: &str, blob: Blob, how: How) 
             Payload::Empty
         }
     };
-    let place = session.with_query(&digest);
+    let request_target = session.with_query(&digest);
     let begin = Instant::now();
     let answer = client
-        .expect(Method::PUT, &place, TYPE, last, StatusCode::CREATED)
+        .expect(Method::PUT, &request_target, TYPE, last, StatusCode::CREATED)
         .await?;
     Ok(Moved {
         bytes: size,
@@ -309,15 +309,15 @@ async fn push_blob(client: &mut Client, repository: &str, blob: Blob, how: How) 
 
 /// Sends a step of an upload; returns where the next goes.
 async fn next_place(
-    client: &mut Client,
+    client: &mut BenchClient,
     method: Method,
-    place: &Place,
+    request_target: &RequestTarget,
     content_type: Option<&'static str>,
     payload: Payload,
-) -> Result<Place, Failure> {
+) -> Result<RequestTarget, Failure> {
     let request = method.to_string();
     let answer = client
-        .expect(method, place, content_type, payload, StatusCode::ACCEPTED)
+        .expect(method, request_target, content_type, payload, StatusCode::ACCEPTED)
         .await?;
     answer.location.ok_or_else(|| Failure::Content {
         request,
@@ -325,16 +325,22 @@ async fn next_place(
     })
 }
 
-async fn put_manifest(client: &mut Client, repository: &str, tag: &str, manifest: &Bytes) -> Result<(), Failure> {
-    let place = client.place(&format!("/v2/{repository}/manifests/{tag}"));
+async fn put_manifest(client: &mut BenchClient, repository: &str, tag: &str, manifest: &Bytes) -> Result<(), Failure> {
+    let request_target = client.request_target(&format!("/v2/{repository}/manifests/{tag}"));
     let payload = Payload::Held(manifest.clone());
     client
-        .expect(Method::PUT, &place, Some(MANIFEST_TYPE), payload, StatusCode::CREATED)
+        .expect(
+            Method::PUT,
+            &request_target,
+            Some(MANIFEST_TYPE),
+            payload,
+            StatusCode::CREATED,
+        )
         .await?;
     Ok(())
 }
 
-async fn push_image(client: &mut Client, image: &Image, how: How) -> Result<u64, Failure> {
+async fn push_image(client: &mut BenchClient, image: &Image, how: How) -> Result<u64, Failure> {
     let mut bytes = 0;
     for blob in image.layer.iter().chain([&image.config]) {
         bytes += push_blob(client, &image.repository, blob.clone(), how).await?.bytes;
@@ -343,7 +349,7 @@ async fn push_image(client: &mut Client, image: &Image, how: How) -> Result<u64,
     Ok(bytes)
 }
 
-async fn pull_image(client: &mut Client, image: &Image) -> Result<u64, Failure> {
+async fn pull_image(client: &mut BenchClient, image: &Image) -> Result<u64, Failure> {
     let mut bytes = 0;
     for (path, length) in image.parts() {
         client.head(&path).await?;
@@ -374,7 +380,7 @@ pub(crate) fn blob_path(repository: &str, digest: &str) -> String {
     format!("/v2/{repository}/blobs/{digest}")
 }
 
-async fn verify_blob(client: &mut Client, repository: &str, blob: &Blob) -> Result<(), Failure> {
+async fn verify_blob(client: &mut BenchClient, repository: &str, blob: &Blob) -> Result<(), Failure> {
     let wanted = Wanted::Content(blob.size, blob.digest.clone());
     Read {
         path: blob_path(repository, &blob.digest),
@@ -385,7 +391,12 @@ async fn verify_blob(client: &mut Client, repository: &str, blob: &Blob) -> Resu
     .await
 }
 
-async fn verify_manifest(client: &mut Client, repository: &str, tag: &str, manifest: &Bytes) -> Result<(), Failure> {
+async fn verify_manifest(
+    client: &mut BenchClient,
+    repository: &str,
+    tag: &str,
+    manifest: &Bytes,
+) -> Result<(), Failure> {
     let wanted = Wanted::Content(manifest.len() as u64, digest_of(manifest));
     Read {
         path: format!("/v2/{repository}/manifests/{tag}"),
@@ -396,7 +407,7 @@ async fn verify_manifest(client: &mut Client, repository: &str, tag: &str, manif
     .await
 }
 
-async fn verify_image(client: &mut Client, image: &Image) -> Result<(), Failure> {
+async fn verify_image(client: &mut BenchClient, image: &Image) -> Result<(), Failure> {
     verify_manifest(client, &image.repository, &image.tag, &image.manifest).await?;
     for blob in [&image.config].into_iter().chain(&image.layer) {
         verify_blob(client, &image.repository, blob).await?;

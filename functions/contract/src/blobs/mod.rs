@@ -29,7 +29,7 @@ const BIG: usize = 5 << 20;
 
 /// What the caller of a blob store keeps of an upload, as the row of a session does.
 #[derive(Clone)]
-struct Session {
+struct StoredUpload {
     id: SessionId,
     attempts: u32,
     state: Vec<u8>,
@@ -37,7 +37,7 @@ struct Session {
     size: u64,
 }
 
-impl Session {
+impl StoredUpload {
     fn new(id: u128) -> Self {
         Self {
             id: SessionId(id),
@@ -81,7 +81,7 @@ fn to_delete(location: &Location, unfinished: bool) -> ObjectToDelete {
 
 impl BlobTest {
     /// Appends a body to a session.
-    async fn append(&self, session: &mut Session, bytes: &Bytes, chunk: usize) {
+    async fn append(&self, session: &mut StoredUpload, bytes: &Bytes, chunk: usize) {
         let attempt = session.attempt();
         let mut body = Body::of(bytes, chunk);
         let appended = self
@@ -93,8 +93,8 @@ impl BlobTest {
     }
 
     /// A session with `bodies` bodies of 5,000 bytes, and all of their bytes. The number is also that of the session.
-    async fn uploaded(&self, bodies: u64) -> (Session, Vec<u8>) {
-        let mut session = Session::new(bodies.into());
+    async fn uploaded(&self, bodies: u64) -> (StoredUpload, Vec<u8>) {
+        let mut session = StoredUpload::new(bodies.into());
         let mut whole = Vec::new();
         for seed in 0..bodies {
             let bytes = noise(seed, 5000);
@@ -105,7 +105,7 @@ impl BlobTest {
     }
 
     /// Appends a body that fails. The session does not change.
-    async fn append_failing(&self, session: &mut Session, body: &mut dyn Source) -> AppendError {
+    async fn append_failing(&self, session: &mut StoredUpload, body: &mut dyn Source) -> AppendError {
         let attempt = session.attempt();
         match self.store.append(self.cx(), attempt, &session.state, body).await {
             Ok(appended) => panic!("a body that failed was stored: {appended:?}"),
@@ -113,13 +113,13 @@ impl BlobTest {
         }
     }
 
-    async fn seal(&self, session: &Session) -> Location {
+    async fn seal(&self, session: &StoredUpload) -> Location {
         self.store.seal(self.cx(), &session.upload()).await.expect("seal")
     }
 
     /// Seals an object of one body.
     async fn object(&self, id: u128, bytes: &Bytes) -> Location {
-        let mut session = Session::new(id);
+        let mut session = StoredUpload::new(id);
         self.append(&mut session, bytes, 64 * 1024).await;
         self.seal(&session).await
     }
@@ -144,7 +144,7 @@ impl BlobTest {
     }
 
     /// Also unfinished uploads, which only a search finds.
-    async fn discard(&self, session: &Session, keep: Option<&Location>) {
+    async fn discard(&self, session: &StoredUpload, keep: Option<&Location>) {
         let discarded = self
             .store
             .discard(self.cx(), session.id, session.attempts, &session.state, keep)
@@ -164,7 +164,7 @@ impl BlobTest {
 
 /// A body without bytes becomes an object without bytes.
 pub async fn an_empty_body_becomes_an_empty_object(test: BlobTest) {
-    let mut session = Session::new(1);
+    let mut session = StoredUpload::new(1);
     test.append(&mut session, &Bytes::new(), 1).await;
     let location = test.seal(&session).await;
     assert_eq!(test.range(&location, 0..0).await, Some(Bytes::new()));
@@ -182,7 +182,7 @@ pub async fn a_body_of_any_chunks_is_stored_whole(test: BlobTest) {
     ];
     for (number, (size, chunk)) in (1..).zip(cases) {
         let bytes = noise(number, size);
-        let mut session = Session::new(number.into());
+        let mut session = StoredUpload::new(number.into());
         test.append(&mut session, &bytes, chunk).await;
         let location = test.seal(&session).await;
         test.assert_holds(&location, &bytes).await;
@@ -193,7 +193,7 @@ pub async fn a_body_of_any_chunks_is_stored_whole(test: BlobTest) {
 pub async fn a_large_body_is_stored_whole(test: BlobTest) {
     let bytes = noise(1, BIG);
     for (number, chunk) in (1..).zip([BIG, 1 << 20, 65_535, 4097]) {
-        let mut session = Session::new(number);
+        let mut session = StoredUpload::new(number);
         test.append(&mut session, &bytes, chunk).await;
         let location = test.seal(&session).await;
         test.assert_holds(&location, &bytes).await;
@@ -204,7 +204,7 @@ pub async fn a_large_body_is_stored_whole(test: BlobTest) {
 pub async fn a_wrong_length_hint_changes_nothing(test: BlobTest) {
     let bytes = noise(1, 100_000);
     for (number, hint) in (1..).zip([None, Some(0), Some(1), Some(99_999), Some(1 << 20)]) {
-        let mut session = Session::new(number);
+        let mut session = StoredUpload::new(number);
         let mut body = Body::of(&bytes, 10_000).declaring(hint);
         let attempt = session.attempt();
         let appended = test.store.append(test.cx(), attempt, &[], &mut body).await;
@@ -218,7 +218,7 @@ pub async fn a_wrong_length_hint_changes_nothing(test: BlobTest) {
 pub async fn bodies_are_joined_in_order(test: BlobTest) {
     let sizes = [1, 0, 70_000, 1, 4096, 0, 3, 131_072, 1];
     for count in 1..=sizes.len() {
-        let mut session = Session::new(count as u128);
+        let mut session = StoredUpload::new(count as u128);
         let mut whole = Vec::new();
         for (seed, size) in (1..).zip(&sizes[..count]) {
             let bytes = noise(seed, *size);
@@ -232,7 +232,7 @@ pub async fn bodies_are_joined_in_order(test: BlobTest) {
 
 /// Many bodies become one object: an upload by a client that sends small chunks.
 pub async fn many_bodies_are_joined_in_order(test: BlobTest) {
-    let mut session = Session::new(1);
+    let mut session = StoredUpload::new(1);
     let whole = noise(1, 150 * 7);
     for at in (0..whole.len()).step_by(7) {
         test.append(&mut session, &whole.slice(at..at + 7), 3).await;
@@ -244,7 +244,7 @@ pub async fn many_bodies_are_joined_in_order(test: BlobTest) {
 /// Several large bodies become one object.
 pub async fn large_bodies_are_joined(test: BlobTest) {
     let whole = noise(1, 2 * BIG + 11);
-    let mut session = Session::new(1);
+    let mut session = StoredUpload::new(1);
     for part in [0..BIG, BIG..BIG + 11, BIG + 11..2 * BIG + 11] {
         test.append(&mut session, &whole.slice(part), 1 << 20).await;
     }
@@ -339,7 +339,7 @@ pub async fn ranges_are_read_exactly(test: BlobTest) {
 /// Ranges of an object that was joined from several bodies do not depend on the bounds of the bodies.
 pub async fn ranges_cross_the_bounds_of_bodies(test: BlobTest) {
     let whole = noise(1, 30);
-    let mut session = Session::new(1);
+    let mut session = StoredUpload::new(1);
     for part in [0..10, 10..11, 11..30] {
         test.append(&mut session, &whole.slice(part), 4).await;
     }

@@ -7,7 +7,7 @@ use registry::store::Location;
 use registry::store::blobs::{AppendError, Appended, BodyError};
 use registry::store::sessions::{Attempt, SessionId};
 
-use super::{BlobTest, Session};
+use super::{BlobTest, StoredUpload};
 use crate::source::{Body, Stepped, Steps, noise};
 
 /// A failed body changes nothing: its error is answered as it is, and the session goes on from the state before it.
@@ -23,7 +23,7 @@ pub async fn a_failed_body_changes_nothing(test: BlobTest) {
         || BodyError::ClaimLost,
     ];
     for (number, error) in (0..).zip(errors) {
-        let mut session = Session::new(number);
+        let mut session = StoredUpload::new(number);
         // Once as the first body, once behind another.
         for bytes in [&first, &second] {
             for sent in [0, 1, lost.len()] {
@@ -54,7 +54,7 @@ pub async fn a_dropped_append_changes_nothing(test: BlobTest) {
     let lost = noise(2, 300_000);
     let second = noise(3, 4000);
     for steps_taken in 0..=3 {
-        let mut session = Session::new(steps_taken);
+        let mut session = StoredUpload::new(steps_taken);
         test.append(&mut session, &first, 1000).await;
         {
             let attempt = session.attempt();
@@ -81,7 +81,7 @@ pub async fn a_dropped_append_changes_nothing(test: BlobTest) {
 /// An append on a task of its own that waits for steps.
 fn start(
     test: &BlobTest,
-    session: &Session,
+    session: &StoredUpload,
     number: u32,
     bytes: &Bytes,
 ) -> (
@@ -120,7 +120,7 @@ pub async fn overlapping_attempts_are_isolated(test: BlobTest) {
         for order in orders() {
             for winner in 0..2 {
                 id += 1;
-                let mut session = Session::new(id);
+                let mut session = StoredUpload::new(id);
                 let mut expected = Vec::new();
                 if behind_another {
                     test.append(&mut session, &prefix, 100).await;
@@ -163,7 +163,7 @@ pub async fn a_late_writer_changes_nothing(test: BlobTest) {
     let bytes = noise(1, 6000);
     let late = noise(2, 6000);
     for (id, steps_before) in (0..).zip(0..=3_usize) {
-        let mut session = Session::new(id);
+        let mut session = StoredUpload::new(id);
         let number = session.attempt().number;
         let (steps, task) = start(&test, &session, number, &late);
         steps.asked().await;
@@ -194,7 +194,7 @@ pub async fn a_lost_seal_does_not_affect_the_next(test: BlobTest) {
     for saved in 0..=2_u64 {
         for first in 0..2 {
             id += 1;
-            let mut session = Session::new(id);
+            let mut session = StoredUpload::new(id);
             let mut prefix = Vec::new();
             for seed in 0..saved {
                 let bytes = noise(seed, 3000);
@@ -224,7 +224,7 @@ pub async fn a_lost_seal_does_not_affect_the_next(test: BlobTest) {
 /// A session can go on after a seal that was not published: its bytes are those of the session.
 pub async fn a_session_goes_on_after_a_lost_seal(test: BlobTest) {
     for bodies in 1..=2_u64 {
-        let mut session = Session::new(bodies.into());
+        let mut session = StoredUpload::new(bodies.into());
         let mut whole = Vec::new();
         for seed in 0..bodies {
             let bytes = noise(seed, 3000);
@@ -250,7 +250,7 @@ pub async fn concurrent_sessions_are_isolated(test: BlobTest) {
         .together(16, |number| {
             let test = test.clone();
             async move {
-                let mut session = Session::new(number as u128);
+                let mut session = StoredUpload::new(number as u128);
                 let bytes = noise(number as u64, 50_000);
                 for at in [0..20_000, 20_000..50_000] {
                     test.append(&mut session, &bytes.slice(at), 7000).await;
@@ -265,7 +265,7 @@ pub async fn concurrent_sessions_are_isolated(test: BlobTest) {
 }
 
 /// The object of the attempt, if it can be read at all.
-fn object_of(store: &str, session: &Session, number: u32) -> Location {
+fn object_of(store: &str, session: &StoredUpload, number: u32) -> Location {
     let attempt = Attempt {
         session: session.id,
         number,
@@ -281,7 +281,7 @@ fn object_of(store: &str, session: &Session, number: u32) -> Location {
 pub async fn a_discard_removes_everything(test: BlobTest) {
     let store = test.object(100, &noise(1, 10)).await.store;
     let bytes = noise(2, 5000);
-    let mut session = Session::new(1);
+    let mut session = StoredUpload::new(1);
     test.append(&mut session, &bytes, 1000).await;
     let mut lost = Body::of(&bytes, 1000).failing(BodyError::Cut);
     drop(test.append_failing(&mut session, &mut lost).await);
@@ -298,9 +298,9 @@ pub async fn a_discard_removes_everything(test: BlobTest) {
     assert!(sealed.is_err(), "the bytes are still there: {sealed:?}");
     test.discard(&session, None).await;
 
-    let never = Session::new(2);
+    let never = StoredUpload::new(2);
     test.discard(&never, None).await;
-    let mut never = Session::new(3);
+    let mut never = StoredUpload::new(3);
     never.attempt();
     test.discard(&never, None).await;
 }
@@ -308,11 +308,11 @@ pub async fn a_discard_removes_everything(test: BlobTest) {
 /// A discard deletes neither the object that is to be kept nor anything of another session. It deletes everything else.
 pub async fn a_discard_keeps_the_given_object(test: BlobTest) {
     let bytes = noise(1, 5000);
-    let mut other = Session::new(SessionId(u128::MAX).0);
+    let mut other = StoredUpload::new(SessionId(u128::MAX).0);
     test.append(&mut other, &bytes, 1000).await;
 
     for bodies in 1..=3_u64 {
-        let mut session = Session::new(bodies.into());
+        let mut session = StoredUpload::new(bodies.into());
         let mut whole = Vec::new();
         for seed in 0..bodies {
             let body = noise(seed, 3000);

@@ -5,7 +5,7 @@ use registry::store::collection::{Clearing, PendingDeletion, remains};
 use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
 use registry::store::{Location, Timestamp, sessions};
 
-use super::{BlobTest, Session, to_delete};
+use super::{BlobTest, StoredUpload, to_delete};
 use crate::source::{Body, noise};
 
 /// The maximum number of slices of a walk.
@@ -38,7 +38,11 @@ impl BlobTest {
 }
 
 /// The deletions that collection schedules for a session in this state.
-pub(super) fn pending_deletions_of(session: &Session, state: State, sealed: Option<&Location>) -> Vec<PendingDeletion> {
+pub(super) fn pending_deletions_of(
+    session: &StoredUpload,
+    state: State,
+    sealed: Option<&Location>,
+) -> Vec<PendingDeletion> {
     let key = SessionKey {
         expires: Timestamp(0),
         id: session.id,
@@ -94,7 +98,7 @@ pub async fn the_size_of_an_object_is_read(test: BlobTest) {
         test.delete(std::slice::from_ref(&location)).await;
         assert_eq!(test.stat(&location).await, None);
     }
-    let mut session = Session::new(100);
+    let mut session = StoredUpload::new(100);
     for size in [10, 20] {
         test.append(&mut session, &noise(2, size), 7).await;
     }
@@ -119,7 +123,7 @@ pub async fn a_walk_visits_every_object(test: BlobTest) {
             size: size as u64,
         });
     }
-    let mut joined = Session::new(77);
+    let mut joined = StoredUpload::new(77);
     for size in [100, 200, 300] {
         test.append(&mut joined, &noise(3, size), 64).await;
     }
@@ -140,7 +144,7 @@ pub async fn deleting_absent_objects_is_no_error(test: BlobTest) {
     let bytes = noise(1, 1000);
     let neighbour = test.object(2, &bytes).await;
     // Attempt 1 is not attempt 10.
-    let mut session = Session::new(1);
+    let mut session = StoredUpload::new(1);
     for _ in 0..9 {
         session.attempt();
     }
@@ -179,7 +183,7 @@ pub async fn an_expired_upload_leaves_no_object(test: BlobTest) {
     let bytes = noise(1, 6000);
     let kept = test.object(u128::MAX, &bytes).await;
     for (id, sealed_early, sealed) in [(1, false, false), (2, true, false), (3, true, true)] {
-        let mut session = Session::new(id);
+        let mut session = StoredUpload::new(id);
         test.append(&mut session, &bytes, 1000).await;
         let mut cut = Body::of(&bytes, 1000).failing(BodyError::Cut);
         drop(test.append_failing(&mut session, &mut cut).await);
@@ -208,7 +212,7 @@ pub async fn an_expired_upload_leaves_no_object(test: BlobTest) {
 /// otherwise.
 pub async fn an_expired_published_upload_keeps_its_object(test: BlobTest) {
     for bodies in 1..=4_u64 {
-        let mut session = Session::new(bodies.into());
+        let mut session = StoredUpload::new(bodies.into());
         let mut whole = Vec::new();
         for seed in 0..bodies {
             let mut cut = Body::of(&noise(9, 5000), 1000).failing(BodyError::Cut);

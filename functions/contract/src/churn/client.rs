@@ -19,21 +19,21 @@ use super::clock::Clock;
 
 /// Sends requests to the instances in turn.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(super) struct RoundRobinClient {
     instances: Vec<Arc<Registry>>,
     clock: Arc<Clock>,
     turn: Arc<AtomicUsize>,
 }
 
 /// A request.
-pub(super) struct Call {
+pub(super) struct TestRequest {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) content_type: Option<&'static str>,
     pub(super) body: Bytes,
 }
 
-impl Call {
+impl TestRequest {
     pub(super) fn new(method: Method, target: impl Into<String>) -> Self {
         Self {
             method,
@@ -91,7 +91,7 @@ impl Answer {
     }
 }
 
-impl Client {
+impl RoundRobinClient {
     pub(super) fn new(instances: Vec<Arc<Registry>>, clock: Arc<Clock>) -> Self {
         Self {
             instances,
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn send(&self, call: Call) -> Answer {
+    pub(super) async fn send(&self, call: TestRequest) -> Answer {
         let _flight = self.clock.window(REQUEST);
         let turn = self.turn.fetch_add(1, Ordering::SeqCst);
         let what = format!("{} {}", call.method, call.target);

@@ -46,10 +46,10 @@ impl Random {
 
 /// The clock of a churn.
 #[derive(Debug)]
-pub(super) struct Clock(Mutex<State>);
+pub(super) struct Clock(Mutex<ClockState>);
 
 #[derive(Debug)]
-struct State {
+struct ClockState {
     now: Timestamp,
     /// The time up to which each running operation lets the clock advance.
     windows: BTreeMap<u64, Timestamp>,
@@ -74,7 +74,7 @@ impl Drop for TimeWindow {
     }
 }
 
-impl State {
+impl ClockState {
     fn wake(&mut self) {
         self.resting.drain(..).for_each(Waker::wake);
     }
@@ -82,7 +82,7 @@ impl State {
 
 impl Clock {
     pub(super) fn new(seed: u64) -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(ClockState {
             // In 2030, so that the deadlines have not passed for a store that reads a clock of its own.
             now: Timestamp(1_900_000_000_000),
             windows: BTreeMap::new(),
@@ -92,7 +92,7 @@ impl Clock {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ClockState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

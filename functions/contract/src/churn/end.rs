@@ -7,7 +7,7 @@ use registry::store::collection::Plan;
 use registry::store::records::Record;
 use registry::store::{Context, Timestamp};
 
-use super::client::Call;
+use super::client::TestRequest;
 use super::clock::MINUTE;
 use super::{ChurnStatistics, GRACES, REST, Shared, collector, worker};
 
@@ -69,7 +69,7 @@ async fn delete_all(shared: &Shared, repository: &str) {
         }
         for digest in manifests {
             let target = format!("/v2/{repository}/manifests/{digest}");
-            let call = Call::new(http::Method::DELETE, target);
+            let call = TestRequest::new(http::Method::DELETE, target);
             // Parents are deleted before their children.
             shared.client.send(call).await.expect(&[202, 405]);
         }

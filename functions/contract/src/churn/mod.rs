@@ -37,7 +37,7 @@ use registry::store::sessions::SessionStore;
 use registry::store::wrapped::Wrapped;
 use registry::{Registry, Settings, Stores};
 
-use self::client::Client;
+use self::client::RoundRobinClient;
 use self::clock::{Clock, HOUR, MINUTE};
 use self::jitter::Jitter;
 use self::pool::Pool;
@@ -127,7 +127,7 @@ fn limits() -> Limits {
 /// What all tasks share.
 struct Shared {
     stores: Stores,
-    client: Client,
+    client: RoundRobinClient,
     clock: Arc<Clock>,
     options: ChurnOptions,
     pool: Pool,
@@ -174,7 +174,7 @@ async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatis
         instances.push(Arc::new(registry.expect("the registry opens")));
     }
     let shared = Arc::new(Shared {
-        client: Client::new(instances, clock.clone()),
+        client: RoundRobinClient::new(instances, clock.clone()),
         stores,
         clock,
         options,

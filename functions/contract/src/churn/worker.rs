@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Method;
 use oci::Digest;
 
-use super::client::{Answer, Call, Client};
+use super::client::{Answer, RoundRobinClient, TestRequest};
 use super::clock::{Clock, MINUTE, Random, TimeWindow};
 use super::jitter::cut;
 use super::pool::{self, BLOBS, Document, Pool};
@@ -47,7 +47,7 @@ enum Unpushed {
 }
 
 pub(super) struct Worker {
-    client: Client,
+    client: RoundRobinClient,
     clock: Arc<Clock>,
     options: ChurnOptions,
     pool: Pool,
@@ -108,12 +108,12 @@ impl Worker {
         self.clock.rest(millis).await;
     }
 
-    async fn send(&self, call: Call) -> Answer {
+    async fn send(&self, call: TestRequest) -> Answer {
         self.client.send(call).await
     }
 
     /// Sends a request of a push, and interrupts some.
-    async fn send_or_cut(&mut self, call: Call) -> Result<Answer, Unpushed> {
+    async fn send_or_cut(&mut self, call: TestRequest) -> Result<Answer, Unpushed> {
         if self.random.percent(30) {
             self.rest(15 * MINUTE).await;
         }
@@ -220,7 +220,7 @@ impl Worker {
         let query: Vec<String> = tags.iter().map(|tag| format!("tag={tag}")).collect();
         let query = query.join("&");
         let target = format!("/v2/{repository}/manifests/{}?{query}", document.digest);
-        let call = Call::new(Method::PUT, target)
+        let call = TestRequest::new(Method::PUT, target)
             .content_type(document.media_type)
             .body(document.bytes.clone());
         let answer = match self.send_or_cut(call).await {
@@ -262,7 +262,7 @@ impl Worker {
 
     async fn push_blob(&mut self, repository: &str, number: usize) -> Result<(), Unpushed> {
         let (digest, bytes) = self.pool.blob(number);
-        let head = Call::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
+        let head = TestRequest::new(Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
         if self.send_or_cut(head).await?.expect(&[200, 404]).status == 200 {
             return Ok(());
         }
@@ -270,7 +270,7 @@ impl Worker {
         let ways = self.random.below(6);
         let opening = match ways {
             0 => {
-                let call = Call::new(Method::POST, format!("{uploads}?digest={digest}")).body(bytes);
+                let call = TestRequest::new(Method::POST, format!("{uploads}?digest={digest}")).body(bytes);
                 self.send_or_cut(call).await?.expect(&[201]);
                 return Ok(());
             }
@@ -282,7 +282,7 @@ impl Worker {
             }
             _ => uploads,
         };
-        let opened = self.send_or_cut(Call::new(Method::POST, opening)).await?;
+        let opened = self.send_or_cut(TestRequest::new(Method::POST, opening)).await?;
         let opened = opened.expect(if ways < 3 { &[201, 202] } else { &[202] });
         if opened.status == 201 {
             return Ok(());
@@ -293,22 +293,22 @@ impl Worker {
         for _ in 0..chunks {
             let chunk = rest.split_to(rest.len() / 2);
             let patched = self
-                .send_or_cut(Call::new(Method::PATCH, &*location).body(chunk))
+                .send_or_cut(TestRequest::new(Method::PATCH, &*location).body(chunk))
                 .await?;
             patched.expect(&[202]).location().clone_into(&mut location);
         }
         if chunks > 0 && self.random.percent(50) {
             let patched = self
-                .send_or_cut(Call::new(Method::PATCH, &*location).body(rest.split_off(0)))
+                .send_or_cut(TestRequest::new(Method::PATCH, &*location).body(rest.split_off(0)))
                 .await?;
             patched.expect(&[202]).location().clone_into(&mut location);
         }
         let target = format!("{location}?digest={digest}");
-        let last = Call::new(Method::PUT, &*target).body(rest);
+        let last = TestRequest::new(Method::PUT, &*target).body(rest);
         self.send_or_cut(last).await?.expect(&[201]);
         if self.random.percent(20) {
             // The answer was lost, and the client sends the request again.
-            let again = self.send_or_cut(Call::new(Method::PUT, &*target)).await?;
+            let again = self.send_or_cut(TestRequest::new(Method::PUT, &*target)).await?;
             if again.status == 404 && repository != self.own() {
                 // Another worker has deleted the blob since.
                 assert!(again.says("BLOB_UPLOAD_UNKNOWN"), "{again:?}");
@@ -325,20 +325,27 @@ impl Worker {
         let clock = self.clock.clone();
         let _push = clock.window(PUSH);
         let opened = self
-            .send(Call::new(Method::POST, format!("/v2/{repository}/blobs/uploads/")))
+            .send(TestRequest::new(
+                Method::POST,
+                format!("/v2/{repository}/blobs/uploads/"),
+            ))
             .await;
         let mut location = opened.expect(&[202]).location().to_owned();
         for _ in 0..self.random.below(3) {
             let (_, bytes) = self.pool.blob(self.random.below(BLOBS));
-            let patched = self.send(Call::new(Method::PATCH, &*location).body(bytes)).await;
+            let patched = self.send(TestRequest::new(Method::PATCH, &*location).body(bytes)).await;
             patched.expect(&[202]).location().clone_into(&mut location);
         }
         match self.random.below(3) {
-            0 => drop(self.send(Call::new(Method::DELETE, location)).await.expect(&[204])),
+            0 => drop(
+                self.send(TestRequest::new(Method::DELETE, location))
+                    .await
+                    .expect(&[204]),
+            ),
             1 => {
                 let wrong = Digest::of(oci::Algorithm::Sha256, b"other bytes");
                 let target = format!("{location}?digest={wrong}");
-                self.send(Call::new(Method::PUT, target)).await.expect(&[400]);
+                self.send(TestRequest::new(Method::PUT, target)).await.expect(&[400]);
             }
             _ => {}
         }
@@ -356,7 +363,7 @@ impl Worker {
             .iter()
             .any(|pushed| pushed.repository == repository && pushed.document.children.contains(&digest));
         let target = format!("/v2/{repository}/manifests/{digest}");
-        let answer = self.send(Call::new(Method::DELETE, target)).await;
+        let answer = self.send(TestRequest::new(Method::DELETE, target)).await;
         let allowed: &[u16] = match (parent, self.uncertain) {
             (true, _) => &[405],
             // The push of an index that was interrupted may have succeeded.
@@ -378,7 +385,10 @@ impl Worker {
         let tag = format!("t{}", self.random.below(8));
         let repository = self.somewhere();
         let target = format!("/v2/{repository}/manifests/{tag}");
-        let answer = self.send(Call::new(Method::DELETE, target)).await.expect(&[202, 404]);
+        let answer = self
+            .send(TestRequest::new(Method::DELETE, target))
+            .await
+            .expect(&[202, 404]);
         self.statistics.deleted += u64::from(answer.status == 202);
         if repository == self.own() && self.tags.remove(&tag).is_some() {
             answer.expect(&[202]);
@@ -394,7 +404,7 @@ impl Worker {
             .iter()
             .any(|pushed| pushed.repository == repository && pushed.document.blobs.contains(&number));
         let target = format!("/v2/{repository}/blobs/{digest}");
-        let answer = self.send(Call::new(Method::DELETE, target)).await;
+        let answer = self.send(TestRequest::new(Method::DELETE, target)).await;
         let allowed: &[u16] = match (needed, repository == self.own() && !self.uncertain) {
             (true, _) => &[405],
             (false, true) => &[202, 404],
@@ -429,7 +439,7 @@ impl Worker {
 
     async fn verify_tag(&self, tag: &str, digest: &Digest) {
         let target = format!("/v2/{}/manifests/{tag}", self.own());
-        let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+        let answer = self.send(TestRequest::new(Method::GET, target)).await.expect(&[200]);
         let named = answer.header("docker-content-digest");
         assert_eq!(named, Some(&*digest.to_string()), "{tag} of {}", self.own());
     }
@@ -437,7 +447,7 @@ impl Worker {
     /// Asserts that the manifest, its blobs and its children exist, byte for byte.
     async fn verify(&mut self, Pushed { repository, document }: &Pushed) {
         let target = format!("/v2/{repository}/manifests/{}", document.digest);
-        let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+        let answer = self.send(TestRequest::new(Method::GET, target)).await.expect(&[200]);
         assert!(
             answer.body == document.bytes,
             "{} of {repository} has changed",
@@ -446,17 +456,17 @@ impl Worker {
         for number in &document.blobs {
             let (digest, bytes) = self.pool.blob(*number);
             let target = format!("/v2/{repository}/blobs/{digest}");
-            let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+            let answer = self.send(TestRequest::new(Method::GET, target)).await.expect(&[200]);
             assert!(answer.body == bytes, "{digest} of {repository} has changed");
         }
         for child in &document.children {
             let target = format!("/v2/{repository}/manifests/{child}");
-            let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+            let answer = self.send(TestRequest::new(Method::GET, target)).await.expect(&[200]);
             assert_eq!(Digest::of(child.algorithm(), &answer.body), *child);
         }
         if let Some(subject) = document.subject {
             let target = format!("/v2/{repository}/referrers/{subject}");
-            let answer = self.send(Call::new(Method::GET, target)).await.expect(&[200]);
+            let answer = self.send(TestRequest::new(Method::GET, target)).await.expect(&[200]);
             let listed = answer.says(&document.digest.to_string());
             assert!(listed, "{} is not listed under its subject", document.digest);
         }

@@ -12,7 +12,7 @@ use oci::MediaType;
 use registry::RequestBody;
 use registry::store::memory::MemoryBlobs;
 
-use crate::support::client::Call;
+use crate::support::client::TestRequest;
 use crate::support::content::{artifact, bytes_of, image, index, padded};
 use crate::support::{Script, Setup, Users, World, sha256, sha512};
 
@@ -44,7 +44,7 @@ struct Table(Vec<(&'static str, Cost, String)>);
 
 impl Table {
     /// Sends the request, which must succeed, and compares its cost with the allowed cost.
-    async fn row(&mut self, world: &World, what: &'static str, call: Call, status: u16, expected: [u64; 3]) {
+    async fn row(&mut self, world: &World, what: &'static str, call: TestRequest, status: u16, expected: [u64; 3]) {
         let _ = world.counts.take();
         call.send().await.expect(status);
         let (reads, writes) = (world.counts.reads(), world.counts.writes());
@@ -74,7 +74,7 @@ impl Table {
     }
 }
 
-fn put(world: &World, target: String, manifest: Bytes) -> Call {
+fn put(world: &World, target: String, manifest: Bytes) -> TestRequest {
     world
         .put(target)
         .header("content-type", MediaType::OCI_MANIFEST)
@@ -459,7 +459,7 @@ async fn the_cost_of_a_list_depends_on_the_page() {
 async fn a_claim_passes_on_what_its_request_suggests() {
     let world = World::new().await;
     let digest = sha256(b"abcd");
-    let claims = async |call: Call, status: u16| {
+    let claims = async |call: TestRequest, status: u16| {
         let _ = world.counts.take();
         call.send().await.expect(status);
         (world.counts.of("claim"), world.counts.of("claim_begun"))

@@ -30,7 +30,7 @@ pub(crate) struct HealthArgs {
     /// Ask also whether pushes work (`/readyz?push`)
     #[arg(long)]
     pub(crate) push: bool,
-    /// Maximum time for the answer
+    /// Maximum time for the response
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub(crate) timeout: Span,
     /// Print JSON

@@ -113,7 +113,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
     /// Maximum time for which a request waits for memory before it is answered with 503. While requests wait, bodies and
-    /// answers that are slower than 16 KiB a second are ended [default: 30s; for uploads into S3 5m]
+    /// responses that are slower than 16 KiB a second are ended [default: 30s; for uploads into S3 5m]
     #[arg(long, env = "ROADSTEAD_MEMORY_TIMEOUT", value_name = "DURATION")]
     pub(crate) memory_timeout: Option<Span>,
     /// Maximum size of a blob
@@ -137,17 +137,17 @@ pub(crate) struct LimitArgs {
         default_value = "30s"
     )]
     pub(crate) header_timeout: Span,
-    /// Maximum time for which a connection stays open without a request, from the last byte of the last answer
+    /// Maximum time for which a connection stays open without a request, from the last byte of the last response
     #[arg(long, env = "ROADSTEAD_KEEP_ALIVE", value_name = "DURATION", default_value = "2m")]
     pub(crate) keep_alive: Span,
     /// Maximum time between two bytes of a request's body. Clients that compress while they send may pause for a while
     #[arg(long, env = "ROADSTEAD_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) idle_timeout: Span,
-    /// Maximum time in which a client must read at least 1 KiB of an answer. Bytes in the send buffer of the operating
+    /// Maximum time in which a client must read at least 1 KiB of a response. Bytes in the send buffer of the operating
     /// system count as read: on Linux up to 256 KiB, and the system takes more when half of them were sent
     #[arg(long, env = "ROADSTEAD_STALL_TIMEOUT", value_name = "DURATION", default_value = "2m")]
     pub(crate) stall_timeout: Span,
-    /// Maximum time for the whole body of a request or of an answer
+    /// Maximum time for the whole body of a request or of a response
     #[arg(
         long,
         env = "ROADSTEAD_REQUEST_TIMEOUT",

@@ -95,7 +95,7 @@ async fn serve(socket: TcpStream, metrics: Arc<Metrics>, hosts: Arc<HostPolicy>)
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(TIMEOUT)
-        // Each scrape has its own connection: the timeout would end a connection with several requests within an answer.
+        // Each scrape has its own connection: the timeout would end a connection with several requests within a response.
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service);
     // A scraper that closes its connection is not logged.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, manifest};
+use crate::support::{EMPTY, Http1Client, MANIFEST_TYPE, Server, digest, manifest};
 
 /// containerd sends the last request of an upload again, when it was not answered within 30 seconds, with all of its body:
 /// it waits for the first one, and both get the same answer.
@@ -29,7 +29,7 @@ fn the_last_request_of_an_upload_waits_for_itself() {
     let (address, again) = (server.address, layer.clone());
     let repeated = thread::spawn({
         let finish = finish.clone();
-        move || Client::connect(address).request("PUT", &finish, &[], &again)
+        move || Http1Client::connect(address).request("PUT", &finish, &[], &again)
     });
     thread::sleep(Duration::from_millis(300));
     assert!(!repeated.is_finished(), "it waits");
@@ -61,7 +61,7 @@ fn assert_joined(bodies: u32) {
     let last = |delay: u64| {
         let (address, finish) = (server.address, finish.clone());
         thread::spawn(move || {
-            let mut client = Client::connect(address);
+            let mut client = Http1Client::connect(address);
             client.stream().set_read_timeout(Some(Duration::from_mins(2))).unwrap();
             thread::sleep(Duration::from_millis(delay));
             let sent = Instant::now();

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 
 use crate::support::cloud::Cloud;
 use crate::support::content::push_everything;
-use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
+use crate::support::{EMPTY, Http1Client, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
 /// What a redirect leads to, fetched as any client would.
 pub(crate) fn follow(url: &str, range: Option<&str>) -> crate::support::Response {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
-    let mut client = Client::connect(host.parse().unwrap());
+    let mut client = Http1Client::connect(host.parse().unwrap());
     let range = range.map(|range| format!("Range: {range}\r\n")).unwrap_or_default();
     client.send(format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\n{range}\r\n").as_bytes());
     client.response("GET")

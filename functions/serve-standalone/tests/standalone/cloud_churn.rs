@@ -9,16 +9,16 @@ use registry::Stores;
 use store_dynamodb::DynamoStore;
 use store_s3::S3Blobs;
 
-use crate::support::cloud::{Place, key};
+use crate::support::cloud::{CloudStores, key};
 
 async fn stores() -> TestStores {
-    let place = Place::new().await;
-    let mut s3_options = store_s3::S3Options::new(&place.name);
-    s3_options.endpoint = Some(place.s3.clone());
+    let cloud = CloudStores::new().await;
+    let mut s3_options = store_s3::S3Options::new(&cloud.name);
+    s3_options.endpoint = Some(cloud.s3.clone());
     "registry".clone_into(&mut s3_options.prefix);
     let table_options = store_dynamodb::TableOptions {
-        table: place.name.clone(),
-        endpoint: Some(place.dynamodb.clone()),
+        table: cloud.name.clone(),
+        endpoint: Some(cloud.dynamodb.clone()),
         ..store_dynamodb::TableOptions::default()
     };
     DynamoStore::init(&table_options).await.unwrap();
@@ -30,7 +30,7 @@ async fn stores() -> TestStores {
         collection: table.clone(),
         records: table,
     };
-    let guard = Box::new(place);
+    let guard = Box::new(cloud);
     TestStores { stores, guard }
 }
 
@@ -45,10 +45,10 @@ fn much() -> ChurnOptions {
 }
 
 async fn look(guard: Guard) {
-    let place = guard.downcast::<Place>().expect("the stores' guard");
-    assert_eq!(place.objects().await.keys().collect::<Vec<_>>(), [&""; 0], "objects");
-    assert_eq!(place.uploads().await, [""; 0], "uploads in parts");
-    let rows = place.rows().await;
+    let cloud = guard.downcast::<CloudStores>().expect("the stores' guard");
+    assert_eq!(cloud.objects().await.keys().collect::<Vec<_>>(), [&""; 0], "objects");
+    assert_eq!(cloud.uploads().await, [""; 0], "uploads in parts");
+    let rows = cloud.rows().await;
     assert!(!rows.is_empty(), "the table was looked at");
     for row in rows {
         let (partition, sort) = key(&row);

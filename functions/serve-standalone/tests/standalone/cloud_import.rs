@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::cloud::{Cloud, Row, key};
+use crate::support::cloud::{Cloud, TableItem, key};
 use crate::support::content::push_everything;
 use crate::support::{Server, eventually};
 
@@ -56,7 +56,7 @@ fn repeated(small: &str, copies: usize, folder: &Path) -> String {
 
 /// What a table holds but for the version of its layout, in an order of its own.
 fn rows(cloud: &Cloud) -> Vec<String> {
-    let text = |row: &Row| {
+    let text = |row: &TableItem| {
         let mut attributes: Vec<_> = row.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         attributes.sort();
         attributes.join(", ")

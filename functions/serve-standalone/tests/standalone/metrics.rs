@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Client, EMPTY, MANIFEST_TYPE, Response, Server, digest, folder_with_users, manifest, run};
+use crate::support::{EMPTY, Http1Client, MANIFEST_TYPE, Response, Server, digest, folder_with_users, manifest, run};
 
 pub(crate) fn scrape(address: SocketAddr) -> Response {
-    Client::connect(address).request("GET", "/metrics", &[], b"")
+    Http1Client::connect(address).request("GET", "/metrics", &[], b"")
 }
 
 /// The value of a series, by its name and labels as they are written.
@@ -115,7 +115,7 @@ fn an_address_of_its_own_serves_metrics_and_nothing_else() {
     let address = own_address(&server);
     assert_eq!(scrape(address).status, 200);
     assert_eq!(scrape(server.address).status, 404, "not among what everyone may ask");
-    let ask = |method: &str, path: &str| Client::connect(address).request(method, path, &[], b"").status;
+    let ask = |method: &str, path: &str| Http1Client::connect(address).request(method, path, &[], b"").status;
     assert_eq!(ask("GET", "/v2/"), 404);
     assert_eq!(ask("POST", "/metrics"), 405);
     assert_eq!(ask("HEAD", "/metrics"), 200);
@@ -146,7 +146,7 @@ fn s32_pages_of_other_sites_do_not_read_what_is_counted_on_this_machine() {
         (&[], 400),
     ] {
         for path in ["/metrics", "/"] {
-            let mut client = Client::connect(address);
+            let mut client = Http1Client::connect(address);
             client.send(format!("GET {path} HTTP/1.1\r\n").as_bytes());
             for field in fields {
                 client.send(format!("{field}\r\n").as_bytes());

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::s3_options::{Recorder, known};
-use crate::support::{Client, Response, Server, basic, digest, folder_with_users};
+use crate::support::{Http1Client, Response, Server, basic, digest, folder_with_users};
 
 const LAYER: &[u8] = b"a layer";
 
 /// A request under a host of its own choice.
 fn pull(server: &Server, host: &str, forwarded: &str, authorization: &str) -> Response {
-    let mut client = Client::connect(server.address);
+    let mut client = Http1Client::connect(server.address);
     let path = format!("/v2/app/blobs/{}", digest(LAYER));
     let end = if forwarded.is_empty() { "" } else { "\r\n" };
     let request =

@@ -27,12 +27,12 @@ enum Road {
 }
 
 /// A client at one address.
-struct Place {
+struct TestClient {
     client: H2,
     forwarded: Option<String>,
 }
 
-impl Place {
+impl TestClient {
     async fn at(server: &Server, road: Road, last: u8) -> Self {
         let address = Ipv4Addr::new(127, 0, 0, last);
         let (from, forwarded) = match road {
@@ -72,15 +72,15 @@ async fn guess(server: &Server, road: Road, connections: usize, near: u8) -> (Ar
     let mut tasks = JoinSet::new();
     for connection in 0..connections {
         let last = if connection % 2 == 0 { 2 } else { near };
-        let place = Arc::new(Place::at(server, road, last).await);
+        let client = Arc::new(TestClient::at(server, road, last).await);
         for stream in 0..STREAMS {
-            let (place, guesses) = (place.clone(), guesses.clone());
+            let (client, guesses) = (client.clone(), guesses.clone());
             tasks.spawn(async move {
                 for number in 0.. {
                     // Of known users and of unknown ones, never the same twice.
                     let user = ["alice", "bob", "nobody"][number % 3];
                     let password = format!("{connection}-{stream}-{number}");
-                    match place.ping(user, &password).await {
+                    match client.ping(user, &password).await {
                         Some((401, _)) => {
                             guesses.wrong.fetch_add(1, Ordering::Relaxed);
                         }
@@ -119,7 +119,7 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
     let flags = [&["--htpasswd", "users", "--log-level", "info,access=off"], proxy].concat();
     let begun = Instant::now();
     let server = Server::start_in(folder.clone(), &flags);
-    let alice = Place::at(&server, road, 3).await;
+    let alice = TestClient::at(&server, road, 3).await;
     assert_eq!(alice.ping("alice", "secret").await, Some((200, false)));
     let (guesses, mut tasks) = guess(&server, road, connections, 3).await;
     while guesses.wrong.load(Ordering::Relaxed) < 10 {
@@ -139,8 +139,8 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
     assert!(soon * 100 >= REQUESTS * 95, "{soon} of {REQUESTS} were answered soon");
     // Never seen before, from an address of their own; one of them was not there when the server started.
     for (user, last) in [("bob", 4), ("carol", 5)] {
-        let place = Place::at(&server, road, last).await;
-        assert_eq!(place.ping(user, "secret").await, Some((200, false)), "{user}");
+        let client = TestClient::at(&server, road, last).await;
+        assert_eq!(client.ping(user, "secret").await, Some((200, false)), "{user}");
     }
     // Those that still wait end.
     while let Some(ended) = tasks.try_join_next() {

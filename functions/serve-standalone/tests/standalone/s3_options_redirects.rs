@@ -9,13 +9,13 @@ use registry::store::{Location, Timestamp};
 use store_s3::S3Blobs;
 
 use crate::support::cloud::Cloud;
-use crate::support::{Client, Response, Server, digest};
+use crate::support::{Http1Client, Response, Server, digest};
 
 /// A request of a client that knows nothing but a URL.
 fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
-    let mut client = Client::connect(host.parse().unwrap());
+    let mut client = Http1Client::connect(host.parse().unwrap());
     let mut head = format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::metrics;
-use crate::support::{Client, EMPTY, MANIFEST_TYPE, Server, digest, eventually, manifest};
+use crate::support::{EMPTY, Http1Client, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
 /// A body so large that no socket's buffers hold it.
 fn large() -> Vec<u8> {
@@ -113,7 +113,7 @@ fn s30_trickling_clients_are_ended() {
         "900ms",
     ]);
     let blob = server.push_blob("app", &large());
-    let trickle = |mut client: Client, text: Vec<u8>| {
+    let trickle = |mut client: Http1Client, text: Vec<u8>| {
         thread::spawn(move || {
             let mut bytes = text.into_iter().cycle();
             eventually("the server ends a trickle", || {
@@ -158,7 +158,7 @@ fn s30_trickling_clients_are_ended() {
     assert!(reading.join().unwrap().is_closed());
 }
 
-/// A connection beyond the cap waits and is not refused; kept-alive ones make room for it, busy ones do not.
+/// A connection beyond the cap waits and is not refused; idle ones are closed for it, busy ones are not.
 #[test]
 fn connections_beyond_the_maximum_wait_for_a_slot() {
     let server = Server::start(&[
@@ -179,7 +179,7 @@ fn connections_beyond_the_maximum_wait_for_a_slot() {
     assert_eq!(
         server.request("GET", "/v2/", &[], b"").status,
         200,
-        "kept connections make room"
+        "an idle connection is closed for a new one"
     );
     let asked_to_leave = eventually("one of them was closed", || {
         kept.iter_mut()
@@ -204,14 +204,14 @@ fn connections_beyond_the_maximum_wait_for_a_slot() {
         );
         client.send(&EMPTY[..1]);
     }
-    // A connection whose request has not been seen yet would make room.
+    // A connection whose request has not been seen yet would be closed.
     eventually("both uploads have begun", || {
         let reported = String::from_utf8(metrics::scrape(counted).body).unwrap();
         (metrics::value(&reported, "roadstead_uploads_open") == Some(2)).then_some(())
     });
     let mut waiting = server.connect();
     waiting.send_head("GET", "/v2/", &[], 0);
-    // Longer than the server waits before it asks again for room.
+    // Longer than the interval in which the server looks for a free slot.
     assert!(
         waiting.is_silent_for(Duration::from_millis(1500)),
         "both connections are busy"

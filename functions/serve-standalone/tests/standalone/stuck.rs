@@ -20,7 +20,7 @@ const ASKED: usize = 40;
 const SOON: Duration = Duration::from_secs(3);
 
 /// A process that keeps others from a file until it is released.
-struct LeaseHolder(Child);
+struct FileBlocker(Child);
 
 /// Every lock by which readers of `SQLite` find what to read. A reader tries again and again, inside `SQLite`, for some
 /// ten seconds.
@@ -30,7 +30,7 @@ const LOCKS: &str = "file = open(sys.argv[1] + '-shm', 'r+b')\nfcntl.lockf(file,
 const LEASE: &str = "import signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\nfile = open(sys.argv[1], 'r+b')\n\
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n";
 
-impl LeaseHolder {
+impl FileBlocker {
     fn take(what: &str, file: &Path) -> Self {
         let program = format!("import fcntl, sys\n{what}print('taken', flush=True)\nsys.stdin.readline()\n");
         let mut child = Command::new("python3")
@@ -53,7 +53,7 @@ impl LeaseHolder {
     }
 }
 
-impl Drop for LeaseHolder {
+impl Drop for FileBlocker {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -81,7 +81,7 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
     let path = format!("/v2/app/manifests/{}", digest(&image));
     assert_eq!(server.request("PUT", &path, &[MANIFEST_TYPE], &image).status, 201);
 
-    let locks = LeaseHolder::take(LOCKS, &server.data().join("metadata.db"));
+    let locks = FileBlocker::take(LOCKS, &server.data().join("metadata.db"));
     thread::scope(|scope| {
         let stuck: Vec<_> = (0..STUCK)
             .map(|_| scope.spawn(|| server.request("HEAD", &path, &[], b"").status))
@@ -100,14 +100,14 @@ fn readers_that_wait_for_a_lock_of_the_metadata_stop_nothing_else() {
 }
 
 /// Makes everybody wait who opens the only object.
-fn stick(server: &Server) -> LeaseHolder {
+fn stick(server: &Server) -> FileBlocker {
     let directories = std::fs::read_dir(server.data().join("blobs")).unwrap();
     let files = directories.flat_map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap());
     let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
     let [file] = files.as_slice() else {
         panic!("one object: {files:?}")
     };
-    LeaseHolder::take(LEASE, file)
+    FileBlocker::take(LEASE, file)
 }
 
 #[test]

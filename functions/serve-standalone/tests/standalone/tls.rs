@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::h2::{H2, Windows, dial, runtime};
 use crate::support::tls::{Authority, shake};
-use crate::support::{Client, MAX_WAIT, Server, digest, eventually, roadstead, run};
+use crate::support::{Http1Client, MAX_WAIT, Server, digest, eventually, roadstead, run};
 
 /// A body of several records, and larger than what a connection holds back.
 fn body() -> Vec<u8> {
@@ -30,7 +30,7 @@ fn blobs_are_pushed_and_pulled_over_http_1_in_both_versions_of_tls() {
             stream.conn.alpn_protocol(),
             protocols.first().map(|name| name.as_bytes())
         );
-        let mut client = Client::over(stream);
+        let mut client = Http1Client::over(stream);
         let (bytes, repository) = (body(), format!("app-{old}-{}", protocols.len()));
         let opened = client.request("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"");
         let location = opened.header("location").unwrap().to_owned();
@@ -122,14 +122,14 @@ fn s30_a_handshake_that_does_not_end_is_ended_and_frees_its_slot() {
     let trickled = trickle.join().unwrap();
     assert!(trickled >= Duration::from_secs(1), "{trickled:?}");
     assert!(trickled < Duration::from_secs(10), "{trickled:?}");
-    // All places are taken, and each is had by a client who asks.
+    // All slots are free again: each is taken by a client that sends a request.
     let mut clients: Vec<_> = (0..4).map(|_| authority.connect(server.address)).collect();
     for client in &mut clients {
         assert_eq!(client.request("GET", "/v2/", &[], b"").status, 200);
     }
 }
 
-/// More connections than there are places shake no hands, and those who do come in all the same.
+/// More connections than there are slots send no handshake. Clients that do send one are still served.
 #[test]
 fn s30_clients_without_a_handshake_keep_no_client_out() {
     let authority = Authority::new();

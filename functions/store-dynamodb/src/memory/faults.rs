@@ -5,7 +5,7 @@ use crate::table::TableError;
 
 /// The probability of each fault, in parts of a thousand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Faults {
+pub(crate) struct FaultRates {
     /// A write meets another transaction on the same item.
     pub(crate) conflicts: u64,
     /// The table has no capacity.
@@ -30,7 +30,7 @@ pub(super) enum RequestKind {
 
 /// The fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum RequestFault {
     #[error("TransactionConflict")]
     Conflict,
     #[error("ProvisionedThroughputExceeded")]
@@ -41,7 +41,7 @@ pub(super) enum Fault {
     Late,
 }
 
-impl Fault {
+impl RequestFault {
     pub(super) fn error(self) -> TableError {
         TableError::Retry {
             not_done: matches!(self, Self::Conflict | Self::Throttle),
@@ -50,7 +50,7 @@ impl Fault {
     }
 }
 
-impl Faults {
+impl FaultRates {
     /// No faults; half of the eventually consistent reads are stale.
     pub(crate) const NONE: Self = Self {
         conflicts: 0,
@@ -74,7 +74,7 @@ impl Faults {
     /// All faults. Some writes are applied after their callers have stopped waiting.
     pub(crate) const LATE: Self = Self { late: 60, ..Self::SOME };
 
-    /// Faults without lost answers, so that all applied requests can be counted.
+    /// FaultRates without lost answers, so that all applied requests can be counted.
     pub(crate) const ANSWERED: Self = Self { lost: 0, ..Self::SOME };
 
     /// All eventually consistent reads are stale.
@@ -87,18 +87,18 @@ impl Faults {
         random.happens(self.stale)
     }
 
-    pub(super) fn fault(&self, kind: RequestKind, random: &mut Random) -> Option<Fault> {
+    pub(super) fn fault(&self, kind: RequestKind, random: &mut Random) -> Option<RequestFault> {
         if random.happens(self.throttles) {
-            return Some(Fault::Throttle);
+            return Some(RequestFault::Throttle);
         }
         // A single write may conflict with a transaction; a read outside of a transaction does not.
         if kind != RequestKind::Read && random.happens(self.conflicts) {
-            return Some(Fault::Conflict);
+            return Some(RequestFault::Conflict);
         }
         if kind != RequestKind::Read && random.happens(self.late) {
-            return Some(Fault::Late);
+            return Some(RequestFault::Late);
         }
-        (kind != RequestKind::Read && random.happens(self.lost)).then_some(Fault::Lost)
+        (kind != RequestKind::Read && random.happens(self.lost)).then_some(RequestFault::Lost)
     }
 
     /// Splits a batch into the processed and the unprocessed items.

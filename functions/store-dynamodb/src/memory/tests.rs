@@ -242,7 +242,7 @@ async fn a_scan_returns_every_item_once() {
 
 #[tokio::test]
 async fn an_eventually_consistent_read_may_be_stale() {
-    let table = MemoryTable::faulty(Faults::STALE, 1);
+    let table = MemoryTable::faulty(FaultRates::STALE, 1);
     let read = |consistency| {
         let table = table.clone();
         async move { table.get(&key("a"), consistency).await.expect("get") }
@@ -274,8 +274,8 @@ async fn an_eventually_consistent_read_may_be_stale() {
 
 #[tokio::test]
 async fn faults_report_whether_the_write_was_done() {
-    let only = |faults: fn(&mut Faults)| {
-        let mut none = Faults::NONE;
+    let only = |faults: fn(&mut FaultRates)| {
+        let mut none = FaultRates::NONE;
         faults(&mut none);
         none
     };
@@ -290,7 +290,7 @@ async fn faults_report_whether_the_write_was_done() {
             Err(TableError::Retry { not_done, .. }) => assert_eq!(not_done, expected),
             other => panic!("{other:?}"),
         }
-        table.set_faults(Faults::NONE);
+        table.set_faults(FaultRates::NONE);
         let found = table.get(&key("a"), Consistency::Strong).await.expect("get");
         assert_eq!(found.is_some(), done, "{faults:?}");
     }
@@ -298,9 +298,9 @@ async fn faults_report_whether_the_write_was_done() {
 
 #[tokio::test]
 async fn a_batch_returns_its_unprocessed_parts() {
-    let faults = Faults {
+    let faults = FaultRates {
         unprocessed: 500,
-        ..Faults::NONE
+        ..FaultRates::NONE
     };
     let table = MemoryTable::faulty(faults, 3);
     let mut left: Vec<_> = (0..BATCH_WRITES)

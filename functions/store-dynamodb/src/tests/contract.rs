@@ -11,7 +11,7 @@ use registry::Stores;
 use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
-use crate::memory::{Faults, MemoryTable};
+use crate::memory::{FaultRates, MemoryTable};
 use crate::retrying::RetryEnvironment;
 use crate::scheduler::Random;
 
@@ -52,7 +52,7 @@ impl RetryEnvironment for QuickPace {
 /// Every store of the process has a seed of its own.
 static SEEDS: AtomicU64 = AtomicU64::new(1);
 
-fn metadata_stores(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
+fn metadata_stores(faults: FaultRates, tables: usize) -> (MetadataStores, Guard) {
     let seed = SEEDS.fetch_add(1, Ordering::Relaxed);
     let tables: Vec<_> = (0..tables)
         .map(|number| MemoryTable::faulty(faults, seed + (1 << 32) * number as u64))
@@ -69,7 +69,7 @@ fn metadata_stores(faults: Faults, tables: usize) -> (MetadataStores, Guard) {
     (stores, Box::new(()))
 }
 
-fn stores(faults: Faults, tables: usize) -> TestStores {
+fn stores(faults: FaultRates, tables: usize) -> TestStores {
     let (metadata_stores, guard) = metadata_stores(faults, tables);
     let stores = Stores {
         blobs: Arc::new(MemoryBlobs::new()),
@@ -82,27 +82,27 @@ fn stores(faults: Faults, tables: usize) -> TestStores {
 }
 
 mod without_faults {
-    use super::{Faults, metadata_stores, stores};
+    use super::{FaultRates, metadata_stores, stores};
 
     contract::session_contract_tests!(async {
-        let (metadata_stores, guard) = metadata_stores(Faults::NONE, 2);
+        let (metadata_stores, guard) = metadata_stores(FaultRates::NONE, 2);
         (metadata_stores.sessions, guard)
     });
-    contract::collection_contract_tests!(async { metadata_stores(Faults::NONE, 2) });
-    contract::record_contract_tests!(async { metadata_stores(Faults::NONE, 2) });
-    contract::churn_tests!(async { stores(Faults::NONE, 2) });
+    contract::collection_contract_tests!(async { metadata_stores(FaultRates::NONE, 2) });
+    contract::record_contract_tests!(async { metadata_stores(FaultRates::NONE, 2) });
+    contract::churn_tests!(async { stores(FaultRates::NONE, 2) });
 }
 
 mod with_faults {
-    use super::{Faults, metadata_stores, stores};
+    use super::{FaultRates, metadata_stores, stores};
 
     contract::session_contract_tests!(async {
-        let (metadata_stores, guard) = metadata_stores(Faults::SOME, 1);
+        let (metadata_stores, guard) = metadata_stores(FaultRates::SOME, 1);
         (metadata_stores.sessions, guard)
     });
     // A link whose response was lost leaves a back-link for a deep pass, and these clauses count the findings of such a
     // pass.
-    contract::collection_contract_tests!(async { metadata_stores(Faults::ANSWERED, 1) });
-    contract::record_contract_tests!(async { metadata_stores(Faults::SOME, 1) });
-    contract::churn_tests!(async { stores(Faults::SOME, 1) });
+    contract::collection_contract_tests!(async { metadata_stores(FaultRates::ANSWERED, 1) });
+    contract::record_contract_tests!(async { metadata_stores(FaultRates::SOME, 1) });
+    contract::churn_tests!(async { stores(FaultRates::SOME, 1) });
 }

@@ -16,11 +16,11 @@ pub(crate) type Repository = u8;
 /// A digest, by its number; that of a blob, of a manifest, or of both.
 pub(crate) type Name = u8;
 /// A tag, by its number.
-pub(crate) type Tag = u8;
+pub(crate) type TagNumber = u8;
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum RecordedCall {
     /// Publishes a blob.
     Commit(Repository, Name),
     /// Reads a link.
@@ -28,22 +28,22 @@ pub(crate) enum Call {
     /// Removes a link.
     Unlink(Repository, Name),
     /// Puts a manifest with these tags.
-    Put(Repository, Name, Vec<Tag>),
+    Put(Repository, Name, Vec<TagNumber>),
     /// Reads a manifest.
     Manifest(Repository, Name),
     /// Deletes a manifest with its tags.
     Delete(Repository, Name),
     /// Reads a tag.
-    Read(Repository, Tag),
+    Read(Repository, TagNumber),
     /// Deletes a tag.
-    Untag(Repository, Tag),
+    Untag(Repository, TagNumber),
     /// From here on, unreferenced links may be removed at any time.
     Collect,
 }
 
 /// The answer of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum CallResult {
     /// Done, or it exists.
     Done,
     /// It does not exist.
@@ -65,14 +65,14 @@ pub(crate) enum Answer {
 pub(crate) struct Event {
     pub(crate) began: usize,
     pub(crate) ended: usize,
-    pub(crate) call: Call,
-    pub(crate) answer: Answer,
+    pub(crate) call: RecordedCall,
+    pub(crate) answer: CallResult,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Register {
     repository: Repository,
-    tag: Tag,
+    tag: TagNumber,
     names: Option<Name>,
     version: u64,
     /// The version is exactly this one.
@@ -112,7 +112,7 @@ impl Registry {
         })
     }
 
-    fn register(&mut self, repository: Repository, tag: Tag) -> &mut Register {
+    fn register(&mut self, repository: Repository, tag: TagNumber) -> &mut Register {
         let found = self
             .tags
             .iter()
@@ -143,28 +143,28 @@ impl Registry {
         registry: &mut Self,
         (repository, name): (Repository, Name),
         references: References,
-    ) -> Answer {
+    ) -> CallResult {
         if !set(registry).contains(&(repository, name)) {
-            return Answer::Absent;
+            return CallResult::Absent;
         }
         if registry.is_referred_to(repository, name, references) {
-            return Answer::Refused;
+            return CallResult::Refused;
         }
         set(registry).remove(&(repository, name));
-        Answer::Done
+        CallResult::Done
     }
 
     /// The state after the call, if this answer is possible.
-    fn after(&self, call: &Call, answer: Answer, references: References) -> Option<Self> {
+    fn after(&self, call: &RecordedCall, answer: CallResult, references: References) -> Option<Self> {
         let mut next = self.clone();
         let expected = match call {
-            Call::Commit(repository, name) => {
+            RecordedCall::Commit(repository, name) => {
                 next.links.insert((*repository, *name));
-                Answer::Done
+                CallResult::Done
             }
-            Call::Link(repository, name) => present(next.links.contains(&(*repository, *name))),
-            Call::Manifest(repository, name) => present(next.manifests.contains(&(*repository, *name))),
-            Call::Put(repository, name, tags) => {
+            RecordedCall::Link(repository, name) => present(next.links.contains(&(*repository, *name))),
+            RecordedCall::Manifest(repository, name) => present(next.manifests.contains(&(*repository, *name))),
+            RecordedCall::Put(repository, name, tags) => {
                 let here = next.manifests.contains(&(*repository, *name));
                 if here
                     || references(*name)
@@ -175,17 +175,17 @@ impl Registry {
                     for tag in tags {
                         next.register(*repository, *tag).change(Some(*name));
                     }
-                    Answer::Done
+                    CallResult::Done
                 } else {
-                    Answer::Missing
+                    CallResult::Missing
                 }
             }
-            Call::Unlink(repository, name) => {
+            RecordedCall::Unlink(repository, name) => {
                 Self::remove(|next| &mut next.links, &mut next, (*repository, *name), references)
             }
-            Call::Delete(repository, name) => {
+            RecordedCall::Delete(repository, name) => {
                 let answer = Self::remove(|next| &mut next.manifests, &mut next, (*repository, *name), references);
-                if answer == Answer::Done {
+                if answer == CallResult::Done {
                     for register in &mut next.tags {
                         if (register.repository, register.names) == (*repository, Some(*name)) {
                             register.change(None);
@@ -194,29 +194,29 @@ impl Registry {
                 }
                 answer
             }
-            Call::Read(repository, tag) => return next.read(*repository, *tag, answer).then_some(next),
-            Call::Untag(repository, tag) => {
+            RecordedCall::Read(repository, tag) => return next.read(*repository, *tag, answer).then_some(next),
+            RecordedCall::Untag(repository, tag) => {
                 let register = next.register(*repository, *tag);
                 let there = register.names.is_some();
                 register.change(None);
                 present(there)
             }
-            Call::Collect => return None,
+            RecordedCall::Collect => return None,
         };
         match (call, answer) {
-            (_, Answer::Unknown) => Some(next),
+            (_, CallResult::Unknown) => Some(next),
             // A running or interrupted put protects its references for a while.
-            (Call::Unlink(..) | Call::Delete(..), Answer::Refused) => Some(self.clone()),
-            (_, Answer::Gone) => matches!(expected, Answer::Done | Answer::Absent).then_some(next),
+            (RecordedCall::Unlink(..) | RecordedCall::Delete(..), CallResult::Refused) => Some(self.clone()),
+            (_, CallResult::Gone) => matches!(expected, CallResult::Done | CallResult::Absent).then_some(next),
             _ => (answer == expected).then_some(next),
         }
     }
 
-    fn read(&mut self, repository: Repository, tag: Tag, answer: Answer) -> bool {
+    fn read(&mut self, repository: Repository, tag: TagNumber, answer: CallResult) -> bool {
         let register = self.register(repository, tag);
         match (answer, register.names) {
-            (Answer::Absent, None) | (Answer::Unknown, _) => true,
-            (Answer::Names(name, version), Some(named)) if name == named => {
+            (CallResult::Absent, None) | (CallResult::Unknown, _) => true,
+            (CallResult::Names(name, version), Some(named)) if name == named => {
                 let fits = if register.exact {
                     version == register.version
                 } else {
@@ -242,8 +242,8 @@ impl Register {
     }
 }
 
-fn present(there: bool) -> Answer {
-    if there { Answer::Done } else { Answer::Absent }
+fn present(there: bool) -> CallResult {
+    if there { CallResult::Done } else { CallResult::Absent }
 }
 
 /// Whether a history that began with an empty registry is linearizable.
@@ -260,7 +260,7 @@ fn search(
     tried: &mut HashSet<(u128, Registry)>,
 ) -> bool {
     let left = || (0..history.len()).filter(|index| explained & (1 << index) == 0);
-    let answered = || left().filter(|index| history[*index].answer != Answer::Unknown);
+    let answered = || left().filter(|index| history[*index].answer != CallResult::Unknown);
     let Some(first_end) = answered().map(|index| history[index].ended).min() else {
         return true;
     };
@@ -275,13 +275,13 @@ fn search(
     let mut explains = |(index, event): (usize, &Event)| {
         let next = state.after(&event.call, event.answer, references);
         // A call with an unknown answer that would change nothing is left out.
-        let next = next.filter(|next| event.answer != Answer::Unknown || next != state);
+        let next = next.filter(|next| event.answer != CallResult::Unknown || next != state);
         next.is_some_and(|next| search(&next, explained | 1 << index, history, references, tried))
     };
     if begun().any(&mut explains) {
         return true;
     }
-    let collecting = begun().any(|(_, event)| event.call == Call::Collect);
+    let collecting = begun().any(|(_, event)| event.call == RecordedCall::Collect);
     collecting
         && state
             .collected(references)
@@ -291,7 +291,7 @@ fn search(
 mod tests {
     use super::*;
 
-    fn event(began: usize, ended: usize, call: Call, answer: Answer) -> Event {
+    fn event(began: usize, ended: usize, call: RecordedCall, answer: CallResult) -> Event {
         Event {
             began,
             ended,
@@ -309,28 +309,28 @@ mod tests {
         is_linearizable(history, references)
     }
 
-    fn put(name: Name, tags: &[Tag]) -> Call {
-        Call::Put(0, name, tags.to_vec())
+    fn put(name: Name, tags: &[TagNumber]) -> RecordedCall {
+        RecordedCall::Put(0, name, tags.to_vec())
     }
 
-    fn read(tag: Tag) -> Call {
-        Call::Read(0, tag)
+    fn read(tag: TagNumber) -> RecordedCall {
+        RecordedCall::Read(0, tag)
     }
 
-    fn untag(tag: Tag) -> Call {
-        Call::Untag(0, tag)
+    fn untag(tag: TagNumber) -> RecordedCall {
+        RecordedCall::Untag(0, tag)
     }
 
     #[test]
     fn calls_at_once_may_happen_in_either_order() {
         for seen in [1, 2] {
             let history = [
-                event(0, 10, put(1, &[0]), Answer::Done),
-                event(0, 10, put(2, &[0]), Answer::Done),
-                event(11, 12, read(0), Answer::Names(seen, 77)),
-                event(13, 14, read(0), Answer::Names(seen, 77)),
-                event(13, 20, untag(0), Answer::Done),
-                event(14, 20, untag(0), Answer::Absent),
+                event(0, 10, put(1, &[0]), CallResult::Done),
+                event(0, 10, put(2, &[0]), CallResult::Done),
+                event(11, 12, read(0), CallResult::Names(seen, 77)),
+                event(13, 14, read(0), CallResult::Names(seen, 77)),
+                event(13, 20, untag(0), CallResult::Done),
+                event(14, 20, untag(0), CallResult::Absent),
             ];
             assert!(explained(&history));
         }
@@ -338,14 +338,14 @@ mod tests {
 
     #[test]
     fn a_call_that_was_cut_off_may_or_may_not_have_happened() {
-        let cut = event(0, 0, put(1, &[0]), Answer::Unknown);
-        for answer in [Answer::Absent, Answer::Names(1, 5)] {
+        let cut = event(0, 0, put(1, &[0]), CallResult::Unknown);
+        for answer in [CallResult::Absent, CallResult::Names(1, 5)] {
             assert!(explained(&[cut.clone(), event(3, 4, read(0), answer)]));
         }
         let undone = [
             cut,
-            event(3, 4, read(0), Answer::Names(1, 5)),
-            event(5, 6, read(0), Answer::Absent),
+            event(3, 4, read(0), CallResult::Names(1, 5)),
+            event(5, 6, read(0), CallResult::Absent),
         ];
         assert!(!explained(&undone), "it cannot unhappen");
     }
@@ -353,9 +353,9 @@ mod tests {
     #[test]
     fn a_stale_read_is_found() {
         let history = [
-            event(0, 1, put(1, &[0]), Answer::Done),
-            event(2, 3, put(2, &[0]), Answer::Done),
-            event(4, 5, read(0), Answer::Names(1, 7)),
+            event(0, 1, put(1, &[0]), CallResult::Done),
+            event(2, 3, put(2, &[0]), CallResult::Done),
+            event(4, 5, read(0), CallResult::Names(1, 7)),
         ];
         assert!(!explained(&history));
     }
@@ -363,8 +363,8 @@ mod tests {
     #[test]
     fn a_lost_write_is_found() {
         let history = [
-            event(0, 1, put(1, &[0]), Answer::Done),
-            event(2, 3, untag(0), Answer::Absent),
+            event(0, 1, put(1, &[0]), CallResult::Done),
+            event(2, 3, untag(0), CallResult::Absent),
         ];
         assert!(!explained(&history));
     }
@@ -373,11 +373,11 @@ mod tests {
     fn a_version_that_repeats_is_found() {
         let history = |again| {
             [
-                event(0, 1, put(1, &[0]), Answer::Done),
-                event(2, 3, read(0), Answer::Names(1, 7)),
-                event(4, 5, untag(0), Answer::Done),
-                event(6, 7, put(1, &[0]), Answer::Done),
-                event(8, 9, read(0), Answer::Names(1, again)),
+                event(0, 1, put(1, &[0]), CallResult::Done),
+                event(2, 3, read(0), CallResult::Names(1, 7)),
+                event(4, 5, untag(0), CallResult::Done),
+                event(6, 7, put(1, &[0]), CallResult::Done),
+                event(8, 9, read(0), CallResult::Names(1, again)),
             ]
         };
         assert!(!explained(&history(7)));
@@ -388,10 +388,10 @@ mod tests {
     #[test]
     fn a_push_seen_in_part_is_found() {
         let history = [
-            event(0, 1, put(1, &[0, 1]), Answer::Done),
-            event(2, 9, put(2, &[0, 1]), Answer::Done),
-            event(3, 4, read(0), Answer::Names(2, 7)),
-            event(5, 6, read(1), Answer::Names(1, 3)),
+            event(0, 1, put(1, &[0, 1]), CallResult::Done),
+            event(2, 9, put(2, &[0, 1]), CallResult::Done),
+            event(3, 4, read(0), CallResult::Names(2, 7)),
+            event(5, 6, read(1), CallResult::Names(1, 3)),
         ];
         assert!(!explained(&history));
     }
@@ -399,9 +399,9 @@ mod tests {
     #[test]
     fn a_tag_without_its_manifest_is_found() {
         let history = [
-            event(0, 1, put(1, &[0]), Answer::Done),
-            event(2, 3, Call::Delete(0, 1), Answer::Done),
-            event(4, 5, read(0), Answer::Names(1, 7)),
+            event(0, 1, put(1, &[0]), CallResult::Done),
+            event(2, 3, RecordedCall::Delete(0, 1), CallResult::Done),
+            event(4, 5, read(0), CallResult::Names(1, 7)),
         ];
         assert!(!explained(&history));
     }
@@ -410,37 +410,37 @@ mod tests {
     fn a_blob_that_is_lost_is_found() {
         let history = |link| {
             [
-                event(0, 1, Call::Commit(0, 0), Answer::Done),
-                event(2, 9, Call::Unlink(0, 0), Answer::Unknown),
-                event(3, 4, put(3, &[]), Answer::Done),
-                event(10, 11, Call::Link(0, 0), link),
+                event(0, 1, RecordedCall::Commit(0, 0), CallResult::Done),
+                event(2, 9, RecordedCall::Unlink(0, 0), CallResult::Unknown),
+                event(3, 4, put(3, &[]), CallResult::Done),
+                event(10, 11, RecordedCall::Link(0, 0), link),
             ]
         };
-        assert!(explained(&history(Answer::Done)));
-        assert!(!explained(&history(Answer::Absent)), "it was referred to");
+        assert!(explained(&history(CallResult::Done)));
+        assert!(!explained(&history(CallResult::Absent)), "it was referred to");
     }
 
     #[test]
     fn a_collection_takes_only_what_is_loose() {
         let history = |manifest, link| {
             [
-                event(0, 1, Call::Commit(0, 0), Answer::Done),
-                event(2, 3, put(manifest, &[]), Answer::Done),
-                event(4, usize::MAX, Call::Collect, Answer::Unknown),
-                event(5, 6, Call::Link(0, 0), link),
+                event(0, 1, RecordedCall::Commit(0, 0), CallResult::Done),
+                event(2, 3, put(manifest, &[]), CallResult::Done),
+                event(4, usize::MAX, RecordedCall::Collect, CallResult::Unknown),
+                event(5, 6, RecordedCall::Link(0, 0), link),
             ]
         };
-        assert!(explained(&history(1, Answer::Absent)));
-        assert!(explained(&history(1, Answer::Done)));
-        assert!(explained(&history(3, Answer::Done)));
-        assert!(!explained(&history(3, Answer::Absent)), "it was referred to");
+        assert!(explained(&history(1, CallResult::Absent)));
+        assert!(explained(&history(1, CallResult::Done)));
+        assert!(explained(&history(3, CallResult::Done)));
+        assert!(!explained(&history(3, CallResult::Absent)), "it was referred to");
     }
 
     #[test]
     fn an_unfounded_refusal_of_a_manifest_is_found() {
         let history = [
-            event(0, 1, Call::Commit(0, 0), Answer::Done),
-            event(2, 3, put(3, &[]), Answer::Missing),
+            event(0, 1, RecordedCall::Commit(0, 0), CallResult::Done),
+            event(2, 3, put(3, &[]), CallResult::Missing),
         ];
         assert!(!explained(&history));
     }

@@ -12,7 +12,7 @@ use registry::store::sessions::SessionStore;
 use registry::store::{Reason, StoreError, Timestamp};
 
 use super::fixtures::FIXTURES;
-use super::linearizable::{Answer, Call};
+use super::linearizable::{CallResult, RecordedCall};
 use super::world::{HOUR, World};
 use crate::DynamoStore;
 
@@ -109,15 +109,19 @@ pub(super) struct Caller {
     is_alone: bool,
 }
 
-fn there<T>(found: Option<&T>) -> Answer {
-    if found.is_some() { Answer::Done } else { Answer::Absent }
+fn there<T>(found: Option<&T>) -> CallResult {
+    if found.is_some() {
+        CallResult::Done
+    } else {
+        CallResult::Absent
+    }
 }
 
-fn removed(removal: &Removal) -> Answer {
+fn removed(removal: &Removal) -> CallResult {
     match removal {
-        Removal::Removed => Answer::Done,
-        Removal::Absent => Answer::Absent,
-        Removal::Referenced(_) => Answer::Refused,
+        Removal::Removed => CallResult::Done,
+        Removal::Absent => CallResult::Absent,
+        Removal::Referenced(_) => CallResult::Refused,
     }
 }
 
@@ -153,7 +157,7 @@ impl Caller {
     }
 
     /// Calls, and records the answer.
-    async fn call(&self, call: Call, work: impl Future<Output = Answer>) {
+    async fn call(&self, call: RecordedCall, work: impl Future<Output = CallResult>) {
         let number = self.world.called(call);
         let answer = work.await;
         self.world.answered(number, answer);
@@ -165,12 +169,12 @@ impl Caller {
         let repositories = &FIXTURES.repositories;
         let of = |repository: u8| &repositories[usize::from(repository)];
         match operation {
-            Operation::Push(r, name) => self.call(Call::Commit(r, name), self.push(r, name)).await,
+            Operation::Push(r, name) => self.call(RecordedCall::Commit(r, name), self.push(r, name)).await,
             Operation::Replay(r, name) => self.replay(r, name).await,
             Operation::Mount(r, name, from) => self.mount(r, name, from).await,
             Operation::UnmarkAndPut(r, name, manifest) => {
                 let mut kept = false;
-                self.call(Call::Link(r, name), async {
+                self.call(RecordedCall::Link(r, name), async {
                     let link = store
                         .link_and_unmark(cx(), of(r), FIXTURES.digest(name))
                         .await
@@ -180,27 +184,27 @@ impl Caller {
                 })
                 .await;
                 if kept {
-                    let number = self.world.called(Call::Put(r, manifest, Vec::new()));
+                    let number = self.world.called(RecordedCall::Put(r, manifest, Vec::new()));
                     let answer = self.put(r, manifest, &[]).await;
                     self.world.answered(number, answer);
-                    assert_eq!(answer, Answer::Done, "a 200 has lied to a push in progress");
+                    assert_eq!(answer, CallResult::Done, "a 200 has lied to a push in progress");
                 }
             }
             Operation::Unlink(r, name) => {
-                self.call(Call::Unlink(r, name), async {
+                self.call(RecordedCall::Unlink(r, name), async {
                     let removal = store.unlink(cx(), of(r), FIXTURES.digest(name)).await.expect("unlink");
                     // If its answer was lost, another call may have removed the link.
                     let lossy = removal == Removal::Removed && self.world.is_lossy();
-                    if lossy { Answer::Gone } else { removed(&removal) }
+                    if lossy { CallResult::Gone } else { removed(&removal) }
                 })
                 .await;
             }
             Operation::Put(r, name, tags) => {
-                let call = Call::Put(r, name, tags.to_vec());
+                let call = RecordedCall::Put(r, name, tags.to_vec());
                 self.call(call, self.put(r, name, tags)).await;
             }
             Operation::Delete(r, name) => {
-                self.call(Call::Delete(r, name), async {
+                self.call(RecordedCall::Delete(r, name), async {
                     let removal = store
                         .delete_manifest(cx(), of(r), FIXTURES.digest(name), "a principal")
                         .await;
@@ -209,30 +213,30 @@ impl Caller {
                 .await;
             }
             Operation::Untag(r, tag) => {
-                self.call(Call::Untag(r, tag), async {
+                self.call(RecordedCall::Untag(r, tag), async {
                     let deleted = store.delete_tag(cx(), of(r), FIXTURES.tag(tag), "a principal").await;
                     there(deleted.expect("delete_tag").then_some(&()))
                 })
                 .await;
             }
             Operation::Read(r, tag) => {
-                self.call(Call::Read(r, tag), async {
+                self.call(RecordedCall::Read(r, tag), async {
                     match store.tag(cx(), of(r), FIXTURES.tag(tag)).await.expect("tag") {
-                        Some(record) => Answer::Names(FIXTURES.name_of(&record.digest), record.version),
-                        None => Answer::Absent,
+                        Some(record) => CallResult::Names(FIXTURES.name_of(&record.digest), record.version),
+                        None => CallResult::Absent,
                     }
                 })
                 .await;
             }
             Operation::Link(r, name) => {
-                self.call(Call::Link(r, name), async {
+                self.call(RecordedCall::Link(r, name), async {
                     let found = store.link(cx(), of(r), FIXTURES.digest(name)).await;
                     there(found.expect("link").as_ref())
                 })
                 .await;
             }
             Operation::Manifest(r, name) => {
-                self.call(Call::Manifest(r, name), async {
+                self.call(RecordedCall::Manifest(r, name), async {
                     let found = store.manifest(cx(), of(r), FIXTURES.digest(name)).await;
                     there(found.expect("manifest").as_ref())
                 })
@@ -266,15 +270,15 @@ impl Caller {
         let repository = |r: u8| &FIXTURES.repositories[usize::from(r)];
         match call {
             WrongClockCall::Put(r, name, tags) => {
-                let number = self.world.called(Call::Put(r, name, tags.to_vec()));
+                let number = self.world.called(RecordedCall::Put(r, name, tags.to_vec()));
                 match store.put_manifest(world.cx(), &FIXTURES.put(r, name, tags)).await {
-                    Ok(ManifestPut::Stored | ManifestPut::AsItWas) => self.world.answered(number, Answer::Done),
-                    Ok(_) => self.world.answered(number, Answer::Missing),
+                    Ok(ManifestPut::Stored | ManifestPut::AsItWas) => self.world.answered(number, CallResult::Done),
+                    Ok(_) => self.world.answered(number, CallResult::Missing),
                     Err(error) => refused(error),
                 }
             }
             WrongClockCall::Unlink(r, name) => {
-                let number = self.world.called(Call::Unlink(r, name));
+                let number = self.world.called(RecordedCall::Unlink(r, name));
                 match store.unlink(world.cx(), repository(r), FIXTURES.digest(name)).await {
                     Ok(removal) => self.world.answered(number, removed(&removal)),
                     Err(error) => refused(error),
@@ -293,22 +297,22 @@ impl Caller {
     /// A mount has two points in time: at one it sees its source, at the other it becomes visible.
     async fn mount(&self, r: u8, name: u8, from: u8) {
         let repositories = &FIXTURES.repositories;
-        let seen = self.world.called(Call::Link(from, name));
-        let made = self.world.called(Call::Commit(r, name));
+        let seen = self.world.called(RecordedCall::Link(from, name));
+        let made = self.world.called(RecordedCall::Commit(r, name));
         let (to, from) = (&repositories[usize::from(r)], &repositories[usize::from(from)]);
         let mounted = self.store.mount(self.world.cx(), to, FIXTURES.digest(name), from).await;
         if mounted.expect("mount") {
-            self.world.answered(seen, Answer::Done);
-            self.world.answered(made, Answer::Done);
+            self.world.answered(seen, CallResult::Done);
+            self.world.answered(made, CallResult::Done);
         } else {
-            self.world.answered(seen, Answer::Absent);
+            self.world.answered(seen, CallResult::Absent);
             self.world.withdraw(made);
         }
     }
 
     pub(super) async fn collect(&self, plan: &Plan) {
         if plan.grace_periods.link_ms == 0 || !self.world.is_first_day() {
-            self.world.called(Call::Collect);
+            self.world.called(RecordedCall::Collect);
         }
         let mut next = None;
         loop {

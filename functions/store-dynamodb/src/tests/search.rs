@@ -14,7 +14,7 @@ use super::linearizable::is_linearizable;
 use super::mutant::Mutation;
 use super::operations::{Caller, Operation, PLAN, run_alone};
 use super::world::{HOUR, World};
-use crate::memory::Faults;
+use crate::memory::FaultRates;
 use crate::scheduler::{Random, Rules};
 
 /// A situation, and the tasks that race in it.
@@ -117,9 +117,9 @@ fn schedule(scenario: &Scenario, profile: FaultProfile, seed: u64, world: &World
 
     let mut random = Random::new(seed ^ u64::MAX);
     world.set_faults(match profile {
-        FaultProfile::Reliable | FaultProfile::Crashes => Faults::NONE,
-        FaultProfile::Faults => Faults::SOME,
-        FaultProfile::Late => Faults::LATE,
+        FaultProfile::Reliable | FaultProfile::Crashes => FaultRates::NONE,
+        FaultProfile::Faults => FaultRates::SOME,
+        FaultProfile::Late => FaultRates::LATE,
     });
     let tasks = scenario.tasks.iter().map(|operations| {
         let caller = Caller::among_others(world);
@@ -133,7 +133,7 @@ fn schedule(scenario: &Scenario, profile: FaultProfile, seed: u64, world: &World
         watch: &mut || invariants::after_step(world),
     };
     world.scheduler.run(tasks.collect(), &mut random, &mut rules)?;
-    world.set_faults(Faults::NONE);
+    world.set_faults(FaultRates::NONE);
     invariants::histories(world)?;
     assert_repairable(scenario, world, profile)?;
     read_everything(scenario, world);

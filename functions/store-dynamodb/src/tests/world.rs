@@ -10,10 +10,10 @@ use registry::store::{Context, Timestamp, Uid};
 
 use super::dated::Dated;
 use super::fixtures::FIXTURES;
-use super::linearizable::{Answer, Call, Event};
+use super::linearizable::{CallResult, Event, RecordedCall};
 use super::mutant::{MutantTable, Mutation};
 use crate::DynamoStore;
-use crate::memory::{Faults, MemoryTable};
+use crate::memory::{FaultRates, MemoryTable};
 use crate::retrying::RetryEnvironment;
 use crate::scheduler::{Random, Scheduler};
 use crate::table::{Table, Value};
@@ -94,11 +94,11 @@ impl World {
     pub(super) fn new(seed: u64, traced: bool, mutation: Option<Mutation>) -> Self {
         let scheduler = Scheduler::new(traced);
         let mut random = Random::new(seed);
-        let main = MemoryTable::scheduled(Faults::NONE, random.next(), &scheduler);
+        let main = MemoryTable::scheduled(FaultRates::NONE, random.next(), &scheduler);
         let local = if random.happens(500) {
             main.clone()
         } else {
-            MemoryTable::scheduled(Faults::NONE, random.next(), &scheduler)
+            MemoryTable::scheduled(FaultRates::NONE, random.next(), &scheduler)
         };
         Self {
             main,
@@ -127,7 +127,7 @@ impl World {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_faults(&self, faults: Faults) {
+    pub(super) fn set_faults(&self, faults: FaultRates) {
         self.main.set_faults(faults);
         self.local.set_faults(faults);
         self.lock().lossy = faults.lost > 0;
@@ -316,7 +316,7 @@ impl World {
     }
 
     /// A call begins. Until [`World::answered`], it may have happened or not.
-    pub(super) fn called(&self, call: Call) -> usize {
+    pub(super) fn called(&self, call: RecordedCall) -> usize {
         let mut shared = self.lock();
         let began = shared.timestamp;
         shared.timestamp += 1;
@@ -324,12 +324,12 @@ impl World {
             began,
             ended: usize::MAX,
             call,
-            answer: Answer::Unknown,
+            answer: CallResult::Unknown,
         });
         shared.history.len() - 1
     }
 
-    pub(super) fn answered(&self, call: usize, answer: Answer) {
+    pub(super) fn answered(&self, call: usize, answer: CallResult) {
         let mut shared = self.lock();
         let ended = shared.timestamp;
         shared.timestamp += 1;
@@ -341,7 +341,7 @@ impl World {
 
     /// The call has certainly changed nothing.
     pub(super) fn withdraw(&self, call: usize) {
-        self.lock().history[call].call = Call::Link(0, 0);
+        self.lock().history[call].call = RecordedCall::Link(0, 0);
     }
 
     /// Whether answers are lost.

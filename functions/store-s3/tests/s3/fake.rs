@@ -53,7 +53,7 @@ pub(crate) struct SeenRequest {
     pub(crate) query: BTreeMap<String, String>,
 }
 
-type FaultPlan = Box<dyn FnMut(&SeenRequest) -> Option<ServerFault> + Send>;
+type FaultChooser = Box<dyn FnMut(&SeenRequest) -> Option<ServerFault> + Send>;
 
 /// The server. Dropping this stops it.
 pub(crate) struct Fake {
@@ -65,7 +65,7 @@ pub(crate) struct Fake {
 struct FakeShared {
     state: Mutex<FakeState>,
     seen: Mutex<Vec<SeenRequest>>,
-    plan: Mutex<FaultPlan>,
+    plan: Mutex<FaultChooser>,
     parts: Mutex<PartsInFlight>,
 }
 

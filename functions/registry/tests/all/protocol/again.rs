@@ -10,14 +10,14 @@ use registry::store::memory::MemoryBlobs;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::support::client::Call;
+use crate::support::client::TestRequest;
 use crate::support::{Answer, Script, Setup, World, sha256, sha512};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 
 /// Sends a request on a task of its own.
-fn begin(call: Call) -> JoinHandle<Answer> {
+fn begin(call: TestRequest) -> JoinHandle<Answer> {
     tokio::spawn(call.send())
 }
 

@@ -9,7 +9,7 @@ use oci::MediaType;
 use registry::auth::{AuthenticationError, Credentials, Origin, TokenError};
 use registry::{Authenticator, Identity, Principal};
 
-use crate::support::client::Call;
+use crate::support::client::TestRequest;
 use crate::support::content::{Image, artifact, bytes_of, image, padded};
 use crate::support::log::Log;
 use crate::support::{Answer, Setup, World, sha256, sha512};
@@ -75,7 +75,7 @@ impl Scene {
     }
 
     /// The request of an operation, and the status with which it succeeds.
-    fn call(&self, operation: Operation) -> (Call, u16) {
+    fn call(&self, operation: Operation) -> (TestRequest, u16) {
         let Self { world, image, upload } = self;
         let elsewhere = sha256(b"elsewhere");
         let put = |tag: &str, bytes| {

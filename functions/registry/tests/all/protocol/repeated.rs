@@ -9,7 +9,7 @@ use registry::Endpoint;
 use registry::store::memory::RecordCounts;
 use serde_json::{Value, json};
 
-use crate::support::client::Call;
+use crate::support::client::TestRequest;
 use crate::support::content::{Image, artifact, bytes_of, descriptor, image, index};
 use crate::support::{World, sha256, sha512};
 
@@ -32,7 +32,7 @@ impl Scene {
         Self { world, image, upload }
     }
 
-    fn manifest(&self, reference: &str) -> Call {
+    fn manifest(&self, reference: &str) -> TestRequest {
         let call = self.world.put(format!("/v2/a/manifests/{reference}"));
         let bytes = self.image.manifest.clone();
         call.header("content-type", MediaType::OCI_MANIFEST).bytes(bytes)
@@ -40,15 +40,15 @@ impl Scene {
 }
 
 /// A request, and its status at the first and the second time.
-struct Row {
+struct RepeatedRequest {
     what: &'static str,
-    call: fn(&Scene) -> Call,
+    call: fn(&Scene) -> TestRequest,
     first: u16,
     again: u16,
 }
 
-const fn row(what: &'static str, call: fn(&Scene) -> Call, first: u16, again: u16) -> Row {
-    Row {
+const fn row(what: &'static str, call: fn(&Scene) -> TestRequest, first: u16, again: u16) -> RepeatedRequest {
+    RepeatedRequest {
         what,
         call,
         first,
@@ -56,13 +56,13 @@ const fn row(what: &'static str, call: fn(&Scene) -> Call, first: u16, again: u1
     }
 }
 
-fn get(scene: &Scene, target: &str) -> Call {
+fn get(scene: &Scene, target: &str) -> TestRequest {
     scene.world.get(target)
 }
 
 /// The rows of an endpoint. An endpoint without rows does not compile.
 #[expect(clippy::too_many_lines, reason = "a table, which is read by rows")]
-fn rows(endpoint: Endpoint) -> Vec<Row> {
+fn rows(endpoint: Endpoint) -> Vec<RepeatedRequest> {
     match endpoint {
         Endpoint::Home => vec![row("page", |scene| get(scene, "/"), 200, 200)],
         Endpoint::Base => vec![row("base", |scene| get(scene, "/v2/"), 200, 200)],
@@ -285,7 +285,7 @@ fn rows(endpoint: Endpoint) -> Vec<Row> {
 #[tokio::test]
 async fn every_request_again() {
     for &endpoint in Endpoint::ALL {
-        for Row {
+        for RepeatedRequest {
             what,
             call,
             first,
@@ -323,7 +323,7 @@ async fn every_request_again() {
 /// Headers that change nothing, and headers that change the result.
 #[tokio::test]
 async fn the_same_request_with_other_headers() {
-    type Make = fn(&Scene) -> Call;
+    type Make = fn(&Scene) -> TestRequest;
     let patch: Make = |scene| scene.world.patch(scene.upload.clone()).bytes("cd");
     let end: Make = |scene| {
         scene

@@ -6,7 +6,7 @@ use oci::Digest;
 use registry::store::blobs::BodyError;
 use registry::{Limits, Settings};
 
-use crate::support::client::Call;
+use crate::support::client::TestRequest;
 use crate::support::{Answer, Script, Setup, World, sha256, sha512};
 
 /// A way to push a blob.
@@ -55,7 +55,7 @@ const WAYS: [Way; 12] = {
 
 /// The response that ends the push: to its last request, or to the first that was refused.
 async fn push(world: &World, way: Way, query: &str, digest: &Digest, content: &Bytes) -> Answer {
-    let body = |call: Call, bytes: Bytes, streamed| {
+    let body = |call: TestRequest, bytes: Bytes, streamed| {
         if streamed {
             call.stream(Script::in_chunks(&bytes, 100))
         } else {
@@ -201,7 +201,7 @@ async fn what_a_post_answers() {
 /// opens a session, which hashes with that digest's algorithm.
 #[tokio::test]
 async fn a_post_with_a_digest_and_no_bytes_opens_a_session() {
-    type Empty = fn(Call) -> Call;
+    type Empty = fn(TestRequest) -> TestRequest;
     let empty: [(&str, Empty); 4] = [
         ("no body", |call| call),
         ("a length of 0", |call| call.bytes("")),
@@ -369,7 +369,7 @@ async fn content_range_must_fit() {
         ("2-18446744073709551616", "cde", Some(3)),
         ("2-18446744073709551615", "cde", Some(3)),
     ] {
-        let with = |mut call: Call| {
+        let with = |mut call: TestRequest| {
             call = call.header("content-range", range).stream(Script::of(body));
             match length {
                 Some(length) => call.header("content-length", format!("{length}")),

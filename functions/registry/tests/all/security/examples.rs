@@ -6,7 +6,7 @@ use http::Method;
 use oci::{Digest, MediaType};
 use registry::{Authenticator, Endpoint, Settings};
 
-use crate::support::client::Call;
+use crate::support::client::TestRequest;
 use crate::support::content::{Image, artifact, bytes_of, image};
 use crate::support::{Setup, Users, World, sha256};
 
@@ -187,7 +187,7 @@ impl<const N: usize> ConcatAll for [Vec<Example>; N] {
 }
 
 impl Example {
-    pub(crate) fn call(&self, world: &World) -> Call {
+    pub(crate) fn call(&self, world: &World) -> TestRequest {
         let call = world
             .call(self.method.clone(), self.target.clone())
             .bytes(self.body.clone());

@@ -39,7 +39,7 @@ const CODES: [&str; 16] = [
 ];
 
 /// A request that is being built.
-pub(crate) struct Call {
+pub(crate) struct TestRequest {
     world: World,
     method: Method,
     target: String,
@@ -49,8 +49,8 @@ pub(crate) struct Call {
 }
 
 impl World {
-    pub(crate) fn call(&self, method: Method, target: impl Into<String>) -> Call {
-        Call {
+    pub(crate) fn call(&self, method: Method, target: impl Into<String>) -> TestRequest {
+        TestRequest {
             world: self.clone(),
             method,
             target: target.into(),
@@ -60,32 +60,32 @@ impl World {
         }
     }
 
-    pub(crate) fn get(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn get(&self, target: impl Into<String>) -> TestRequest {
         self.call(Method::GET, target)
     }
 
-    pub(crate) fn head(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn head(&self, target: impl Into<String>) -> TestRequest {
         self.call(Method::HEAD, target)
     }
 
-    pub(crate) fn post(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn post(&self, target: impl Into<String>) -> TestRequest {
         self.call(Method::POST, target)
     }
 
-    pub(crate) fn put(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn put(&self, target: impl Into<String>) -> TestRequest {
         self.call(Method::PUT, target)
     }
 
-    pub(crate) fn patch(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn patch(&self, target: impl Into<String>) -> TestRequest {
         self.call(Method::PATCH, target)
     }
 
-    pub(crate) fn delete(&self, target: impl Into<String>) -> Call {
+    pub(crate) fn delete(&self, target: impl Into<String>) -> TestRequest {
         self.call(Method::DELETE, target)
     }
 }
 
-impl Call {
+impl TestRequest {
     /// Adds a header. The same name again adds another line.
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name: HeaderName = name.parse().expect("a header's name");

@@ -19,10 +19,10 @@ use tempfile::TempDir;
 use super::{Server, roadstead};
 
 /// A row of a table: its attributes by their names.
-pub(crate) type Row = HashMap<String, AttributeValue>;
+pub(crate) type TableItem = HashMap<String, AttributeValue>;
 
 /// A bucket and the name of a table of one's own.
-pub(crate) struct Place {
+pub(crate) struct CloudStores {
     client: Client,
     table: aws_sdk_dynamodb::Client,
     /// The name of both.
@@ -33,7 +33,7 @@ pub(crate) struct Place {
     pub(crate) dynamodb: String,
 }
 
-impl Place {
+impl CloudStores {
     pub(crate) async fn new() -> Self {
         let s3 = env::var("ROADSTEAD_TEST_S3").expect("ROADSTEAD_TEST_S3 is the endpoint of an S3 server");
         let dynamodb = env::var("ROADSTEAD_TEST_DYNAMODB").expect("ROADSTEAD_TEST_DYNAMODB is an endpoint of DynamoDB");
@@ -77,7 +77,7 @@ impl Place {
     }
 
     /// The rows of the table.
-    pub(crate) async fn rows(&self) -> Vec<Row> {
+    pub(crate) async fn rows(&self) -> Vec<TableItem> {
         let scan = self.table.scan().table_name(&self.name).consistent_read(true);
         let items = scan.into_paginator().items().send();
         items.collect::<Result<_, _>>().await.unwrap()
@@ -85,7 +85,7 @@ impl Place {
 }
 
 /// The two parts of a row's key.
-pub(crate) fn key(row: &Row) -> (&str, &str) {
+pub(crate) fn key(row: &TableItem) -> (&str, &str) {
     let part = |name| row[name].as_s().unwrap().as_str();
     (part("pk"), part("sk"))
 }
@@ -93,7 +93,7 @@ pub(crate) fn key(row: &Row) -> (&str, &str) {
 /// The same for tests of processes; the table is made by the operator's command.
 pub(crate) struct Cloud {
     runtime: tokio::runtime::Runtime,
-    place: Place,
+    stores: CloudStores,
 }
 
 impl Cloud {
@@ -102,29 +102,29 @@ impl Cloud {
             .enable_all()
             .build()
             .unwrap();
-        let place = runtime.block_on(Place::new());
-        Self { runtime, place }
+        let stores = runtime.block_on(CloudStores::new());
+        Self { runtime, stores }
     }
 
     /// The name of the bucket and of the table.
     pub(crate) fn name(&self) -> &str {
-        &self.place.name
+        &self.stores.name
     }
 
     /// The bucket as flags name it, with what all keys begin with.
     pub(crate) fn bucket(&self) -> String {
-        format!("s3://{}/registry", self.place.name)
+        format!("s3://{}/registry", self.stores.name)
     }
 
     /// The flags of S3.
     pub(crate) fn s3(&self) -> Vec<String> {
-        words(&["--blobs", &self.bucket(), "--s3-endpoint", &self.place.s3])
+        words(&["--blobs", &self.bucket(), "--s3-endpoint", &self.stores.s3])
     }
 
     /// The flags of DynamoDB.
     pub(crate) fn dynamodb(&self) -> Vec<String> {
-        let table = format!("dynamodb://{}", self.place.name);
-        words(&["--metadata", &table, "--dynamodb-endpoint", &self.place.dynamodb])
+        let table = format!("dynamodb://{}", self.stores.name);
+        words(&["--metadata", &table, "--dynamodb-endpoint", &self.stores.dynamodb])
     }
 
     /// The flags of both.
@@ -172,30 +172,30 @@ impl Cloud {
 
     /// The objects of the bucket.
     pub(crate) fn objects(&self) -> BTreeMap<String, i64> {
-        self.runtime.block_on(self.place.objects())
+        self.runtime.block_on(self.stores.objects())
     }
 
     /// Whether the table has rows but that of its layout's version.
     pub(crate) fn has_rows(&self) -> bool {
-        let scan = self.place.table.scan().table_name(&self.place.name).limit(2);
+        let scan = self.stores.table.scan().table_name(&self.stores.name).limit(2);
         self.runtime.block_on(scan.send()).unwrap().count() > 1
     }
 
     /// The rows of the table.
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        self.runtime.block_on(self.place.rows())
+    pub(crate) fn rows(&self) -> Vec<TableItem> {
+        self.runtime.block_on(self.stores.rows())
     }
 
     /// Writes other bytes over an object behind the registry's back.
     pub(crate) fn overwrite(&self, key: &str, bytes: Vec<u8>) {
-        let request = self.place.client.put_object().bucket(&self.place.name).key(key);
+        let request = self.stores.client.put_object().bucket(&self.stores.name).key(key);
         let request = request.body(bytes.into());
         self.runtime.block_on(request.send()).unwrap();
     }
 
     /// Removes an object behind the registry's back.
     pub(crate) fn remove(&self, key: &str) {
-        let request = self.place.client.delete_object().bucket(&self.place.name).key(key);
+        let request = self.stores.client.delete_object().bucket(&self.stores.name).key(key);
         self.runtime.block_on(request.send()).unwrap();
     }
 }

@@ -187,8 +187,8 @@ impl Server {
         status
     }
 
-    pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.address)
+    pub(crate) fn connect(&self) -> Http1Client {
+        Http1Client::connect(self.address)
     }
 
     /// One request on a connection of its own.
@@ -295,11 +295,11 @@ impl Response {
 }
 
 /// One HTTP/1.1 connection, spoken by hand.
-pub(crate) struct Client<S: Read = TcpStream> {
+pub(crate) struct Http1Client<S: Read = TcpStream> {
     reader: BufReader<S>,
 }
 
-impl Client {
+impl Http1Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, MAX_WAIT).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -330,7 +330,7 @@ impl Client {
     }
 }
 
-impl<S: Read + Write> Client<S> {
+impl<S: Read + Write> Http1Client<S> {
     /// Over a connection that is there.
     pub(crate) fn over(stream: S) -> Self {
         Self {

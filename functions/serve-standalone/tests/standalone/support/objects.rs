@@ -13,7 +13,7 @@ use super::MAX_WAIT;
 
 /// What the store answers with.
 #[derive(Debug, Default)]
-struct State {
+struct ObjectsState {
     /// By how many seconds its clock is ahead of this machine's.
     ahead: i64,
     /// What it answers instead of doing what was asked: a status and a code of S3.
@@ -29,7 +29,7 @@ struct State {
 /// Keeps whole objects of one bucket, as far as a registry asks for them.
 pub(crate) struct Objects {
     pub(crate) address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ObjectsState>>,
     over: Arc<AtomicBool>,
 }
 
@@ -37,7 +37,7 @@ impl Objects {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (state, over) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
+        let (state, over) = (Arc::<Mutex<ObjectsState>>::default(), Arc::<AtomicBool>::default());
         thread::spawn({
             let (state, over) = (state.clone(), over.clone());
             move || {
@@ -107,7 +107,7 @@ impl Drop for Objects {
     }
 }
 
-fn serve(stream: TcpStream, state: &Mutex<State>) {
+fn serve(stream: TcpStream, state: &Mutex<ObjectsState>) {
     stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
     let mut reader = BufReader::new(stream);
     while let Some((method, path, body)) = request(&mut reader) {
@@ -145,7 +145,7 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, Vec<u8>
     Some((method, path, body))
 }
 
-fn answer(state: &mut State, method: &str, path: &str, body: Vec<u8>) -> Vec<u8> {
+fn answer(state: &mut ObjectsState, method: &str, path: &str, body: Vec<u8>) -> Vec<u8> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let key = path.trim_start_matches("/bucket").trim_start_matches('/');
     let writes = method == "PUT" || (method == "POST" && !query.contains("delete"));

@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
-use super::{Client, MAX_WAIT, Server};
+use super::{Http1Client, MAX_WAIT, Server};
 
 /// A client's end of a connection with TLS.
 pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
@@ -119,13 +119,13 @@ impl Authority {
     }
 
     /// An HTTP/1.1 client whose handshake has ended.
-    pub(crate) fn connect(&self, server: SocketAddr) -> Client<TlsStream> {
+    pub(crate) fn connect(&self, server: SocketAddr) -> Http1Client<TlsStream> {
         self.try_connect(server).unwrap()
     }
 
-    pub(crate) fn try_connect(&self, server: SocketAddr) -> std::io::Result<Client<TlsStream>> {
+    pub(crate) fn try_connect(&self, server: SocketAddr) -> std::io::Result<Http1Client<TlsStream>> {
         let socket = TcpStream::connect_timeout(&server, MAX_WAIT)?;
-        shake(socket, self.client(&["http/1.1"], false)).map(Client::over)
+        shake(socket, self.client(&["http/1.1"], false)).map(Http1Client::over)
     }
 }
 

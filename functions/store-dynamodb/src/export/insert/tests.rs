@@ -10,7 +10,7 @@ use registry::store::records::RecordStore as _;
 
 use super::*;
 use crate::DynamoStore;
-use crate::memory::{Faults, MemoryTable};
+use crate::memory::{FaultRates, MemoryTable};
 use crate::retrying::{RetryEnvironment, TestRetryEnvironment};
 use crate::scheduler::{Random, Rules, Scheduler};
 
@@ -56,7 +56,11 @@ fn tombstone(table: &MemoryTable, tag: &str) -> Option<Tombstone> {
 fn concurrent_inserts_keep_the_last_deletion_of_a_tag() {
     for seed in 0..2_000 {
         let scheduler = Scheduler::new(false);
-        let faults = if seed % 2 == 0 { Faults::NONE } else { Faults::LATE };
+        let faults = if seed % 2 == 0 {
+            FaultRates::NONE
+        } else {
+            FaultRates::LATE
+        };
         let table = MemoryTable::scheduled(faults, seed, &scheduler);
         let slices = [[("a", 3), ("b", 1)], [("a", 1), ("b", 3)], [("a", 2), ("b", 2)]];
         let tasks = slices.into_iter().zip(1..).map(|(slice, number)| {

@@ -7,7 +7,7 @@
 use ::contract::Guard;
 
 use super::*;
-use crate::memory::Faults;
+use crate::memory::FaultRates;
 
 mod without_faults {
     use super::*;
@@ -24,9 +24,9 @@ mod with_faults {
 
     ::contract::metadata_contract_tests!(async {
         static SEED: AtomicU64 = AtomicU64::new(1);
-        let faults = Faults {
+        let faults = FaultRates {
             lost: 0,
-            ..Faults::SOME
+            ..FaultRates::SOME
         };
         let table = MemoryTable::faulty(faults, SEED.fetch_add(1, Ordering::SeqCst));
         let store: Arc<dyn MetadataStore> = Arc::new(store_over(table));

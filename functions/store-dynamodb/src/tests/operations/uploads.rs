@@ -8,7 +8,7 @@ use registry::store::sessions::{
 use registry::store::{Location, Timestamp};
 
 use super::super::fixtures::{FIXTURES, LARGE};
-use super::super::linearizable::{Answer, Call};
+use super::super::linearizable::{CallResult, RecordedCall};
 use super::super::world::{HOUR, SIZE, START};
 use super::{Body, Caller};
 
@@ -65,13 +65,13 @@ impl Caller {
         }
     }
 
-    pub(super) async fn push(&self, r: u8, name: u8) -> Answer {
+    pub(super) async fn push(&self, r: u8, name: u8) -> CallResult {
         let Some((claim, publishing)) = self.upload(name).await else {
-            return Answer::Unknown;
+            return CallResult::Unknown;
         };
         self.publish(r, &publishing).await;
         self.finish(&claim, End::Done).await;
-        Answer::Done
+        CallResult::Done
     }
 
     async fn publish(&self, r: u8, publishing: &Publishing) {
@@ -115,23 +115,23 @@ impl Caller {
         if publishing.digest != *FIXTURES.digest(name) {
             return;
         }
-        self.call(Call::Commit(r, name), async {
+        self.call(RecordedCall::Commit(r, name), async {
             self.publish(r, &publishing).await;
             self.discard(attempts, &publishing);
             self.store
                 .finish_committing(self.world.cx(), key, End::Done)
                 .await
                 .expect("finish_committing");
-            Answer::Done
+            CallResult::Done
         })
         .await;
     }
 
-    pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> Answer {
+    pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> CallResult {
         let mut put = FIXTURES.put(r, name, tags);
         let answer = |outcome: &ManifestPut| match outcome {
-            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => Answer::Done,
-            ManifestPut::Missing(_) => Answer::Missing,
+            ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => CallResult::Done,
+            ManifestPut::Missing(_) => CallResult::Missing,
             ManifestPut::Gone => panic!("it was put with its bytes"),
             ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
         };
@@ -155,7 +155,7 @@ impl Caller {
             }
         }
         let Some((claim, publishing)) = self.upload(name).await else {
-            return Answer::Unknown;
+            return CallResult::Unknown;
         };
         let offered = publishing.location.clone();
         put.content = NewContent::Sealed(publishing.location);
@@ -255,13 +255,13 @@ impl Caller {
                         claim.progress.offset,
                         "the parts are not those of the offset"
                     );
-                    self.call(Call::Commit(r, name), async {
+                    self.call(RecordedCall::Commit(r, name), async {
                         self.publish(r, &publishing).await;
                         if let Body::Last(..) = body {
                             self.discard(claim.attempt.number, &publishing);
                             self.finish(&claim, End::Done).await;
                         }
-                        Answer::Done
+                        CallResult::Done
                     })
                     .await;
                 }
