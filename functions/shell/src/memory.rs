@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Free memory is granted at once, other memory is not. The smallest answers of blobs need none: the place of their request
+    /// Free memory is granted at once, other memory is not. The smallest answers of blobs need none: the slot of their request
     /// counts them.
     #[tokio::test]
     async fn memory_at_once_is_what_is_free() {

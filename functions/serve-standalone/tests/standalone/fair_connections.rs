@@ -75,7 +75,7 @@ fn s31_slow_clients_take_no_connection_from_others_at_length() {
     slow_clients("1024", 2_200);
 }
 
-/// All places are taken by those who get on: others of the same client wait briefly and are asked to retry, and who
+/// All slots are taken by those who get on: others of the same client wait briefly and are asked to retry, and who
 /// asks whether the server lives is answered at once. Another client is served.
 #[test]
 fn s31_a_full_server_answers_probes_and_frees_slots_for_others() {
@@ -133,7 +133,7 @@ fn s31_clients_that_ignore_goaway_delay_no_other_client() {
     });
 }
 
-/// A client with many connections that are all in use gets no place of another one, which has one and keeps it for later.
+/// A client with many connections that are all in use gets no slot of another one, which has one connection and keeps it for later.
 #[test]
 fn s31_the_client_with_the_fewest_connections_keeps_an_idle_one() {
     let server = Server::start(&["--max-connections", "3", "--keep-alive", "1h"]);

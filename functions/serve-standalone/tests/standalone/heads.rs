@@ -39,7 +39,7 @@ fn s31_a_head_at_the_bound_is_taken_and_one_byte_more_is_not() {
     });
 }
 
-/// What one client has in progress leaves places to others, on every connection of its own; and it gets places again when
+/// What one client has in progress leaves slots to others, on every connection of its own; and it gets slots again when
 /// its requests have ended.
 #[test]
 fn s31_requests_in_progress_are_shared_between_clients() {
@@ -59,7 +59,7 @@ fn s31_requests_in_progress_are_shared_between_clients() {
         for _ in 0..PLACES * 3 / 4 {
             held.push(open(&greedy[0]).await);
         }
-        // Asking how it is has places of its own. When it is answered, what was sent before it has been seen.
+        // Probes have slots of their own. When it is answered, what was sent before it has been seen.
         let health = greedy[0].request("GET", "/readyz", &[]).await.unwrap();
         assert_eq!(health.status, 200);
         for _ in 0..PLACES / 4 {
@@ -81,7 +81,7 @@ fn s31_requests_in_progress_are_shared_between_clients() {
     assert_eq!(refused.count(), PLACES / 4, "they are in the log");
 }
 
-/// What waits keeps of its head what is read of it: large heads are no reason to refuse requests for which there is a place.
+/// What waits keeps of its head what is read of it: large heads are no reason to refuse requests for which there is a slot.
 #[test]
 fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
     // With so few, memory for heads is 600 KiB: for 6 of these at one client.
@@ -102,7 +102,7 @@ fn s31_requests_that_wait_hold_no_more_of_their_heads_than_is_read() {
     });
 }
 
-/// The smallest blobs are sent without memory of their own: an answer that is not read keeps the place of its request.
+/// The smallest blobs are sent without memory of their own: an answer that is not read keeps the slot of its request.
 #[test]
 fn s31_small_unread_answers_keep_their_slots() {
     const PLACES: usize = 20;
@@ -132,7 +132,7 @@ fn s31_small_unread_answers_keep_their_slots() {
     });
 }
 
-/// A client that goes on asking on a connection although there is no place is asked to stop; what is in progress on the
+/// A client that goes on asking on a connection although there is no slot is asked to stop; what is in progress on the
 /// connection ends as it would.
 #[test]
 fn s31_a_connection_ends_after_many_refusals() {
@@ -153,7 +153,7 @@ fn s31_a_connection_ends_after_many_refusals() {
             refused += 1;
             assert!(refused < 200, "nothing tells it to stop");
             if refused % 20 == 0 {
-                // These have places of their own, and make none for others.
+                // These have slots of their own, and free none for others.
                 assert_eq!(greedy.request("GET", "/livez", &[]).await.unwrap().status, 200);
             }
         }

@@ -320,7 +320,8 @@ mod tests {
              2 blobs (20 B) without links would be scheduled for deletion in 25 hours at the earliest\n\
              2 repositories without manifests and blobs would be removed from the catalog\n\
              2 orphaned records would be deleted\n\
-             2 expired uploads would be ended; up to 2 objects (size not known) would be scheduled for deletion in 25 hours at the earliest\n\
+             2 expired uploads would be ended; up to 2 objects (size not known) would be scheduled for deletion in 25 \
+             hours at the earliest\n\
              2 pending deletions would be carried out (size not known)"
         );
     }
