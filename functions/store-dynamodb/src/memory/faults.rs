@@ -74,7 +74,7 @@ impl FaultRates {
     /// All faults. Some writes are applied after their callers have stopped waiting.
     pub(crate) const LATE: Self = Self { late: 60, ..Self::SOME };
 
-    /// FaultRates without lost answers, so that all applied requests can be counted.
+    /// Faults without lost answers, so that all applied requests can be counted.
     pub(crate) const ANSWERED: Self = Self { lost: 0, ..Self::SOME };
 
     /// All eventually consistent reads are stale.
