@@ -1,5 +1,6 @@
 //! Collection passes of a shell: when they run, how deep they are, and the report of each.
 
+mod failure;
 #[cfg(feature = "native")]
 mod periodic;
 mod report_text;
@@ -9,15 +10,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::collection::{CollectionOptions, Interrupted, Report, collect};
+use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::Timestamp;
-use registry::store::collection::Plan;
 use registry::{Environment, Stores};
 
+pub use self::failure::{IncompletePass, PassFailure, conclude};
 #[cfg(feature = "native")]
 pub use self::periodic::Collector;
 pub use self::report_text::describe;
 use crate::condition::Condition;
+use crate::opened::Opened;
 
 /// Time between two deep passes. It is counted from the epoch: so all processes that collect agree about it, and a server
 /// that is restarted every day runs deep passes too. A deep pass deletes what crashes have left, which pushes do not increase.
@@ -80,12 +82,10 @@ impl PassOutcome {
     /// The outcome of a pass without failures.
     #[must_use]
     pub fn of(report: &Report) -> Self {
-        if report.stopped {
-            Self::Stopped
-        } else if report.complete {
-            Self::Whole
-        } else {
-            Self::Busy
+        match conclude(report) {
+            Ok(()) => Self::Whole,
+            Err(IncompletePass::Busy(_)) => Self::Busy,
+            Err(IncompletePass::Stopped) => Self::Stopped,
         }
     }
 }
@@ -104,14 +104,11 @@ impl PassObserver for () {
 /// The stores of collection passes, and what a pass needs in addition.
 #[derive(Clone)]
 pub struct Passes {
-    /// The stores, guarded by `condition` ([`Condition::guarding`]).
-    pub stores: Stores,
-    /// Time and randomness.
-    pub environment: Arc<dyn Environment>,
-    /// The condition of the stores.
-    pub condition: Condition,
-    /// Is called at the end of each pass.
-    pub observer: Arc<dyn PassObserver>,
+    /// The stores, guarded by `condition`.
+    stores: Stores,
+    environment: Arc<dyn Environment>,
+    condition: Condition,
+    observer: Arc<dyn PassObserver>,
 }
 
 impl fmt::Debug for Passes {
@@ -121,27 +118,34 @@ impl fmt::Debug for Passes {
 }
 
 impl Passes {
-    /// Runs one pass, and logs its report. Does nothing if the condition of the stores does not allow a pass. `progress` is
-    /// called after each step, and decides whether the pass continues. Returns `None` if the pass did not begin or something
-    /// failed; a later pass tries it again.
+    /// Passes over the stores of `opened`, each call of which checks the condition of the stores. `environment` is the clock and
+    /// the random source, and `observer` is called at the end of each pass.
+    #[must_use]
+    pub fn new(opened: &Opened, environment: Arc<dyn Environment>, observer: Arc<dyn PassObserver>) -> Self {
+        Self {
+            stores: opened.condition.guarding(&opened.stores),
+            environment,
+            condition: opened.condition.clone(),
+            observer,
+        }
+    }
+
+    /// Runs one pass, and logs its report or failure. Does nothing if the condition of the stores does not allow a pass.
+    /// `progress` is called after each step, and decides whether the pass continues. A pass without failures may have left
+    /// something for a later one: see [`conclude`].
     pub async fn run(
         &self,
-        deep: bool,
+        options: &CollectionOptions,
         progress: &mut (dyn FnMut(&Report) -> ControlFlow<()> + Send),
-    ) -> Option<Report> {
+    ) -> Result<Report, PassFailure> {
         if let Err(error) = self.condition.may_collect().await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "nothing is collected now; the next pass tries it again");
-            return None;
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "nothing is collected now; the next pass tries it again"
+            );
+            return Err(PassFailure::NotAllowed(error));
         }
-        let options = CollectionOptions {
-            plan: Plan {
-                deep,
-                ..Plan::default()
-            },
-            ..CollectionOptions::default()
-        };
-        let collected = collect(&self.stores, self.environment.clone(), &options, progress).await;
+        let collected = collect(&self.stores, self.environment.clone(), options, progress).await;
         let now = self.environment.now();
         match collected {
             Ok(report) => {
@@ -166,17 +170,17 @@ impl Passes {
                     deleted_bytes = report.deleted.map(|deleted| deleted.bytes),
                     "collected"
                 );
-                Some(report)
+                Ok(report)
             }
-            Err(Interrupted { report, what, source }) => {
-                self.observer.ended(PassOutcome::Failed, &report, now);
+            Err(interrupted) => {
+                self.observer.ended(PassOutcome::Failed, &interrupted.report, now);
                 tracing::warn!(
-                    error = &source as &dyn std::error::Error,
-                    what,
-                    failed = report.failed,
+                    error = &interrupted.source as &dyn std::error::Error,
+                    what = interrupted.what,
+                    failed = interrupted.report.failed,
                     "a collection pass has failed in part; the next pass tries it again"
                 );
-                None
+                Err(PassFailure::Interrupted(interrupted))
             }
         }
     }
@@ -186,19 +190,22 @@ impl Passes {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use async_trait::async_trait;
     use oci::{Algorithm, Digest};
     use registry::budget::ClientKey;
     use registry::clock::ServiceClock;
+    use registry::store::collection::Plan;
     use registry::store::memory::MemoryMetadata;
+    use registry::store::wrapped::{Hook, Wrapped};
     use registry::store::{Context, Location, StoreError, Uid};
 
     use super::*;
     use crate::clock::SystemEnvironment;
     use crate::condition::{ConditionParts, TimeService};
-    use crate::opened::in_memory;
+    use crate::opened::{StoreStatistics, in_memory};
 
     const PERIOD: u64 = 30 * 24 * 3_600_000;
     const HOUR: u64 = 3_600_000;
@@ -262,27 +269,99 @@ mod tests {
         assert!(Depth::of_a_start(Timestamp(5), DEEP_EVERY).is_due(Timestamp(PERIOD)));
     }
 
-    fn stores() -> Stores {
-        in_memory(&Arc::new(MemoryMetadata::new()))
+    /// Stores in memory with this condition.
+    fn opened(condition: Condition) -> Opened {
+        Opened {
+            stores: in_memory(&Arc::new(MemoryMetadata::new())),
+            statistics: StoreStatistics::default(),
+            condition,
+            blobs_description: String::new(),
+            metadata_description: String::new(),
+        }
+    }
+
+    /// Does not end a pass.
+    fn go_on(_: &Report) -> ControlFlow<()> {
+        ControlFlow::Continue(())
     }
 
     #[tokio::test]
-    async fn a_pass_is_deep_if_it_is_asked_to_be() {
-        let stores = stores();
-        let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
-        let passes = Passes {
-            stores,
-            environment,
-            condition: Condition::default(),
-            observer: Arc::new(()),
+    async fn a_pass_does_what_its_options_say() {
+        let passes = Passes::new(&opened(Condition::default()), Arc::new(SystemEnvironment), Arc::new(()));
+        let run = async |plan| {
+            let options = CollectionOptions {
+                plan,
+                ..CollectionOptions::default()
+            };
+            passes.run(&options, &mut go_on).await
         };
-        let go_on = &mut |_: &_| ControlFlow::Continue(());
-        assert!(passes.run(false, go_on).await.is_none());
+        let refused = run(Plan::default()).await.unwrap_err();
+        assert!(matches!(refused, PassFailure::NotAllowed(_)), "{refused}");
         passes.condition.admit();
-        for deep in [false, true] {
-            let report = passes.run(deep, go_on).await.unwrap();
-            assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, false));
+        for (deep, dry_run) in [(false, false), (true, false), (false, true)] {
+            let plan = Plan {
+                deep,
+                dry_run,
+                ..Plan::default()
+            };
+            let report = run(plan).await.unwrap();
+            assert_eq!((report.deep, report.complete, report.dry_run), (deep, true, dry_run));
         }
+    }
+
+    /// Counts the outcomes of passes.
+    #[derive(Default)]
+    struct Outcomes(Mutex<Vec<PassOutcome>>);
+
+    impl PassObserver for Outcomes {
+        fn ended(&self, outcome: PassOutcome, _: &Report, _: Timestamp) {
+            self.0.lock().unwrap().push(outcome);
+        }
+    }
+
+    /// Refuses to list expired sessions.
+    struct NoExpired;
+
+    impl Hook for NoExpired {
+        fn before(&self, method: &'static str) -> Result<(), StoreError> {
+            match method {
+                "expired" => Err(StoreError::failed("a damaged page")),
+                _ => Ok(()),
+            }
+        }
+
+        fn after(&self, _: &'static str) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_result_of_a_pass_says_how_it_ended() {
+        let condition = Condition::default();
+        condition.admit();
+        let mut opened = opened(condition);
+        let outcomes = Arc::<Outcomes>::default();
+        let options = CollectionOptions::default();
+        let passes = |opened: &Opened| Passes::new(opened, Arc::new(SystemEnvironment), outcomes.clone());
+
+        let stop = &mut |_: &_| ControlFlow::Break(());
+        let stopped = passes(&opened).run(&options, stop).await.unwrap();
+        assert_eq!(conclude(&stopped), Err(IncompletePass::Stopped));
+        let whole = passes(&opened).run(&options, &mut go_on).await.unwrap();
+        assert_eq!(conclude(&whole), Ok(()));
+
+        opened.stores.sessions = Arc::new(Wrapped::new(opened.stores.sessions.clone(), NoExpired));
+        let failure = passes(&opened).run(&options, &mut go_on).await.unwrap_err();
+        assert_eq!(failure.report().map(|report| report.failed), Some(1));
+        let text = failure.to_string();
+        assert!(
+            text.contains("a damaged page") && text.ends_with(". The next pass tries this again"),
+            "{text}"
+        );
+        assert_eq!(
+            *outcomes.0.lock().unwrap(),
+            [PassOutcome::Stopped, PassOutcome::Whole, PassOutcome::Failed]
+        );
     }
 
     /// A host whose clock a test sets.
@@ -305,7 +384,6 @@ mod tests {
     /// for the time first, and does nothing if the answer is another time, or if there is no answer.
     #[tokio::test]
     async fn s33_a_pass_asks_for_the_time_before_it_removes_anything() {
-        let inner = stores();
         let host = Arc::new(Host(AtomicU64::new(700 * PERIOD)));
         let environment: Arc<dyn Environment> = host.clone();
         // The time of the service, and whether it answers.
@@ -333,15 +411,12 @@ mod tests {
             ..ConditionParts::default()
         });
         condition.admit();
-        let passes = Passes {
-            stores: condition.guarding(&inner),
-            environment,
-            condition,
-            observer: Arc::new(()),
-        };
+        let opened = opened(condition);
+        let inner = opened.stores.clone();
+        let passes = Passes::new(&opened, environment, Arc::new(()));
         let collects = async || {
-            let report = passes.run(false, &mut |_| ControlFlow::Continue(())).await;
-            report.map(|report| (report.metadata.marked, report.metadata.unlinked, report.objects_deleted))
+            let report = passes.run(&CollectionOptions::default(), &mut go_on).await.ok()?;
+            Some((report.metadata.marked, report.metadata.unlinked, report.objects_deleted))
         };
         let later = |hours: u64| {
             host.0.fetch_add(hours * HOUR, Ordering::Relaxed);

@@ -4,17 +4,14 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use registry::Environment;
-use registry::collection::{CollectionOptions, Interrupted, Report, collect};
-use registry::store::Timestamp;
-use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
+use registry::collection::{CollectionOptions, Report};
+use registry::store::collection::{GracePeriods, Plan};
 use shell::admission::Admission;
 use shell::clock::SystemEnvironment;
-use shell::collector::describe;
+use shell::collector::{Passes, conclude, describe};
 use shell::opened::Opened;
 use shell::stores::Absent;
 use shell::text::count;
-use shell::timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::ProgressLine;
@@ -33,8 +30,9 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
             signals.first().await;
             drop(guard);
         });
+        let passes = Passes::new(&opened, Arc::new(SystemEnvironment), Arc::new(()));
         let Some(every) = args.every else {
-            return conclude(&once(args, &opened, &stop).await?);
+            return once(args, &opened, &passes, &stop).await;
         };
         let mut ticks = tokio::time::interval(every.0);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -44,7 +42,7 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
                 () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
-            match once(args, &opened, &stop).await.and_then(|report| conclude(&report)) {
+            match once(args, &opened, &passes, &stop).await {
                 // A signal ends all passes; that it has interrupted one is no failure.
                 _ if stop.is_cancelled() => return Ok(()),
                 // The next pass may succeed.
@@ -56,81 +54,45 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
     })
 }
 
-async fn once(args: &CollectArgs, opened: &Opened, stop: &CancellationToken) -> Result<Report, Failure> {
+/// Runs one pass and shows its report. Fails if the pass has not examined everything.
+async fn once(args: &CollectArgs, opened: &Opened, passes: &Passes, stop: &CancellationToken) -> Result<(), Failure> {
     let admission = Admission::of(opened, false);
     let admitted = admission.run().await;
     admitted.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
     opened.condition.admit();
     opened.condition.look();
-    let fit = opened.condition.may_collect().await;
-    fit.map_err(|error| Failure::failed("nothing is collected now", error))?;
-    let stores = opened.condition.guarding(&opened.stores);
-    let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
     let options = CollectionOptions {
         plan: plan(args),
         ..CollectionOptions::default()
     };
     let mut progress = ProgressLine::new();
-    let collected = collect(&stores, environment, &options, &mut |report| {
-        progress.show(|| {
-            format!(
-                "{}, {}, {}",
-                count(report.metadata.seen, "record", "records"),
-                count(report.sessions_swept, "expired upload", "expired uploads"),
-                count(report.objects_deleted, "deletion", "deletions"),
-            )
-        });
-        if stop.is_cancelled() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    })
-    .await;
+    let collected = passes
+        .run(&options, &mut |report| {
+            progress.show(|| {
+                format!(
+                    "{}, {}, {}",
+                    count(report.metadata.seen, "record", "records"),
+                    count(report.sessions_swept, "expired upload", "expired uploads"),
+                    count(report.objects_deleted, "deletion", "deletions"),
+                )
+            });
+            if stop.is_cancelled() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .await;
     drop(progress);
-    match collected {
-        Ok(report) => {
-            show(args, &report)?;
-            Ok(report)
-        }
-        Err(interrupted) => {
-            show(args, &interrupted.report)?;
-            let Interrupted { report, what, source } = interrupted;
-            let attempt = match report.failed {
-                1 => what,
-                failed => format!("{failed} operations failed; the first of them: {what}"),
-            };
-            Err(Failure::Failed(format!(
-                "{attempt}: {source}. The next pass tries this again"
-            )))
-        }
+    let report = match &collected {
+        Ok(report) => Some(report),
+        Err(failure) => failure.report(),
+    };
+    if let Some(report) = report {
+        show(args, report)?;
     }
-}
-
-/// The result of a pass without failures: an error if the pass has not examined everything.
-fn conclude(report: &Report) -> Result<(), Failure> {
-    if report.stopped {
-        return Err(Failure::Failed("interrupted: the next pass continues from here".into()));
-    }
-    report
-        .busy_until
-        .map_or(Ok(()), |until| Err(Failure::Failed(busy(until))))
-}
-
-/// What to do when another process holds the metadata.
-fn busy(until: Timestamp) -> String {
-    if until >= UNTIL_IMPORTED {
-        return "the metadata was not examined and no pending deletion was carried out, because an import into this registry \
-                is not complete; expired uploads were handled. Run the same `roadstead metadata import` again, which \
-                continues where it was interrupted. Until it is complete, nothing else is collected"
-            .into();
-    }
-    format!(
-        "the metadata was not examined, because another collection examines it at least until {}; expired uploads and \
-         pending deletions were handled. If no other collection is running, one was killed: run this again after that \
-         time, and it continues where the other one stopped",
-        timestamp::seconds(until)
-    )
+    let report = collected.map_err(|failure| Failure::Failed(failure.to_string()))?;
+    conclude(&report).map_err(|incomplete| Failure::Failed(incomplete.to_string()))
 }
 
 fn plan(args: &CollectArgs) -> Plan {

@@ -174,9 +174,8 @@ async fn open(
     let statistics = opened.statistics.clone();
     let metrics = Arc::new(Metrics::new(statistics.clone()));
     // The health checks use the stores directly. Everything else uses them only as their condition allows.
-    let stores = opened.condition.guarding(&opened.stores);
     let registry = Registry::new(
-        stores.clone(),
+        opened.condition.guarding(&opened.stores),
         authenticator,
         environment.clone(),
         Arc::new(how.request_memory().without_answers_up_to(ANSWER_MEMORY)),
@@ -187,7 +186,7 @@ async fn open(
     opened.condition.watch();
     let admission = Admission::of(&opened, args.begin_anew);
     let prepared = registry.clone();
-    let condition = opened.condition.clone();
+    let passes = Passes::new(&opened, environment, metrics.clone());
     let refusals = start::look(admission, opened.condition, async move || {
         // This also marks a new metadata file as used. If it fails, the first upload tries it again.
         if let Err(error) = prepared.prepare().await {
@@ -208,12 +207,6 @@ async fn open(
         MetricsAddress::Here | MetricsAddress::Off => None,
     };
     let work = TaskTracker::new();
-    let passes = Passes {
-        stores,
-        environment,
-        condition,
-        observer: metrics.clone(),
-    };
     let collector = args.collect_every.map(|every| Collector::start(every.0, passes, &work));
     let service = Arc::new(Service {
         registry,

@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use registry::Environment;
+use registry::collection::CollectionOptions;
+use registry::store::collection::Plan;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -59,8 +61,15 @@ async fn run(every: Duration, passes: &Passes, stop: &CancellationToken) {
                 ControlFlow::Continue(())
             }
         };
-        let report = passes.run(depth.is_due(now), &mut progress).await;
-        if report.is_some_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
+        let options = CollectionOptions {
+            plan: Plan {
+                deep: depth.is_due(now),
+                ..Plan::default()
+            },
+            ..CollectionOptions::default()
+        };
+        let collected = passes.run(&options, &mut progress).await;
+        if collected.is_ok_and(|report| report.complete && (report.deep || !depth.is_due(now))) {
             depth.done(now);
         }
         // A random difference of a tenth, so that two servers that collected together do not do so again.
