@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
+use shell::admission::NotAdmitted;
 use shell::stores::{InitError, OpenFailure};
 
 /// Why a command has failed.
@@ -41,6 +42,12 @@ impl From<io::Error> for Failure {
 impl From<OpenFailure> for Failure {
     fn from(failure: OpenFailure) -> Self {
         Self::Failed(failure.0)
+    }
+}
+
+impl From<NotAdmitted> for Failure {
+    fn from(refusal: NotAdmitted) -> Self {
+        Self::Failed(refusal.to_string())
     }
 }
 

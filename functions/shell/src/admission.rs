@@ -1,31 +1,32 @@
 //! Checks the stores before a server uses them: whether they exist, have a known layout, and belong together. If a store does
 //! not answer, the server starts and waits for it. If a store does not exist, or if the blobs or the metadata of a registry
 //! are lost, the server does not start.
+//!
+//! [`Admission::run`] checks them once. `Admission::start` waits for a short time, and then checks them in the background.
 
 mod blobs;
+#[cfg(feature = "native")]
+mod start;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use registry::Stores;
 use registry::budget::ClientKey;
 use registry::environment::context;
 use registry::store::{Context, Location, Reason, StoreError};
+use registry::{Environment, Stores};
 
-use crate::clock::SystemEnvironment;
+#[cfg(feature = "native")]
+pub use self::start::LateRefusal;
 use crate::opened::Opened;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, ProbeError};
 
 /// Maximum time for one answer of a table, in milliseconds.
 const TABLE_MS: u64 = 10_000;
 
-/// Maximum time for one answer of an object store, in milliseconds. It is shorter than [`NAMED_AFTER`], because a start
-/// continues without the object store.
+/// Maximum time for one answer of an object store, in milliseconds. It is shorter than the time for which a start waits,
+/// because a start continues without the object store.
 const OBJECTS_MS: u64 = 1_500;
-
-/// If a start waits longer than this for a store, the store is logged.
-pub const NAMED_AFTER: Duration = Duration::from_secs(2);
 
 /// Maximum number of slices of a walk over objects that are searched for an object of a registry.
 const SLICES: usize = 10;
@@ -41,6 +42,7 @@ pub struct Admission {
     stores: Stores,
     object_store: Option<Arc<dyn ObjectStoreProbe>>,
     metadata: Option<Arc<dyn MetadataProbe>>,
+    environment: Arc<dyn Environment>,
     where_blobs: String,
     where_metadata: String,
     begin_anew: bool,
@@ -49,11 +51,13 @@ pub struct Admission {
 }
 
 /// Why stores cannot be used.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
     /// An operator must do something first; the text says what.
+    #[error("{0}")]
     Never(String),
     /// A store does not answer now; the text says which store and why.
+    #[error("{1}")]
     Later(Reason, String),
 }
 
@@ -66,33 +70,22 @@ enum ObjectSearch {
     NotKnown,
 }
 
-impl fmt::Display for NotAdmitted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Never(text) | Self::Later(_, text)) = self;
-        f.write_str(text)
-    }
-}
-
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission").finish_non_exhaustive()
     }
 }
 
-/// The context of one call on behalf of this process.
-fn cx(timeout_ms: u64) -> Context {
-    context(&SystemEnvironment, ClientKey::INTERNAL, timeout_ms)
-}
-
 impl Admission {
-    /// Checks the stores of `opened`. With `begin_anew`, lost blobs or lost metadata are no error.
+    /// Checks the stores of `opened`. `environment` is the clock. With `begin_anew`, lost blobs or lost metadata are no error.
     #[must_use]
-    pub fn of(opened: &Opened, begin_anew: bool) -> Self {
+    pub fn of(opened: &Opened, environment: Arc<dyn Environment>, begin_anew: bool) -> Self {
         let statistics = &opened.statistics;
         Self {
             stores: opened.stores.clone(),
             object_store: statistics.object_store.clone(),
             metadata: statistics.metadata.clone(),
+            environment,
             where_blobs: opened.blobs_description.clone(),
             where_metadata: opened.metadata_description.clone(),
             begin_anew,
@@ -106,6 +99,11 @@ impl Admission {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The context of one call on behalf of this process.
+    fn cx(&self, timeout_ms: u64) -> Context {
+        context(&*self.environment, ClientKey::INTERNAL, timeout_ms)
+    }
+
     fn asks(&self, unreachable: Reason, store: &str) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = (unreachable, store.to_owned());
     }
@@ -115,14 +113,14 @@ impl Admission {
         if let Some(table) = self.metadata.as_ref().filter(|probe| probe.is_remote()) {
             self.asks(Reason::MetadataUnreachable, &self.where_metadata);
             let text = |error: &StoreError| format!("cannot use {}: {}", self.where_metadata, error.cause());
-            table.check(cx(TABLE_MS)).await.map_err(|error| match error {
+            table.check(self.cx(TABLE_MS)).await.map_err(|error| match error {
                 ProbeError::Passing(error) => NotAdmitted::Later(Reason::MetadataUnreachable, text(&error)),
                 ProbeError::Lasting(error) => NotAdmitted::Never(text(&error)),
             })?;
         }
         if let Some(probe) = &self.object_store {
             self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
-            match probe.check(cx(OBJECTS_MS)).await {
+            match probe.check(self.cx(OBJECTS_MS)).await {
                 Ok(()) => {}
                 Err(ProbeError::Lasting(missing)) => return Err(NotAdmitted::Never(missing.cause().to_string())),
                 // The server starts: it can serve manifests, and `/readyz` reports the object store.
@@ -149,7 +147,7 @@ impl Admission {
         self.asks(Reason::ObjectStoreUnreachable, &self.where_blobs);
         for location in &named {
             // An object that cannot be looked for may be present.
-            if !matches!(self.stores.blobs.stat(cx(OBJECTS_MS), location).await, Ok(None)) {
+            if !matches!(self.stores.blobs.stat(self.cx(OBJECTS_MS), location).await, Ok(None)) {
                 return Ok(());
             }
         }
@@ -168,17 +166,20 @@ impl Admission {
     /// The locations of a few objects that have a record and are not recorded as lost.
     async fn named_objects(&self) -> Result<Vec<Location>, StoreError> {
         if let Some(probe) = &self.metadata
-            && let Some(locations) = probe.some_locations(cx(TABLE_MS), LOOKED_FOR).await?
+            && let Some(locations) = probe.some_locations(self.cx(TABLE_MS), LOOKED_FOR).await?
         {
             return Ok(locations);
         }
-        blobs::locations(&*self.stores.metadata, cx(TABLE_MS), LOOKED_FOR).await
+        blobs::locations(&*self.stores.metadata, self.cx(TABLE_MS), LOOKED_FOR).await
     }
 
     /// Whether the metadata never had any records.
     async fn is_metadata_new(&self) -> Result<bool, NotAdmitted> {
         match &self.metadata {
-            Some(probe) => probe.is_new(cx(TABLE_MS)).await.map_err(|error| self.unread(&error)),
+            Some(probe) => probe
+                .is_new(self.cx(TABLE_MS))
+                .await
+                .map_err(|error| self.unread(&error)),
             None => Ok(false),
         }
     }
@@ -216,7 +217,11 @@ impl Admission {
     async fn has_objects(&self) -> Result<ObjectSearch, StoreError> {
         let mut after = None;
         for _ in 0..SLICES {
-            let slice = self.stores.blobs.objects(cx(OBJECTS_MS), after.as_ref(), SLICE).await?;
+            let slice = self
+                .stores
+                .blobs
+                .objects(self.cx(OBJECTS_MS), after.as_ref(), SLICE)
+                .await?;
             if !slice.items.is_empty() {
                 return Ok(ObjectSearch::Some);
             }
@@ -253,7 +258,12 @@ mod tests {
     use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
 
     use super::*;
+    use crate::clock::SystemEnvironment;
     use crate::opened::in_memory;
+
+    fn cx(timeout_ms: u64) -> Context {
+        context(&SystemEnvironment, ClientKey::INTERNAL, timeout_ms)
+    }
 
     /// `counts` of what is asked of the blobs.
     fn admission(
@@ -269,6 +279,7 @@ mod tests {
             },
             object_store: None,
             metadata: None,
+            environment: Arc::new(SystemEnvironment),
             where_blobs: "disk".to_owned(),
             where_metadata: "table".to_owned(),
             begin_anew,

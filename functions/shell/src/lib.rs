@@ -5,7 +5,7 @@
 //!
 //! 1. [`opened`]: the opened stores of a registry. [`probe`]: the requests of a shell itself to the stores. `stores`: opens
 //!    stores from plain values.
-//! 2. [`condition`]: which calls to the stores are allowed now. `admission`: checks the stores before a server uses them.
+//! 2. [`condition`]: which calls to the stores are allowed now. [`admission`]: checks the stores before a server uses them.
 //!    [`health`]: `/livez` and `/readyz`.
 //! 3. [`delivery`]: which pulls are redirected. [`client_address`]: the address of the client, behind proxies.
 //! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: which events are never
@@ -17,14 +17,13 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | none | everything that needs no operating system; builds for `wasm32-unknown-unknown` |
-//! | `native` | `clock`, `memory`, `admission`, and what runs by itself in the background |
+//! | `native` | `clock`, `memory`, and what runs by itself in the background |
 //! | `embedded` | `stores` on local disk and in `SQLite` |
 //! | `cloud` | `stores` in S3 and `DynamoDB` |
 //!
 //! No feature brings an HTTP server or a command line.
 
 pub mod access_line;
-#[cfg(feature = "native")]
 pub mod admission;
 pub mod client_address;
 #[cfg(feature = "native")]

@@ -1,7 +1,7 @@
 //! The requests of a shell itself to its stores, in addition to those of the core.
 //!
 //! Each kind of store has one implementation, in the shell that opens it. The parts of this crate that check stores
-//! ([`health`](crate::health), `admission`, the statistics) do not depend on a certain store.
+//! ([`health`](crate::health), [`admission`](crate::admission), the statistics) do not depend on a certain store.
 
 use async_trait::async_trait;
 use registry::store::{Context, Location, StoreError};

@@ -56,9 +56,7 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
 
 /// Runs one pass and shows its report. Fails if the pass has not examined everything.
 async fn once(args: &CollectArgs, opened: &Opened, passes: &Passes, stop: &CancellationToken) -> Result<(), Failure> {
-    let admission = Admission::of(opened, false);
-    let admitted = admission.run().await;
-    admitted.map_err(|refusal| Failure::Failed(refusal.to_string()))?;
+    Admission::of(opened, Arc::new(SystemEnvironment), false).run().await?;
     opened.condition.admit();
     opened.condition.look();
     let options = CollectionOptions {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::{Authenticator, HostPolicy, Registry, Settings};
-use shell::admission::Admission;
+use shell::admission::{Admission, LateRefusal};
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::collector::{Collector, Passes};
@@ -30,7 +30,6 @@ use crate::transport::{Buffers, Timeouts};
 mod access;
 mod announce;
 mod files;
-mod start;
 
 use access::Access;
 use announce::{announce, warn_of_redirects};
@@ -120,7 +119,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let drained = tokio::select! {
             drained = running => drained,
             // No request has used the stores yet, so that nothing is cut off.
-            refusal = refusals.first() => return Err(refusal),
+            refusal = refusals.first() => return Err(refusal.into()),
         };
         // The metrics end last, so that they show the last requests too.
         drop(metrics);
@@ -156,7 +155,7 @@ struct Running {
     collector: Option<Collector>,
     statistics: StoreStatistics,
     /// Ends the start if a store cannot be used.
-    refusals: start::LateRefusal,
+    refusals: LateRefusal,
 }
 
 async fn open(
@@ -184,20 +183,21 @@ async fn open(
     let registry = Arc::new(registry);
     opened.condition.look();
     opened.condition.watch();
-    let admission = Admission::of(&opened, args.begin_anew);
+    let admission = Admission::of(&opened, environment.clone(), args.begin_anew);
     let prepared = registry.clone();
     let passes = Passes::new(&opened, environment, metrics.clone());
-    let refusals = start::look(admission, opened.condition, async move || {
-        // This also marks a new metadata file as used. If it fails, the first upload tries it again.
-        if let Err(error) = prepared.prepare().await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "the keys that sign upload tokens cannot be read now; the first upload tries it again"
-            );
-        }
-    })
-    .await?;
+    let refusals = admission
+        .start(opened.condition, async move || {
+            // This also marks a new metadata file as used. If it fails, the first upload tries it again.
+            if let Err(error) = prepared.prepare().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "the keys that sign upload tokens cannot be read now; the first upload tries it again"
+                );
+            }
+        })
+        .await?;
     let listener_of_metrics = match args.metrics {
         MetricsAddress::At(address) => Some(
             MetricsListener::open(address, metrics.clone(), args.allow_host.clone())
