@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use registry::budget::{Budget, ClientKey, Grant};
 
 use shell::client_address::FORWARDED_FOR;
+use shell::health;
 
 /// Memory for the head of a request in one slot, in bytes. Most heads are smaller. A larger head takes several slots.
 const HEAD_MEMORY: u64 = 6 << 10;
@@ -56,7 +57,7 @@ impl RequestSlots {
 
     /// A slot for a request of `client`, if one is free now.
     pub(crate) fn take<B>(&self, client: ClientKey, request: &Request<B>) -> Option<RequestSlot> {
-        let is_for_health = matches!(request.uri().path(), "/livez" | "/readyz");
+        let is_for_health = health::is_asked(request.uri().path());
         let slots = if is_for_health {
             self.health.try_take(client, 1)?
         } else {

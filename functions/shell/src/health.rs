@@ -39,7 +39,7 @@ const TIMEOUT_MS: u64 = 2_000;
 /// Whether `path` is `/livez` or `/readyz`.
 #[must_use]
 pub fn is_asked(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz")
+    Question::of(path, None).is_some()
 }
 
 /// The checks of readiness.
@@ -73,11 +73,11 @@ enum Question {
 
 impl Question {
     /// `None` if the path is neither of the two.
-    fn of(uri: &Uri) -> Option<Self> {
-        match uri.path() {
+    fn of(path: &str, query: Option<&str>) -> Option<Self> {
+        match path {
             "/livez" => Some(Self::Live),
             "/readyz" => Some(Self::Ready {
-                for_pushes: uri.query().is_some_and(|query| {
+                for_pushes: query.is_some_and(|query| {
                     let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
                     names.any(|name| name == "push")
                 }),
@@ -94,7 +94,7 @@ pub async fn answer(
     uri: &Uri,
     ready: impl Future<Output = Option<Readiness>>,
 ) -> Option<Response<ResponseBody>> {
-    let question = Question::of(uri)?;
+    let question = Question::of(uri.path(), uri.query())?;
     if method != Method::GET && method != Method::HEAD {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".into(), false);
         response
