@@ -23,6 +23,7 @@ use registry::collection::Report;
 use registry::store::{Reason, Timestamp};
 use registry::{RequestRecord, ResponseBody};
 use shell::collector::{PassObserver, PassOutcome};
+use shell::condition::Condition;
 use shell::opened::StoreStatistics;
 
 mod listener;
@@ -85,8 +86,8 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Creates the metrics. The stores have their own counters, which are read at each scrape.
-    pub(crate) fn new(stores: StoreStatistics) -> Self {
+    /// Creates the metrics. The stores have their own counters, which are read at each scrape, as the condition of the stores is.
+    pub(crate) fn new(statistics: StoreStatistics, condition: Condition) -> Self {
         let mut registry = Registry::with_prefix("roadstead");
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
@@ -164,7 +165,7 @@ impl Metrics {
             "The version of the program",
             Info::new(BuildLabels { version }),
         );
-        registry.register_collector(Box::new(StoreCounters(stores)));
+        registry.register_collector(Box::new(StoreCounters { statistics, condition }));
         Self {
             registry,
             requests,
@@ -352,13 +353,16 @@ fn label(reason: Reason) -> &'static str {
     }
 }
 
-/// The counters of the stores, which are read at each scrape.
+/// The counters and the condition of the stores, which are read at each scrape.
 #[derive(Debug)]
-struct StoreCounters(StoreStatistics);
+struct StoreCounters {
+    statistics: StoreStatistics,
+    condition: Condition,
+}
 
 impl Collector for StoreCounters {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let table = self.0.table();
+        let table = self.statistics.table();
         for (name, help, count) in [
             (
                 "table_reads",
@@ -376,7 +380,7 @@ impl Collector for StoreCounters {
             counter.encode(metric)?;
         }
         self.encode_condition(&mut encoder)?;
-        let Some(requests) = self.0.requests() else {
+        let Some(requests) = self.statistics.requests() else {
             return Ok(());
         };
         let help = "Requests to the object store by operation, including retries";
@@ -398,7 +402,7 @@ impl Collector for StoreCounters {
 impl StoreCounters {
     /// What `/readyz` says about pushes and the clock, for the monitoring of many servers.
     fn encode_condition(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let blocked = self.0.condition.push_blocks();
+        let blocked = self.condition.push_blocks();
         let help = "Whether pushes are refused, by cause: 1 if they are, 0 if not";
         let mut metric = encoder.encode_descriptor("pushes_refused", help, None, MetricType::Gauge)?;
         for cause in PUSH_CAUSES {
@@ -407,7 +411,7 @@ impl StoreCounters {
         }
         let help = "How far the clock of this host is ahead of the clock of a service; negative if it is behind";
         let mut metric = encoder.encode_descriptor("clock_ahead", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        for (service, ahead) in self.0.condition.clocks() {
+        for (service, ahead) in self.condition.clocks() {
             let labels = [("service", service)];
             ConstGauge::new(ahead / 1_000).encode(metric.encode_family(&labels)?)?;
         }

@@ -63,8 +63,6 @@ pub struct StoreStatistics {
     pub metadata: Option<Arc<dyn MetadataProbe>>,
     /// The object store; `None` if there is none.
     pub object_store: Option<Arc<dyn ObjectStoreProbe>>,
-    /// The condition of the stores.
-    pub condition: Condition,
 }
 
 impl fmt::Debug for StoreStatistics {

@@ -92,9 +92,7 @@ impl Opening {
     where
         M: MetadataStore + CollectionStore + RecordStore,
     {
-        let Self { mut statistics, parts } = self;
-        let condition = Condition::of(parts);
-        statistics.condition = condition.clone();
+        let Self { statistics, parts } = self;
         Opened {
             stores: Stores {
                 blobs,
@@ -104,7 +102,7 @@ impl Opening {
                 records: metadata,
             },
             statistics,
-            condition,
+            condition: Condition::of(parts),
             blobs_description: config.describe_blobs(),
             metadata_description: config.describe_metadata(),
         }

@@ -171,7 +171,7 @@ async fn open(
     let environment = Arc::new(SystemEnvironment);
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let statistics = opened.statistics.clone();
-    let metrics = Arc::new(Metrics::new(statistics.clone()));
+    let metrics = Arc::new(Metrics::new(statistics.clone(), opened.condition.clone()));
     // The health checks use the stores directly. Everything else uses them only as their condition allows.
     let registry = Registry::new(
         opened.condition.guarding(&opened.stores),
