@@ -429,6 +429,7 @@ macro_rules! __collection_clauses {
                 a_changed_session_does_not_expire,
                 a_session_with_many_parts_expires_completely,
                 an_expired_session_rejects_its_claim,
+                every_cell_of_the_session_table_holds,
                 one_pass_runs_at_a_time,
                 s33_a_lease_of_a_wrong_clock_blocks_no_other_pass,
                 a_checkpoint_renews_the_lease,

@@ -1,6 +1,6 @@
 //! What a [`CollectionStore`] must do: [`links`] without references, [`blobs`] without links, empty repositories in the
-//! [`catalog`], [`pending_deletions`], session expiry in [`sweeps`], [`passes`] over all metadata, and [`races`] with
-//! pushes and deletions.
+//! [`catalog`], [`pending_deletions`], session expiry in [`sweeps`], every state and event of a session in
+//! [`session_table`], [`passes`] over all metadata, and [`races`] with pushes and deletions.
 //!
 //! [`CollectionStore`]: registry::store::collection::CollectionStore
 
@@ -10,6 +10,7 @@ pub mod links;
 pub mod passes;
 pub mod pending_deletions;
 pub mod races;
+pub mod session_table;
 pub mod sweeps;
 
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ pub use links::*;
 pub use passes::*;
 pub use pending_deletions::*;
 pub use races::*;
+pub use session_table::*;
 pub use sweeps::*;
 
 /// The test of a clause about collection.

@@ -64,6 +64,7 @@ fn every_clause_is_run() {
         include_str!("../../../contract/src/collection/passes.rs"),
         include_str!("../../../contract/src/collection/pending_deletions.rs"),
         include_str!("../../../contract/src/collection/races.rs"),
+        include_str!("../../../contract/src/collection/session_table.rs"),
         include_str!("../../../contract/src/collection/sweeps.rs"),
         include_str!("../../../contract/src/records/moves.rs"),
         include_str!("../../../contract/src/records/walks.rs"),
