@@ -4,20 +4,20 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
-use oci::{Reference, RepositoryName};
+use oci::{Reference, RepositoryName, Tag};
 
-use crate::auth::{Action, AuthenticationError, Credentials, Identity, Move, Origin, Permit, Principal, Push, Scope};
+use crate::access::{Access, Caller};
+use crate::auth::{Credentials, Identity, Origin, Principal, Scope};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::environment::random_u64;
 use crate::error::Error;
 use crate::operations::home;
-use crate::operations::session::OpenSession;
-use crate::overload::Overload;
+use crate::operations::session::{FinalSession, OpenSession};
 use crate::registry::Registry;
 use crate::response;
 use crate::route::{Endpoint, Route};
-use crate::store::{Reason, StoreError};
+use crate::store::StoreError;
 
 /// What the core knows about a request, for the log and the metrics of a shell. It is an extension of every response.
 #[derive(Clone, Debug, Default)]
@@ -80,25 +80,30 @@ impl Call<'_> {
     async fn dispatch(
         &self,
         route: Route,
-        caller: Result<Identity, AuthenticationError>,
+        caller: Caller,
         head: &http::request::Parts,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
+        let access = Access::new(&self.authenticator, head);
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
             // The page is the same for every client, and reveals nothing about the content of the registry.
             Route::Home => Ok(home::page(headers)),
-            Route::Base => self.base(&self.identify(caller)?),
-            Route::ListRepositories { page } => self.list_repositories(&self.identify(caller)?, page).await,
+            // end-1
+            Route::Base => {
+                access.check_base(caller)?;
+                Ok(response::json("application/json", "{}".into()))
+            }
+            Route::ListRepositories { page } => self.list_repositories(&access.identify(caller)?, page).await,
             Route::GetBlob { repository, digest } => {
-                self.get_blob(self.authorize(caller, &repository)?, digest, head).await
+                self.get_blob(access.permit(caller, &repository)?, digest, head).await
             }
             Route::DeleteBlob { repository, digest } => {
-                self.delete_blob(self.authorize(caller, &repository)?, digest).await
+                self.delete_blob(access.permit(caller, &repository)?, digest).await
             }
             Route::GetManifest { repository, reference } => {
-                self.get_manifest(self.authorize(caller, &repository)?, reference, headers, head_only)
+                self.get_manifest(access.permit(caller, &repository)?, reference, headers, head_only)
                     .await
             }
             Route::PutManifest {
@@ -106,26 +111,25 @@ impl Call<'_> {
                 reference,
                 tags,
             } => {
-                let has_tags = matches!(reference, Reference::Tag(_)) || !tags.is_empty();
-                let permit = self.authorize_manifest(caller, &repository, has_tags)?;
+                let permit = access.permit_tags(caller, &repository, all_tags(&reference, &tags))?;
                 Box::pin(self.put_manifest(permit, reference, tags, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
-                self.delete_manifest(self.authorize(caller, &repository)?, reference)
+                self.delete_manifest(access.permit(caller, &repository)?, reference)
                     .await
             }
-            Route::ListTags { repository, page } => self.list_tags(self.authorize(caller, &repository)?, page).await,
+            Route::ListTags { repository, page } => self.list_tags(access.permit(caller, &repository)?, page).await,
             Route::ListReferrers {
                 repository,
                 subject,
                 artifact_type,
                 page,
             } => {
-                let permit = self.authorize(caller, &repository)?;
+                let permit = access.permit(caller, &repository)?;
                 Box::pin(self.list_referrers(permit, subject, artifact_type, page)).await
             }
             Route::OpenUpload { repository, open } => {
-                let permit = self.authorize(caller, &repository)?;
+                let permit = access.permit(caller, &repository)?;
                 Box::pin(self.open_upload(permit, open, headers, body)).await
             }
             Route::PatchUpload { repository, token } => {
@@ -138,11 +142,8 @@ impl Call<'_> {
                 digest,
             } => {
                 let session = self.session(caller, &repository, &token).await?;
-                // Authorize again: if the permission was revoked after the upload was opened, the blob must not be
-                // published.
-                let caller = self.authenticator.reauthorize(session.principal()).await;
-                let permit = self.authorize(caller, &repository)?;
-                Box::pin(self.finish_upload(permit, session, digest, headers, body)).await
+                let session = self.reauthorize(session, &access).await?;
+                Box::pin(self.finish_upload(session, digest, headers, body)).await
             }
             Route::GetUpload { repository, token } => {
                 self.get_upload(self.session(caller, &repository, &token).await?).await
@@ -154,87 +155,43 @@ impl Call<'_> {
         }
     }
 
-    fn identify(&self, caller: Result<Identity, AuthenticationError>) -> Result<Identity, Error> {
-        caller.map_err(|error| match error {
-            AuthenticationError::Unauthenticated => Error::Unauthenticated(self.authenticator.challenge(None)),
-            AuthenticationError::Token(error) => Error::Unauthenticated(self.authenticator.challenge(Some(error))),
-            AuthenticationError::TooManyAttempts { retry_after } => Error::TooManyAttempts { retry_after },
-            AuthenticationError::TooManyRequests => Error::TooManyRequests(Overload::Passwords),
-            AuthenticationError::Unavailable(cause) => Error::Store(StoreError::because(Reason::Credentials, cause)),
-        })
-    }
-
-    fn permit<A: Action>(&self, identity: &Identity, repository: &RepositoryName) -> Result<Permit<A>, Error> {
-        identity.permit(repository).map_err(|_| self.refusal(identity))
-    }
-
-    /// The error for an identity that lacks a permission. An anonymous client is asked for credentials if credentials
-    /// can help.
-    fn refusal(&self, identity: &Identity) -> Error {
-        match self.authenticator.challenge(None) {
-            Some(challenge) if identity.principal().is_anonymous() => Error::Unauthenticated(Some(challenge)),
-            _ => Error::Denied,
-        }
-    }
-
-    fn authorize<A: Action>(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-    ) -> Result<Permit<A>, Error> {
-        self.permit(&self.identify(caller)?, repository)
-    }
-
-    /// Authorizes the push of a manifest. It is not known yet whether its tags exist, so a push of tags needs the permission
-    /// to move them.
-    fn authorize_manifest(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-        has_tags: bool,
-    ) -> Result<Permit<Push>, Error> {
-        let identity = self.identify(caller)?;
-        if has_tags {
-            self.permit::<Move>(&identity, repository)?;
-        }
-        self.permit(&identity, repository)
-    }
-
     /// Opens the session of an upload's path. The token authorizes the request, because some clients send no
     /// credentials to that path. Absent and invalid credentials are ignored. Valid credentials of another principal are
     /// refused.
-    async fn session(
-        &self,
-        caller: Result<Identity, AuthenticationError>,
-        repository: &RepositoryName,
-        text: &str,
-    ) -> Result<OpenSession, Error> {
+    async fn session(&self, caller: Caller, repository: &RepositoryName, text: &str) -> Result<OpenSession, Error> {
         let token = self
             .tokens()
             .await?
             .verify(repository, text, self.environment.now())
             .ok_or(Error::UploadUnknown)?;
-        match caller {
-            Ok(identity) if !identity.principal().is_anonymous() && *identity.principal() != token.principal => {
-                Err(Error::Denied)
-            }
-            _ => {
-                // A verified token grants uploads to its repository, and nothing else.
-                let scope = Scope::upload(repository);
-                let permit = self.permit(&Identity::new(token.principal.clone(), scope), repository)?;
-                OpenSession::new(&permit, token, text)
-            }
+        if let Ok(identity) = caller
+            && !identity.principal().is_anonymous()
+            && *identity.principal() != token.principal
+        {
+            return Err(Error::Denied { rule: None });
         }
+        // A verified token grants uploads to its repository, and nothing else.
+        let identity = Identity::new(token.principal.clone(), Scope::upload(repository));
+        let permit = identity.permit(repository).map_err(|_| Error::Denied { rule: None })?;
+        OpenSession::new(permit, token, text)
     }
 
-    /// end-1. `docker login` checks credentials here, so the registry asks an anonymous client for credentials if they
-    /// would change what it may do.
-    fn base(&self, identity: &Identity) -> Result<Response<ResponseBody>, Error> {
-        match self.authenticator.challenge(None) {
-            Some(challenge) if identity.principal().is_anonymous() && !identity.is_unrestricted() => {
-                Err(Error::Unauthenticated(Some(challenge)))
-            }
-            _ => Ok(response::json("application/json", "{}".into())),
-        }
+    /// Authorizes the principal of an upload again: if the permission was revoked after the upload was opened, the blob
+    /// must not be published.
+    async fn reauthorize(&self, session: OpenSession, access: &Access<'_>) -> Result<FinalSession, Error> {
+        let identity = access.identify(self.authenticator.reauthorize(session.principal()).await)?;
+        let session = session.reauthorized(&identity);
+        session.map_err(|denied| access.refusal(&identity, denied))
     }
+}
+
+/// The tags that a push of a manifest publishes: those of its query, then that of its path.
+fn all_tags(reference: &Reference, queried: &[Tag]) -> Vec<Tag> {
+    let mut tags = queried.to_vec();
+    if let Reference::Tag(tag) = reference
+        && !tags.contains(tag)
+    {
+        tags.push(tag.clone());
+    }
+    tags
 }

@@ -4,6 +4,8 @@
 //! of the server is a [`StoreError`] inside [`Error::Store`]. It is logged once, with its causes and an id, and the
 //! response contains the id and the general reason only.
 
+use std::sync::Arc;
+
 use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use oci::{Digest, DigestError, ManifestError, MediaType, NameError};
@@ -93,7 +95,10 @@ pub(crate) enum Error {
     #[error("authentication required")]
     Unauthenticated(Option<HeaderValue>),
     #[error("the requested access is denied")]
-    Denied,
+    Denied {
+        /// The rule of the policy that forbids it, if there is one.
+        rule: Option<Arc<str>>,
+    },
     #[error("the request must name exactly one host")]
     HostInvalid,
     #[error("the registry is not served under the host name {0}; its operator can allow it with --allow-host")]
@@ -190,7 +195,7 @@ impl Error {
             Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::Denied | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Denied { .. } | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             // This client has to wait, and not the registry: RFC 6585, 4.
@@ -211,6 +216,7 @@ impl Error {
                 Some(json!({ "computed": computed }))
             }
             Self::Referenced(referrer) => Some(json!({ "referrer": referrer })),
+            Self::Denied { rule: Some(rule) } => Some(json!({ "rule": &**rule })),
             _ => None,
         }
     }
@@ -417,6 +423,24 @@ mod tests {
     async fn the_fault_of_a_client_has_no_id() {
         let error = Error::BlobUnknown.into_response(|| panic!("an id for a 404"));
         assert_eq!(error.status(), StatusCode::NOT_FOUND);
+    }
+
+    /// The rule that forbids a request is named if there is one.
+    #[tokio::test]
+    async fn a_refusal_names_its_rule() {
+        for (rule, expected) in [
+            (None, json!(null)),
+            (
+                Some("production is never deleted".into()),
+                json!({ "rule": "production is never deleted" }),
+            ),
+        ] {
+            let response = Error::Denied { rule }.into_response(|| panic!("an id for a 403"));
+            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+            let body: Value = serde_json::from_str(&body_of(response).await).unwrap();
+            assert_eq!(body["errors"][0]["code"], "DENIED");
+            assert_eq!(body["errors"][0]["detail"], expected);
+        }
     }
 
     #[tokio::test]

@@ -8,7 +8,8 @@
 //! 1. [`registry`]: the parts of a registry. `dispatch`: the steps that every request takes, beginning with
 //!    [`Registry::handle`]. `call`: the registry as one request sees it.
 //! 2. [`route`](Endpoint) and `query`: parse the request line. [`auth`]: finds the principal and its permissions.
-//!    [`hosts`]: the host names at which the registry answers. [`heads`]: the header fields that are read.
+//!    `access`: the permits of one request. [`hosts`]: the host names at which the registry answers. [`heads`]: the
+//!    header fields that are read.
 //! 3. `operations`: what requests do, one file for each kind of operation. An upload begins in `open_upload`, continues
 //!    in `chunks` and ends in `finish`.
 //! 4. [`store`]: the contracts of the stores, and their reference implementation in memory.
@@ -24,6 +25,7 @@
 //! The crate has no runtime, file system, network, clock or randomness of its own, and builds unchanged for
 //! `wasm32-unknown-unknown`.
 
+mod access;
 pub mod auth;
 pub mod backoff;
 pub mod body;

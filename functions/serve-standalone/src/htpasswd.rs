@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use registry::auth::{AuthenticationError, Credentials, Origin, PrincipalKind, Scope, TokenError};
+use http::request::Parts;
+use registry::auth::{AuthenticationError, ChallengeScope, Credentials, Origin, PrincipalKind, Scope, TokenError};
 use registry::budget::ClientKey;
 use registry::{Authenticator, Identity, Principal};
 
@@ -179,7 +180,7 @@ impl Authenticator for Htpasswd {
         }
     }
 
-    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
+    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
         Some(HeaderValue::from_static(r#"Basic realm="roadstead", charset="UTF-8""#))
     }
 }

@@ -38,11 +38,10 @@ use http::{HeaderMap, Response};
 use oci::{Algorithm, Digest, Hasher};
 
 use super::body_head::{expected, is_empty};
-use super::session::OpenSession;
+use super::session::{FinalSession, OpenSession};
 use super::session_states::leave_to_expiry;
 use super::source::{Lease, resume};
 use super::store_body::StoredBody;
-use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
@@ -57,12 +56,10 @@ const LOOK_AGAIN_MS: u64 = 1000;
 
 impl Call<'_> {
     /// end-6, and end-4b, whose session no other request knows. Stores the last chunk, if there is one, verifies the
-    /// digest of all bytes, and publishes the blob. `permit` comes from an authorization of this request, not of the
-    /// one that opened the upload.
+    /// digest of all bytes, and publishes the blob.
     pub(crate) async fn finish_upload(
         &self,
-        permit: Permit<Push>,
-        session: OpenSession,
+        session: FinalSession,
         digest: Digest,
         headers: &HeaderMap,
         body: RequestBody,
@@ -80,9 +77,7 @@ impl Call<'_> {
             Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), true)),
             Claimed::AttemptsExhausted(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(row) => {
-                return self
-                    .finished_before(&permit, &session, &row, &digest, headers, body)
-                    .await;
+                return self.finished_before(&session, &row, &digest, headers, body).await;
             }
         };
         let stored = self
@@ -92,8 +87,8 @@ impl Call<'_> {
             Ok(stored) => stored,
             Err(failure) => return Err(self.fail(&session, &claim, failure).await),
         };
-        match self.publish_upload(&permit, &claim, &digest, stored).await {
-            Ok(()) => Ok(response::created(permit.repository(), "blobs", &digest)),
+        match self.publish_upload(&session, &claim, &digest, stored).await {
+            Ok(()) => Ok(response::created(session.permit().repository(), "blobs", &digest)),
             Err(error) => Err(self.fail(&session, &claim, error.into()).await),
         }
     }
@@ -140,7 +135,7 @@ impl Call<'_> {
 
     async fn publish_upload(
         &self,
-        permit: &Permit<Push>,
+        session: &FinalSession,
         claim: &Claim,
         digest: &Digest,
         stored: StoredBody,
@@ -183,7 +178,7 @@ impl Call<'_> {
             size,
         };
         self.commit(claim, &publishing).await?;
-        self.publish(permit, &publishing).await?;
+        self.publish(session, &publishing).await?;
         let end = if one_body && !self.stores.blobs.leaves_something(&state) {
             End::Done
         } else {
@@ -208,11 +203,11 @@ impl Call<'_> {
     }
 
     /// Publishes the blob. Idempotent.
-    async fn publish(&self, permit: &Permit<Push>, publishing: &Publishing) -> Result<(), StoreError> {
+    async fn publish(&self, session: &FinalSession, publishing: &Publishing) -> Result<(), StoreError> {
         let Publishing { digest, location, size } = publishing;
         let metadata = &self.stores.metadata;
         let lies_at = metadata
-            .commit_blob(self.cx(), permit.repository(), digest, location, *size)
+            .commit_blob(self.cx(), session.permit().repository(), digest, location, *size)
             .await?;
         self.make_sure(digest, *size, location, lies_at).await
     }
@@ -223,8 +218,7 @@ impl Call<'_> {
     /// respond) was never acknowledged, and is completed now.
     async fn finished_before(
         &self,
-        permit: &Permit<Push>,
-        session: &OpenSession,
+        session: &FinalSession,
         row: &Session,
         digest: &Digest,
         headers: &HeaderMap,
@@ -238,7 +232,7 @@ impl Call<'_> {
         match (row.state, publishing) {
             (State::Published | State::Done, Some(_)) => {}
             (State::Committing, Some(publishing)) => {
-                self.publish(permit, publishing).await?;
+                self.publish(session, publishing).await?;
                 let state = &row.progress.store;
                 let end = self.clear(key.id, row.attempts, state, publishing).await;
                 self.stores.sessions.finish_committing(self.cx(), key, end).await?;
@@ -248,14 +242,14 @@ impl Call<'_> {
         let link = self
             .stores
             .metadata
-            .link(self.cx(), permit.repository(), digest)
+            .link(self.cx(), session.permit().repository(), digest)
             .await?;
         // The client must upload a lost blob again.
         let link = link.filter(|link| link.defect.is_none()).ok_or(Error::UploadUnknown)?;
         if !is_empty(headers, &body) && !self.is_end_of(&link, digest, row, body).await? {
             return Err(Error::UploadUnknown);
         }
-        Ok(response::created(permit.repository(), "blobs", digest))
+        Ok(response::created(session.permit().repository(), "blobs", digest))
     }
 
     /// Whether a repeated body equals the end of the published blob, after the bytes that the session had before. Only

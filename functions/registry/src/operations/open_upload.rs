@@ -6,15 +6,13 @@ use http_body::Body as _;
 use oci::{Algorithm, Digest};
 
 use super::body_head::peek;
-use super::session::OpenSession;
+use super::session::FinalSession;
 use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
 use crate::query::OpenUpload;
 use crate::response;
-use crate::store::StoreError;
-use crate::token::UploadToken;
 
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
@@ -35,8 +33,8 @@ impl Call<'_> {
                 // whole blob gets a session.
                 let body = peek(headers, body).await?;
                 if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
-                    let session = self.new_session(&permit, digest.algorithm()).await?;
-                    return self.finish_upload(permit, session, digest, headers, body).await;
+                    let session = self.new_session(permit, digest.algorithm()).await?;
+                    return self.finish_upload(session, digest, headers, body).await;
                 }
                 digest.algorithm()
             }
@@ -47,7 +45,7 @@ impl Call<'_> {
                 digest.algorithm()
             }
         };
-        let session = self.new_session(&permit, algorithm).await?;
+        let session = self.new_session(permit, algorithm).await?;
         let mut response = session.answer(StatusCode::ACCEPTED, 0)?;
         response
             .headers_mut()
@@ -55,15 +53,8 @@ impl Call<'_> {
         Ok(response)
     }
 
-    async fn new_session(&self, permit: &Permit<Push>, algorithm: Algorithm) -> Result<OpenSession, Error> {
-        let session = self.new_session_key();
-        let token = UploadToken {
-            session,
-            algorithm,
-            principal: permit.principal().clone(),
-        };
-        let text = self.tokens().await?.sign(permit.repository(), &token);
-        let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
-        OpenSession::new(permit, token, &text)
+    async fn new_session(&self, permit: Permit<Push>, algorithm: Algorithm) -> Result<FinalSession, Error> {
+        let key = self.new_session_key();
+        FinalSession::open(permit, key, algorithm, self.tokens().await?)
     }
 }

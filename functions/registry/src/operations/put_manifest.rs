@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Tag};
 
 use super::receive::ReceivedManifest;
-use crate::auth::{Permit, Push};
+use crate::auth::TagPermit;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
@@ -20,12 +20,13 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
 impl Call<'_> {
-    /// end-7a, end-7b. The bytes are stored exactly as received. The manifest and its tags become visible together.
+    /// end-7a, end-7b. The bytes are stored exactly as received. The manifest and the tags of the permit become visible
+    /// together. `queried` are those of them that the query names, and that the response lists.
     pub(crate) async fn put_manifest(
         &self,
-        permit: Permit<Push>,
+        permit: TagPermit,
         reference: Reference,
-        mut tags: Vec<Tag>,
+        queried: Vec<Tag>,
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -40,7 +41,6 @@ impl Call<'_> {
         let parsing = Manifest::memory_to_parse(&bytes, &bounds);
         let _parsing = self.memory_for(Purpose::Work, parsing).await?;
         let manifest = Manifest::parse(&bytes, content_type.as_ref(), &bounds)?;
-        let answered_tags = tags.clone();
         let digest = match reference {
             Reference::Digest(digest) => {
                 let computed = Digest::of(digest.algorithm(), &bytes);
@@ -49,26 +49,21 @@ impl Call<'_> {
                 }
                 digest
             }
-            Reference::Tag(tag) => {
-                if !tags.contains(&tag) {
-                    tags.push(tag);
-                }
-                Digest::of(Algorithm::Sha256, &bytes)
-            }
+            Reference::Tag(_) => Digest::of(Algorithm::Sha256, &bytes),
         };
-        if tags.len() > limits.tags_per_push {
+        if permit.tags().len() > limits.tags_per_push {
             return Err(Error::TooManyTags {
                 limit: limits.tags_per_push,
             });
         }
-        self.publish_manifest(&permit, &digest, &manifest, bytes, tags).await?;
+        self.publish_manifest(&permit, &digest, &manifest, bytes).await?;
 
-        let mut response = response::created(permit.repository(), "manifests", &digest);
+        let mut response = response::created(permit.push().repository(), "manifests", &digest);
         let headers = response.headers_mut();
         if let Some(subject) = &manifest.subject {
             response::insert(headers, SUBJECT, &subject.digest.to_string());
         }
-        for tag in answered_tags {
+        for tag in queried {
             if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
                 headers.append(TAG, value);
             }
@@ -86,17 +81,16 @@ impl Call<'_> {
 
     async fn publish_manifest(
         &self,
-        permit: &Permit<Push>,
+        permit: &TagPermit,
         digest: &Digest,
         manifest: &Manifest,
         bytes: Bytes,
-        tags: Vec<Tag>,
     ) -> Result<(), Error> {
         let size = bytes.len() as u64;
         let (required, excepted) = self.settings.sparse.references(manifest);
         let referrer = referrer(manifest, digest, size, self.settings.limits.referrer_annotations_bytes);
         let mut put = PutManifest {
-            repository: permit.repository().clone(),
+            repository: permit.push().repository().clone(),
             digest: *digest,
             media_type: manifest.media_type.clone(),
             size,
@@ -105,8 +99,8 @@ impl Call<'_> {
             subject: manifest.subject.as_ref().map(|subject| (subject.digest, referrer)),
             required,
             excepted,
-            tags,
-            principal: permit.principal().to_string(),
+            tags: permit.tags().to_vec(),
+            principal: permit.push().principal().to_string(),
         };
         let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
             self.put_large(&mut put, bytes).await?

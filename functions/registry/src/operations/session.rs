@@ -1,35 +1,89 @@
 //! The upload that a request names, and its state in responses.
 
-use http::{HeaderValue, Response, StatusCode};
+use std::ops::Deref;
 
-use crate::auth::{Permit, Principal, Push};
+use http::{HeaderValue, Response, StatusCode};
+use oci::Algorithm;
+
+use crate::auth::{Denied, Identity, Permit, Principal, Push};
 use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::response::{self, UploadPosition};
-use crate::store::sessions::{Session, SessionId};
+use crate::store::sessions::{Session, SessionId, SessionKey};
 use crate::store::{StoreError, Timestamp};
-use crate::token::UploadToken;
+use crate::token::{TokenKeys, UploadToken};
 
 /// The maximum value of `Retry-After`, in seconds.
 const MAX_RETRY_AFTER: u64 = 5;
 
-/// The upload of a verified token.
+/// The upload of a verified token. It takes bodies, and can be cancelled.
 pub(crate) struct OpenSession {
     pub(super) token: UploadToken,
+    permit: Permit<Push>,
     location: HeaderValue,
     uuid: HeaderValue,
 }
 
+/// An upload that its request may publish. Its permit comes from an authorization of this request, and not from the
+/// upload's token, which is valid for longer than the permission may be.
+pub(crate) struct FinalSession(OpenSession);
+
+impl Deref for FinalSession {
+    type Target = OpenSession;
+
+    fn deref(&self) -> &OpenSession {
+        &self.0
+    }
+}
+
+impl FinalSession {
+    /// A new upload of the permit's principal to the permit's repository. `keys` sign its token.
+    pub(super) fn open(
+        permit: Permit<Push>,
+        session: SessionKey,
+        algorithm: Algorithm,
+        keys: &TokenKeys,
+    ) -> Result<Self, Error> {
+        let token = UploadToken {
+            session,
+            algorithm,
+            principal: permit.principal().clone(),
+        };
+        let text = keys.sign(permit.repository(), &token);
+        let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
+        OpenSession::new(permit, token, &text).map(Self)
+    }
+
+    /// The permit to publish the blob.
+    pub(super) fn permit(&self) -> &Permit<Push> {
+        &self.0.permit
+    }
+}
+
 impl OpenSession {
-    /// `text` is the token as it was signed for the permit's repository.
-    pub(crate) fn new(permit: &Permit<Push>, token: UploadToken, text: &str) -> Result<Self, Error> {
+    /// `text` is the token as it was signed for the permit's repository and principal.
+    pub(crate) fn new(permit: Permit<Push>, token: UploadToken, text: &str) -> Result<Self, Error> {
         let location = header(&format!("/v2/{}/blobs/uploads/{text}", permit.repository()))?;
         let uuid = header(&uuid(token.session.id))?;
-        Ok(Self { token, location, uuid })
+        Ok(Self {
+            token,
+            permit,
+            location,
+            uuid,
+        })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
-        &self.token.principal
+        self.permit.principal()
+    }
+
+    /// The same upload, if `identity` is its principal, and may push to its repository now.
+    pub(crate) fn reauthorized(self, identity: &Identity) -> Result<FinalSession, Denied> {
+        if identity.principal() != self.principal() {
+            return Err(Denied::Policy { rule: None });
+        }
+        let permit = identity.permit(self.permit.repository())?;
+        Ok(FinalSession(Self { permit, ..self }))
     }
 
     /// The position of the upload. `Range` is inclusive and never empty: without stored bytes it looks like one byte,
@@ -86,4 +140,50 @@ fn uuid(id: SessionId) -> String {
         &hex[16..20],
         &hex[20..]
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+mod tests {
+    use oci::RepositoryName;
+
+    use super::*;
+    use crate::auth::Scope;
+    use crate::region::RegionName;
+    use crate::store::sessions::SigningKey;
+
+    /// The last request of an upload needs a new authorization, of the same principal, for the repository of the upload.
+    #[test]
+    fn only_the_principal_of_an_upload_may_finish_it() {
+        let here: RepositoryName = "a/b".parse().unwrap();
+        let identity = |user: &str, scope| Identity::new(Principal::user(user).unwrap(), scope);
+        let key = SigningKey {
+            id: 1,
+            secret: [1; 32],
+            created: Timestamp(0),
+        };
+        let keys = TokenKeys::new(&RegionName::default(), vec![key]);
+        for (identity, expected) in [
+            (identity("alice", Scope::EVERYTHING), true),
+            (identity("alice", Scope::upload(&here)), true),
+            (identity("alice", Scope::upload(&"a/c".parse().unwrap())), false),
+            (identity("alice", Scope::PULL_ONLY), false),
+            (identity("bob", Scope::EVERYTHING), false),
+            (Identity::new(Principal::ANONYMOUS, Scope::EVERYTHING), false),
+        ] {
+            let alice = Identity::new(Principal::user("alice").unwrap(), Scope::EVERYTHING);
+            let permit = alice.permit(&here).unwrap();
+            let session = SessionKey {
+                expires: Timestamp(1),
+                id: SessionId(1),
+            };
+            let FinalSession(session) = FinalSession::open(permit, session, Algorithm::Sha256, &keys).unwrap();
+            let reauthorized = session.reauthorized(&identity);
+            assert_eq!(reauthorized.is_ok(), expected, "{identity:?}");
+            if let Ok(session) = reauthorized {
+                assert_eq!(session.permit().repository(), &here);
+                assert_eq!(session.permit().principal(), identity.principal());
+            }
+        }
+    }
 }

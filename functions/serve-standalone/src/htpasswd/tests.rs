@@ -117,8 +117,9 @@ async fn only_users_with_their_passwords_are_let_in() {
         let bearer = Credentials::Bearer { token: "YTpi".into() };
         assert_eq!(login(&htpasswd, bearer).await, "401");
     }
+    let (head, ()) = http::Request::new(()).into_parts();
     assert_eq!(
-        htpasswd.challenge(None).unwrap(),
+        htpasswd.challenge(&head, None, None).unwrap(),
         r#"Basic realm="roadstead", charset="UTF-8""#
     );
 }

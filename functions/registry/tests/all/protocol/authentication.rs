@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::header::HOST;
+use http::request::Parts;
 use http::{HeaderValue, Request};
 use oci::MediaType;
-use registry::auth::{Actions, AuthenticationError, Credentials, Origin, TokenError};
+use registry::auth::{Actions, AuthenticationError, ChallengeScope, Credentials, Origin, Scope, TokenError};
 use registry::{Authenticator, Identity, Principal, RequestBody};
 
 use crate::support::content::{bytes_of, index};
@@ -24,12 +26,48 @@ impl Authenticator for Refusing {
         Err((self.0)())
     }
 
-    fn challenge(&self, error: Option<TokenError>) -> Option<HeaderValue> {
-        let challenge = match error {
-            Some(error) => format!(r#"Bearer realm="/token",error="{}""#, error.as_str()),
-            None => r#"Bearer realm="/token""#.into(),
-        };
-        HeaderValue::from_str(&challenge).ok()
+    fn challenge(
+        &self,
+        head: &Parts,
+        scope: Option<&ChallengeScope>,
+        error: Option<TokenError>,
+    ) -> Option<HeaderValue> {
+        challenge(head, scope, error)
+    }
+}
+
+/// A challenge for tokens, with all its parts.
+fn challenge(head: &Parts, scope: Option<&ChallengeScope>, error: Option<TokenError>) -> Option<HeaderValue> {
+    let host = head.headers[HOST].to_str().ok()?;
+    let scope = scope.map_or_else(String::new, |scope| format!(r#",scope="{scope}""#));
+    let error = error.map_or_else(String::new, |error| format!(r#",error="{}""#, error.as_str()));
+    HeaderValue::from_str(&format!(r#"Bearer realm="https://{host}/token"{scope}{error}"#)).ok()
+}
+
+/// An authenticator with one user, whose token has a scope.
+struct Tokens {
+    policy: Scope,
+    token: Scope,
+}
+
+#[async_trait]
+impl Authenticator for Tokens {
+    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
+        let alice = Principal::user("alice").expect("a legal name");
+        Ok(Identity::new(alice, self.policy.clone()).with_token_scope(self.token.clone()))
+    }
+
+    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
+        Ok(Identity::new(principal.clone(), self.policy.clone()))
+    }
+
+    fn challenge(
+        &self,
+        head: &Parts,
+        scope: Option<&ChallengeScope>,
+        error: Option<TokenError>,
+    ) -> Option<HeaderValue> {
+        challenge(head, scope, error)
     }
 }
 
@@ -40,21 +78,21 @@ async fn each_failure_of_authentication_has_its_response() {
             || AuthenticationError::Unauthenticated,
             401,
             "UNAUTHORIZED",
-            Some(r#"Bearer realm="/token""#),
+            Some(""),
             None,
         ),
         (
             || AuthenticationError::Token(TokenError::Invalid),
             401,
             "UNAUTHORIZED",
-            Some(r#"Bearer realm="/token",error="invalid_token""#),
+            Some(r#",error="invalid_token""#),
             None,
         ),
         (
             || AuthenticationError::Token(TokenError::InsufficientScope),
             401,
             "UNAUTHORIZED",
-            Some(r#"Bearer realm="/token",error="insufficient_scope""#),
+            Some(r#",error="insufficient_scope""#),
             None,
         ),
         (
@@ -79,21 +117,65 @@ async fn each_failure_of_authentication_has_its_response() {
             Some("5"),
         ),
     ];
-    for (failure, status, code, challenge, retry_after) in failures {
+    for (failure, status, code, token_error, retry_after) in failures {
         let world = World::with(Setup {
             authenticator: Arc::new(Refusing(failure)),
             ..Setup::default()
         })
         .await;
-        for path in ["/v2/", "/v2/_catalog", "/v2/a/manifests/t"] {
+        for (path, scope) in [
+            ("/v2/", ""),
+            ("/v2/_catalog", r#",scope="registry:catalog:*""#),
+            ("/v2/a/manifests/t", r#",scope="repository:a:pull""#),
+        ] {
             // Not by the client of the tests: it accepts the challenge of `Users` only.
             let request = Request::get(path).header("host", "registry.example");
             let response = world.registry.handle(request.body(RequestBody::empty()).unwrap()).await;
             let answer = Answer::read(format!("GET {path} after {:?}", failure()), response).await;
             let answer = answer.expect_error(status, code);
-            assert_eq!(answer.get("www-authenticate"), challenge, "{}", answer.request);
+            let challenge =
+                token_error.map(|error| format!(r#"Bearer realm="https://registry.example/token"{scope}{error}"#));
+            assert_eq!(
+                answer.get("www-authenticate"),
+                challenge.as_deref(),
+                "{}",
+                answer.request
+            );
             assert_eq!(answer.get("retry-after"), retry_after, "{}", answer.request);
         }
+    }
+}
+
+/// A token that lacks what the policy allows is answered with a challenge for another token; what the policy forbids is
+/// denied, whatever the token contains.
+#[tokio::test]
+async fn a_token_that_lacks_a_scope_is_told_apart_from_a_denial() {
+    for (policy, token, status, code, error) in [
+        (Scope::EVERYTHING, Scope::EVERYTHING, 404, "MANIFEST_UNKNOWN", None),
+        (
+            Scope::EVERYTHING,
+            Scope::PULL_ONLY,
+            401,
+            "UNAUTHORIZED",
+            Some("insufficient_scope"),
+        ),
+        (Scope::PULL_ONLY, Scope::EVERYTHING, 403, "DENIED", None),
+        (Scope::PULL_ONLY, Scope::PULL_ONLY, 403, "DENIED", None),
+    ] {
+        let world = World::with(Setup {
+            authenticator: Arc::new(Tokens { policy, token }),
+            ..Setup::default()
+        })
+        .await;
+        let request = Request::delete("/v2/a/b/manifests/t").header("host", "registry.example");
+        let response = world.registry.handle(request.body(RequestBody::empty()).unwrap()).await;
+        let answer = Answer::read("DELETE".to_owned(), response)
+            .await
+            .expect_error(status, code);
+        let challenge = error.map(|error| {
+            format!(r#"Bearer realm="https://registry.example/token",scope="repository:a/b:delete",error="{error}""#)
+        });
+        assert_eq!(answer.get("www-authenticate"), challenge.as_deref());
     }
 }
 

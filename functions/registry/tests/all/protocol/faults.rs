@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::faulty::{Fault, FaultKind, FaultPoint};
+use http::request::Parts;
 use http::{HeaderValue, Method};
 use oci::MediaType;
-use registry::auth::{AuthenticationError, Credentials, Origin, TokenError};
+use registry::auth::{AuthenticationError, ChallengeScope, Credentials, Origin, TokenError};
 use registry::{Authenticator, Identity, Principal};
 
 use crate::support::client::TestRequest;
@@ -335,7 +336,7 @@ impl Authenticator for Defective {
         Err(AuthenticationError::Unauthenticated)
     }
 
-    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
+    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
         None
     }
 }

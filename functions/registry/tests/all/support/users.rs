@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use http::HeaderValue;
+use http::request::Parts;
 use registry::auth::{
-    Actions, AuthenticationError, Credentials, Origin, PrincipalKind, RepositoryGrant, Scope, TokenError,
+    Actions, AuthenticationError, ChallengeScope, Credentials, Origin, PrincipalKind, RepositoryGrant, Scope,
+    TokenError,
 };
 use registry::{Authenticator, Identity, Principal};
 
@@ -111,7 +113,7 @@ impl Authenticator for Users {
         }
     }
 
-    fn challenge(&self, _: Option<TokenError>) -> Option<HeaderValue> {
+    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
         Some(HeaderValue::from_static(CHALLENGE))
     }
 }
