@@ -69,25 +69,18 @@ impl StoredSession {
 fn empty() -> Session {
     Session {
         version: 0,
-        state: State::Open,
+        state: State::UNCLAIMED,
         attempts: 0,
-        claimed_until: None,
         progress: Progress::default(),
-        publishing: None,
     }
 }
 
 /// A session whose row has been removed.
 fn swept() -> Session {
     Session {
-        state: State::Swept,
+        state: State::Swept(None),
         ..empty()
     }
-}
-
-/// Whether a request may be writing. A claim ends exactly at its `claimed_until`.
-pub(crate) fn is_live(session: &Session, now: Timestamp) -> bool {
-    session.claimed_until.is_some_and(|until| now < until)
 }
 
 /// The attribute with the uid of the call, which every write sets.
@@ -107,11 +100,9 @@ pub(crate) fn update(cx: Context, key: SessionKey, after: &Session, condition: W
 fn after_claim(claim: &Claim) -> Session {
     Session {
         version: claim.version + 1,
-        state: State::Open,
+        state: State::UNCLAIMED,
         attempts: claim.attempt.number,
-        claimed_until: None,
         progress: claim.progress.clone(),
-        publishing: None,
     }
 }
 
@@ -204,10 +195,10 @@ impl SessionStore for DynamoStore {
                 Some(Some(row)) if written.as_ref().is_some_and(|written| row.is_from(written, cx)) => {
                     return Ok(granted(key, row.session));
                 }
-                Some(Some(StoredSession { session, .. })) if session.state != State::Open => {
+                Some(Some(StoredSession { session, .. })) if !session.is_open() => {
                     return Ok(Claimed::Ended(session));
                 }
-                Some(Some(StoredSession { session, .. })) if is_live(&session, cx.now) => {
+                Some(Some(StoredSession { session, .. })) if session.is_claimed(cx.now) => {
                     return Ok(Claimed::Busy(session));
                 }
                 Some(Some(StoredSession { session, .. })) if session.attempts >= maximum_attempts => {
@@ -223,7 +214,9 @@ impl SessionStore for DynamoStore {
             let after = Session {
                 version: before.version + 1,
                 attempts: before.attempts + 1,
-                claimed_until: Some(until),
+                state: State::Open {
+                    claimed_until: Some(until),
+                },
                 ..before
             };
             let answer = requests.write(&update(cx, key, &after, condition)).await?;
@@ -301,8 +294,7 @@ impl SessionStore for DynamoStore {
 
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
         let after = Session {
-            state: State::Committing,
-            publishing: Some(publishing.clone()),
+            state: State::Committing(publishing.clone()),
             ..after_claim(claim)
         };
         let requests = self.local.within(cx);
@@ -310,20 +302,28 @@ impl SessionStore for DynamoStore {
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
-        let state = |state: State| Value::S(state_text(state).to_owned());
+        let state = |text: &str| Value::S(text.to_owned());
         // A committing session cannot be claimed, so that its last attempt is the one that commits.
         let committing = WriteCondition::All(vec![
-            WriteCondition::Is(attributes::STATE, state(State::Committing)),
+            WriteCondition::Is(attributes::STATE, state(state_text::COMMITTING)),
             WriteCondition::Lacks(attributes::PUBLISHED),
             WriteCondition::Is(attributes::ATTEMPTS, Value::N(claim.attempt.number.into())),
         ]);
-        let claimed = WriteCondition::All(vec![
-            WriteCondition::Is(attributes::STATE, state(State::Open)),
-            has_version(claim.version),
-        ]);
+        let (text, condition) = match end {
+            End::Published => (state_text::COMMITTING, committing),
+            End::Done => (state_text::DONE, committing),
+            // An open session can be cancelled, too.
+            End::Cancelled => {
+                let claimed = WriteCondition::All(vec![
+                    WriteCondition::Is(attributes::STATE, state(state_text::OPEN)),
+                    has_version(claim.version),
+                ]);
+                (state_text::CANCELLED, WriteCondition::Any(vec![committing, claimed]))
+            }
+        };
         let mut set = vec![
             writer(cx),
-            (attributes::STATE, state(end.into())),
+            (attributes::STATE, state(text)),
             // Higher than the version of the claim and that of the commit, whichever is in the row.
             (attributes::VERSION, Value::N(claim.version + 2)),
         ];
@@ -336,7 +336,7 @@ impl SessionStore for DynamoStore {
             key: keys::session(claim.key),
             set,
             remove,
-            condition: WriteCondition::Any(vec![committing, claimed]),
+            condition,
         };
         self.local.within(cx).write(&write).await?;
         Ok(())
@@ -347,11 +347,13 @@ impl SessionStore for DynamoStore {
         let Some(StoredSession { session, .. }) = read_row(&requests, key).await? else {
             return Ok(());
         };
-        if session.state == State::Committing {
+        if matches!(session.state, State::Committing(_))
+            && let Some(state) = session.state.finished(end)
+        {
             let condition = has_version(session.version);
             let after = Session {
                 version: session.version + 1,
-                state: end.into(),
+                state,
                 ..session
             };
             // Refused: the committing request or a sweep has finished the session.
@@ -365,7 +367,7 @@ impl SessionStore for DynamoStore {
         let mut round = 0;
         loop {
             let before = read_row(&requests, key).await?.map(|row| row.session);
-            if before.as_ref().is_some_and(|session| session.state != State::Open) {
+            if before.as_ref().is_some_and(|session| !session.is_open()) {
                 return Ok(Cancelled::Ended);
             }
             let condition = before
@@ -374,8 +376,7 @@ impl SessionStore for DynamoStore {
             let session = before.clone().unwrap_or_else(empty);
             let after = Session {
                 version: session.version + 1,
-                state: State::Cancelled,
-                claimed_until: None,
+                state: State::Cancelled(None),
                 ..session
             };
             if change(&requests, cx, key, &after, condition).await? {

@@ -13,7 +13,7 @@ use registry::store::blobs::{
     AppendError, Appended, BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Source, Upload,
 };
 use registry::store::collection::Clearing;
-use registry::store::sessions::{Attempt, SessionId, State};
+use registry::store::sessions::{Attempt, SessionId};
 
 use super::ContractTest;
 use super::source::{Body, noise};
@@ -151,11 +151,7 @@ impl BlobTest {
             .await
             .expect("discard");
         if discarded == Discarded::Known {
-            let state = match keep {
-                Some(_) => State::Committing,
-                None => State::Cancelled,
-            };
-            let Clearing { to_delete, kept } = clearing_of(pending_deletions_of(session, state, keep), keep);
+            let Clearing { to_delete, kept } = clearing_of(pending_deletions_of(session, keep), keep);
             self.store.delete(self.cx(), &to_delete).await.expect("delete");
             self.store.tidy(self.cx(), &kept).await.expect("tidy");
         }

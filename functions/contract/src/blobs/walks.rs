@@ -37,27 +37,23 @@ impl BlobTest {
     }
 }
 
-/// The deletions that collection schedules for a session in this state.
-pub(super) fn pending_deletions_of(
-    session: &StoredUpload,
-    state: State,
-    sealed: Option<&Location>,
-) -> Vec<PendingDeletion> {
+/// The deletions that collection schedules for a session: a committing one, if its object was sealed, else a cancelled
+/// one.
+pub(super) fn pending_deletions_of(session: &StoredUpload, sealed: Option<&Location>) -> Vec<PendingDeletion> {
     let key = SessionKey {
         expires: Timestamp(0),
         id: session.id,
     };
+    let publishing = sealed.map(|location| Publishing {
+        digest: oci::Digest::of(oci::Algorithm::Sha256, b""),
+        location: location.clone(),
+        size: session.size,
+    });
     let row = sessions::Session {
         version: 1,
-        state,
+        state: publishing.map_or(State::Cancelled(None), State::Committing),
         attempts: session.attempts,
-        claimed_until: None,
         progress: Progress::default(),
-        publishing: sealed.map(|location| Publishing {
-            digest: oci::Digest::of(oci::Algorithm::Sha256, b""),
-            location: location.clone(),
-            size: session.size,
-        }),
     };
     remains(key, &row, Timestamp(0)).collect()
 }
@@ -196,7 +192,7 @@ pub async fn an_expired_upload_leaves_no_object(test: BlobTest) {
             test.seal(&session).await;
         }
         session.attempt();
-        let pending_deletions = pending_deletions_of(&session, State::Cancelled, None);
+        let pending_deletions = pending_deletions_of(&session, None);
         assert_eq!(pending_deletions.len(), session.attempts as usize);
         let Clearing { to_delete, .. } = clearing_of(pending_deletions, None);
         test.doom(&to_delete).await;
@@ -233,7 +229,7 @@ pub async fn an_expired_published_upload_keeps_its_object(test: BlobTest) {
             .filter_map(|attempt| location.key.strip_prefix(&attempt))
             .any(|rest| rest.is_empty() || rest.starts_with('.'));
         assert!(named, "{} does not begin with an attempt of its session", location.key);
-        let pending_deletions = pending_deletions_of(&session, State::Committing, Some(&location));
+        let pending_deletions = pending_deletions_of(&session, Some(&location));
         let own = pending_deletions
             .iter()
             .filter(|pending_deletion| pending_deletion.location == location);

@@ -263,14 +263,18 @@ pub async fn an_expiry_races_the_commit(test: CollectionTest) {
             async move { test.sweep(key, &session).await }
         };
         let (committed, swept) = test.race(round % 2 == 0, commit, sweep).await;
-        let location = publishing(&claim, &digest("blob")).location;
+        let publishing = publishing(&claim, &digest("blob"));
+        let location = &publishing.location;
         assert_eq!(
-            test.scheduled().await.contains(&location),
+            test.scheduled().await.contains(location),
             swept.is_some(),
             "round {round}"
         );
         assert_ne!(committed, swept.is_some(), "round {round}");
         let row = sessions.get(key).await;
-        assert_eq!(row.map(|row| row.state), committed.then_some(State::Committing));
+        assert_eq!(
+            row.map(|row| row.state),
+            committed.then_some(State::Committing(publishing))
+        );
     }
 }

@@ -72,7 +72,7 @@ pub async fn an_open_session_expires_with_all_its_attempts(test: CollectionTest)
     test.advance(GRACE);
     let now = test.now();
     let (session, pending_deletions) = test.sweep_all(key).await;
-    assert_eq!(session.state, State::Open);
+    assert_eq!(session.state, State::UNCLAIMED);
     let expected: Vec<_> = (1..=3)
         .map(|number| pending_deletion(location_of(key, number), None, true, now))
         .collect();
@@ -94,7 +94,7 @@ pub async fn a_cancelled_session_expires_with_all_its_attempts(test: CollectionT
     let (_, pending_deletions) = test.sweep_all(empty).await;
     assert_eq!(pending_deletions, []);
     let (session, pending_deletions) = test.sweep_all(key).await;
-    assert_eq!(session.state, State::Cancelled);
+    assert_eq!(session.state, State::Cancelled(None));
     let expected: Vec<_> = (1..=2)
         .map(|number| pending_deletion(location_of(key, number), None, true, now))
         .collect();
@@ -127,7 +127,7 @@ pub async fn a_committing_session_expires_with_its_digest(test: CollectionTest) 
         test.advance(GRACE);
         let now = test.now();
         let (session, mut pending_deletions) = test.sweep_all(key).await;
-        assert_eq!(session.state, State::Committing);
+        assert_eq!(session.state, State::Committing(publishing));
         let mut locations: Vec<_> = (1..=3).map(|number| location_of(key, number)).collect();
         if !suffix.is_empty() {
             locations.push(sealed.clone());
@@ -151,12 +151,13 @@ pub async fn a_refused_publication_expires_with_its_digest(test: CollectionTest)
     let (key, claim) = test.session(1, 1).await;
     let claim = claim.expect("a claim");
     let digest = digest("large");
-    test.commit_session(&claim, &publishing(&claim, &digest)).await;
+    let publishing = publishing(&claim, &digest);
+    test.commit_session(&claim, &publishing).await;
     test.sessions().finish(&claim, End::Cancelled).await;
     test.advance(GRACE);
     let now = test.now();
     let (session, pending_deletions) = test.sweep_all(key).await;
-    assert_eq!(session.state, State::Cancelled);
+    assert_eq!(session.state, State::Cancelled(Some(publishing)));
     assert_eq!(
         pending_deletions,
         [pending_deletion(location_of(key, 1), Some(digest), true, now)]
@@ -167,11 +168,12 @@ pub async fn a_refused_publication_expires_with_its_digest(test: CollectionTest)
 pub async fn a_done_session_expires_without_pending_deletions(test: CollectionTest) {
     let (key, claim) = test.session(1, 3).await;
     let claim = claim.expect("a claim");
-    test.commit_session(&claim, &publishing(&claim, &digest("blob"))).await;
+    let publishing = publishing(&claim, &digest("blob"));
+    test.commit_session(&claim, &publishing).await;
     test.sessions().finish(&claim, End::Done).await;
     test.advance(GRACE);
     let (session, pending_deletions) = test.sweep_all(key).await;
-    assert_eq!(session.state, State::Done);
+    assert_eq!(session.state, State::Done(publishing));
     assert_eq!(pending_deletions, []);
 }
 

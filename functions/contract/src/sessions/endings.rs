@@ -20,8 +20,7 @@ pub async fn a_committing_session_cannot_be_claimed_or_cancelled(test: SessionTe
     assert!(test.commit(&claim, &digest).await);
 
     let row = test.row(key).await;
-    assert_eq!(row.state, State::Committing);
-    assert_eq!(row.publishing, Some(publishing(&claim, &digest)));
+    assert_eq!(row.state, State::Committing(publishing(&claim, &digest)));
     assert_eq!(row.progress.offset, 4, "a commit keeps nothing else");
     assert_eq!(test.parts(key).await, [b"p"]);
     for _ in 0..2 {
@@ -34,7 +33,7 @@ pub async fn a_committing_session_cannot_be_claimed_or_cancelled(test: SessionTe
         test.advance(CLAIM * 2);
     }
     test.finish(&claim, End::Done).await;
-    assert_eq!(test.row(key).await.state, State::Done);
+    assert_eq!(test.row(key).await.state, State::Done(publishing(&claim, &digest)));
 }
 
 /// A done session keeps its digest, so that a repeated final PUT can be answered. It accepts nothing else.
@@ -45,8 +44,7 @@ pub async fn a_done_session_keeps_its_digest(test: SessionTest) {
     assert!(test.commit(&claim, &digest).await);
     test.finish(&claim, End::Done).await;
     let row = test.row(key).await;
-    assert_eq!(row.state, State::Done);
-    assert_eq!(row.publishing, Some(publishing(&claim, &digest)));
+    assert_eq!(row.state, State::Done(publishing(&claim, &digest)));
     assert_eq!(row.attempts, 1);
     match test.try_claim(key).await {
         Claimed::Ended(session) => assert_eq!(session, row),
@@ -66,7 +64,7 @@ pub async fn a_claimed_session_can_be_finished_as_cancelled(test: SessionTest) {
     let claim = test.claim(key).await;
     test.finish(&claim, End::Cancelled).await;
     let row = test.row(key).await;
-    assert_eq!((row.state, &row.publishing), (State::Cancelled, &None));
+    assert_eq!(row.state, State::Cancelled(None));
     assert!(matches!(test.try_claim(key).await, Claimed::Ended(_)));
     test.finish(&claim, End::Cancelled).await;
     assert_eq!(test.row(key).await, row);
@@ -77,10 +75,14 @@ pub async fn a_claimed_session_can_be_finished_as_cancelled(test: SessionTest) {
 pub async fn a_committing_session_can_be_finished_as_cancelled(test: SessionTest) {
     let key = test.key(1);
     let claim = test.claim(key).await;
-    assert!(test.commit(&claim, &digest("content")).await);
+    let digest = digest("content");
+    assert!(test.commit(&claim, &digest).await);
     test.advance(CLAIM * 2);
     test.finish(&claim, End::Cancelled).await;
-    assert_eq!(test.row(key).await.state, State::Cancelled);
+    assert_eq!(
+        test.row(key).await.state,
+        State::Cancelled(Some(publishing(&claim, &digest)))
+    );
     assert!(matches!(test.try_claim(key).await, Claimed::Ended(_)));
 }
 
@@ -102,8 +104,7 @@ pub async fn a_committing_session_can_be_finished_by_its_key(test: SessionTest) 
     assert!(test.commit(&claim, &digest).await);
     finish_committing(key).await;
     let row = test.row(key).await;
-    assert_eq!(row.state, State::Done);
-    assert_eq!(row.publishing, Some(publishing(&claim, &digest)));
+    assert_eq!(row.state, State::Done(publishing(&claim, &digest)));
     finish_committing(key).await;
     test.finish(&claim, End::Done).await;
     test.finish(&claim, End::Cancelled).await;
@@ -130,8 +131,7 @@ pub async fn a_published_session_keeps_its_state(test: SessionTest) {
             test.finish(&claim, End::Published).await;
         }
         let row = test.row(key).await;
-        assert_eq!((row.state, row.claimed_until), (State::Published, None));
-        assert_eq!(row.publishing, Some(publishing(&claim, &digest)));
+        assert_eq!(row.state, State::Published(publishing(&claim, &digest)));
         assert_eq!(row.attempts, 1);
         for end in [End::Published, End::Done, End::Cancelled] {
             test.finish(&claim, end).await;
@@ -163,9 +163,9 @@ pub async fn a_commit_records_everything_its_publication_needs(test: SessionTest
         };
         let committed = test.store.commit(test.cx(), &claim, &publishing).await;
         assert!(committed.expect("commit"));
-        assert_eq!(test.row(key).await.publishing, Some(publishing.clone()));
+        assert_eq!(test.row(key).await.state, State::Committing(publishing.clone()));
         test.finish(&claim, End::Done).await;
-        assert_eq!(test.row(key).await.publishing, Some(publishing));
+        assert_eq!(test.row(key).await.state, State::Done(publishing));
     }
 }
 
@@ -176,16 +176,18 @@ pub async fn a_lost_claim_cannot_finish(test: SessionTest) {
     test.advance(CLAIM);
     let second = test.claim(key).await;
     test.finish(&first, End::Cancelled).await;
-    assert_eq!(test.row(key).await.state, State::Open);
-    assert!(test.commit(&second, &digest("content")).await);
+    assert!(test.row(key).await.is_open());
+    let digest = digest("content");
+    assert!(test.commit(&second, &digest).await);
     test.finish(&first, End::Cancelled).await;
+    let publishing = publishing(&second, &digest);
     assert_eq!(
         test.row(key).await.state,
-        State::Committing,
+        State::Committing(publishing.clone()),
         "the second claim's commit stands"
     );
     test.finish(&second, End::Done).await;
-    assert_eq!(test.row(key).await.state, State::Done);
+    assert_eq!(test.row(key).await.state, State::Done(publishing));
 }
 
 /// A cancel of a session without a row creates one, so that the token stays cancelled.
@@ -193,10 +195,7 @@ pub async fn a_cancel_creates_a_missing_row(test: SessionTest) {
     let key = test.key(1);
     assert!(matches!(test.cancel(key).await, Cancelled::Now(None)));
     let row = test.row(key).await;
-    assert_eq!(
-        (row.state, row.attempts, row.publishing.as_ref()),
-        (State::Cancelled, 0, None)
-    );
+    assert_eq!((&row.state, row.attempts), (&State::Cancelled(None), 0));
     assert_eq!(row.progress, Progress::default());
     match test.try_claim(key).await {
         Claimed::Ended(session) => assert_eq!(session, row),
@@ -217,10 +216,7 @@ pub async fn a_cancel_answers_the_row_as_it_was(test: SessionTest) {
         other => panic!("{other:?}"),
     }
     let row = test.row(key).await;
-    assert_eq!(
-        (row.state, row.attempts, row.claimed_until),
-        (State::Cancelled, 1, None)
-    );
+    assert_eq!((row.state, row.attempts), (State::Cancelled(None), 1));
     assert!(row.version > before.version, "a cancel is a change");
     assert!(matches!(test.cancel(key).await, Cancelled::Ended));
 }
@@ -234,7 +230,7 @@ pub async fn a_cancel_revokes_a_live_claim(test: SessionTest) {
         other => panic!("{other:?}"),
     }
     test.assert_lost(&claim).await;
-    assert_eq!(test.row(key).await.state, State::Cancelled);
+    assert_eq!(test.row(key).await.state, State::Cancelled(None));
 }
 
 /// A cancel and a commit at the same time: exactly one of them succeeds.
@@ -255,11 +251,11 @@ pub async fn a_cancel_races_the_commit(test: SessionTest) {
         match cancelled {
             Cancelled::Now(Some(_)) => {
                 assert!(!committed);
-                assert_eq!(row.state, State::Cancelled);
+                assert_eq!(row.state, State::Cancelled(None));
             }
             Cancelled::Ended => {
                 assert!(committed);
-                assert_eq!(row.state, State::Committing);
+                assert_eq!(row.state, State::Committing(publishing(&claim, &digest("content"))));
             }
             Cancelled::Now(None) => panic!("there was a row"),
         }

@@ -159,11 +159,10 @@ pub async fn a_claim_creates_the_row(test: SessionTest) {
     assert_eq!(claim.progress, Progress::default());
 
     let row = test.row(key).await;
-    assert_eq!(row.state, State::Open);
     assert_eq!(row.attempts, 1);
-    assert_eq!(row.claimed_until, Some(test.now().plus_millis(CLAIM)));
+    let claimed_until = Some(test.now().plus_millis(CLAIM));
+    assert_eq!(row.state, State::Open { claimed_until });
     assert_eq!(row.progress, Progress::default());
-    assert_eq!(row.publishing, None);
     assert_eq!(row.version, claim.version);
 }
 
@@ -238,15 +237,16 @@ pub async fn an_expired_claim_is_valid_until_another_is_granted(test: SessionTes
 
     let claim = test.claim(key).await;
     test.advance(CLAIM);
-    assert!(test.commit(&claim, &digest("late")).await);
+    let late = digest("late");
+    assert!(test.commit(&claim, &late).await);
     test.finish(&claim, End::Done).await;
-    assert_eq!(test.row(key).await.state, State::Done);
+    assert_eq!(test.row(key).await.state, State::Done(publishing(&claim, &late)));
 
     let other = test.key(2);
     let claim = test.claim(other).await;
     test.advance(CLAIM);
     test.finish(&claim, End::Cancelled).await;
-    assert_eq!(test.row(other).await.state, State::Cancelled);
+    assert_eq!(test.row(other).await.state, State::Cancelled(None));
 }
 
 /// A renewed claim is live until its new end. Its version does not change.
@@ -258,7 +258,7 @@ pub async fn a_renewed_claim_is_live_until_its_new_end(test: SessionTest) {
         assert!(test.renew(&claim).await);
     }
     let row = test.row(key).await;
-    assert_eq!(row.claimed_until, Some(test.now().plus_millis(CLAIM)));
+    assert_eq!(row.claimed_until(), Some(test.now().plus_millis(CLAIM)));
     assert_eq!(row.version, claim.version);
     assert_eq!(row.attempts, 1);
     test.advance(CLAIM - 1);
@@ -291,8 +291,7 @@ pub async fn a_save_records_progress_and_part(test: SessionTest) {
             ..progress(offset)
         };
         assert_eq!(row.progress, expected);
-        assert_eq!(row.claimed_until, None);
-        assert_eq!(row.state, State::Open);
+        assert_eq!(row.state, State::UNCLAIMED);
         assert!(row.version > claimed.version, "a save is a change");
         test.assert_lost(&claim).await;
         let next = test.claim(key).await;
@@ -327,11 +326,8 @@ pub async fn a_release_undoes_the_claim(test: SessionTest) {
     let claim = test.claim(key).await;
     test.release(&claim).await;
     let after = test.row(key).await;
-    assert_eq!(after.claimed_until, None);
-    assert_eq!(
-        (after.state, after.progress, after.publishing),
-        (before.state, before.progress, before.publishing)
-    );
+    assert_eq!(after.state, State::UNCLAIMED);
+    assert_eq!((after.state, after.progress), (before.state, before.progress));
     assert_eq!(after.attempts, before.attempts + 1);
     test.assert_lost(&claim).await;
     test.release(&claim).await;

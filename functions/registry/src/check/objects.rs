@@ -61,11 +61,11 @@ impl ReferencedObjects {
     }
 
     fn add_session(&mut self, key: SessionKey, session: &Session) {
-        if let Some(publishing) = &session.publishing {
+        if let Some(publishing) = session.state.publishing() {
             self.add(&publishing.location);
         }
         // A session that is done has left no other object.
-        if session.state != State::Done {
+        if !matches!(session.state, State::Done(_)) {
             self.attempts.insert(key.id, session.attempts);
         }
     }

@@ -60,7 +60,7 @@ async fn end(
     session: Session,
 ) -> (SessionKey, Result<Option<u64>, StoreError>) {
     let now = setup.now();
-    if session.claimed_until.is_some_and(|until| now < until) {
+    if session.is_claimed(now) {
         return (key, Ok(None));
     }
     if setup.options.plan.dry_run {

@@ -12,7 +12,7 @@ use super::store_body::StoredBody;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
-use crate::store::sessions::{Claimed, Session, State};
+use crate::store::sessions::{Claimed, Session};
 
 impl Call<'_> {
     /// end-5.
@@ -68,14 +68,13 @@ impl Call<'_> {
         let cx = self.cx();
         let row = self.stores.sessions.get(cx, session.token.session).await?;
         let row = row.as_ref();
-        let takes_chunks =
-            |row: &Session| row.state == State::Open && resume(&row.progress, session.token.algorithm).is_some();
+        let takes_chunks = |row: &Session| row.is_open() && resume(&row.progress, session.token.algorithm).is_some();
         if !row.is_none_or(takes_chunks) {
             return Err(Error::UploadUnknown);
         }
         let offset = row.map_or(0, |row| row.progress.offset);
         if let Some(row) = row
-            && row.claimed_until.is_some_and(|until| cx.now < until)
+            && row.is_claimed(cx.now)
         {
             return Err(session.busy(row, cx.now, false));
         }
@@ -90,7 +89,7 @@ impl Call<'_> {
     pub(crate) async fn get_upload(&self, session: OpenSession) -> Result<Response<ResponseBody>, Error> {
         match self.stores.sessions.get(self.cx(), session.token.session).await? {
             None => session.answer(StatusCode::NO_CONTENT, 0),
-            Some(row) if row.state == State::Open && resume(&row.progress, session.token.algorithm).is_some() => {
+            Some(row) if row.is_open() && resume(&row.progress, session.token.algorithm).is_some() => {
                 session.answer(StatusCode::NO_CONTENT, row.progress.offset)
             }
             Some(_) => Err(Error::UploadUnknown),

@@ -108,16 +108,15 @@ impl Call<'_> {
             let now = self.environment.now();
             let row = self.stores.sessions.get(self.cx(), key).await?;
             let row = row.ok_or(Error::UploadUnknown)?;
-            let is_held = row.claimed_until.is_some_and(|until| now < until);
             match row.state {
                 // More was stored meanwhile, so the client of this request does not know the whole upload.
-                State::Open if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
-                State::Open if is_held => {
+                State::Open { .. } if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
+                State::Open { .. } if row.is_claimed(now) => {
                     if now.millis_since(begun) >= self.settings.limits.upload_wait_ms || self.is_due(now) {
                         return Ok(Claimed::Busy(row));
                     }
                 }
-                State::Open => match self.claim(key, Expected::Existing, max_attempts).await? {
+                State::Open { .. } => match self.claim(key, Expected::Existing, max_attempts).await? {
                     // Another waiting request has claimed the session first.
                     Claimed::Busy(_) => {}
                     Claimed::Granted(claim) if holds_more(&claim.progress) => {
@@ -126,7 +125,7 @@ impl Call<'_> {
                     }
                     claimed => return Ok(claimed),
                 },
-                State::Committing | State::Published | State::Done | State::Cancelled | State::Swept => {
+                State::Committing(_) | State::Published(_) | State::Done(_) | State::Cancelled(_) | State::Swept(_) => {
                     return Ok(Claimed::Ended(row));
                 }
             }
@@ -225,13 +224,9 @@ impl Call<'_> {
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
         let key = session.token.session;
-        let publishing = row
-            .publishing
-            .as_ref()
-            .filter(|publishing| publishing.digest == *digest);
-        match (row.state, publishing) {
-            (State::Published | State::Done, Some(_)) => {}
-            (State::Committing, Some(publishing)) => {
+        match &row.state {
+            State::Published(publishing) | State::Done(publishing) if publishing.digest == *digest => {}
+            State::Committing(publishing) if publishing.digest == *digest => {
                 self.publish(session, publishing).await?;
                 let state = &row.progress.store;
                 let end = self.clear(key.id, row.attempts, state, publishing).await;

@@ -107,7 +107,7 @@ impl OpenSession {
     /// The error for a session that another request has claimed, with its row `row`.
     pub(super) fn busy(&self, row: &Session, now: Timestamp, is_last: bool) -> Error {
         // A claim that is renewed ends with its request. The claim of a crashed request ends when it expires.
-        let left = row.claimed_until.map_or(0, |until| until.millis_since(now));
+        let left = row.claimed_until().map_or(0, |until| until.millis_since(now));
         match self.position(row.progress.offset) {
             Ok(position) => Error::UploadBusy {
                 position: Box::new(position),

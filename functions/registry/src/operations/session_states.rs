@@ -113,19 +113,22 @@ impl Call<'_> {
     /// object.
     async fn claim_lost(&self, session: &OpenSession, claim: &Claim) -> Result<Error, Error> {
         let row = self.stores.sessions.get(self.cx(), claim.key).await?;
-        match row {
-            Some(row) if row.state == State::Open => Ok(session.refused(row.progress.offset)),
-            Some(row) if row.state != State::Swept => {
-                let published = row.publishing.as_ref().map(|publishing| &publishing.location);
-                let keep = published.filter(|_| row.state != State::Cancelled);
-                leave_to_expiry(
-                    self.discard(claim.key.id, row.attempts, &row.progress.store, keep)
-                        .await,
-                );
-                Ok(Error::UploadUnknown)
+        let Some(row) = row else {
+            return Ok(Error::UploadUnknown);
+        };
+        let keep = match &row.state {
+            State::Open { .. } => return Ok(session.refused(row.progress.offset)),
+            State::Swept(_) => return Ok(Error::UploadUnknown),
+            State::Committing(publishing) | State::Published(publishing) | State::Done(publishing) => {
+                Some(&publishing.location)
             }
-            _ => Ok(Error::UploadUnknown),
-        }
+            State::Cancelled(_) => None,
+        };
+        leave_to_expiry(
+            self.discard(claim.key.id, row.attempts, &row.progress.store, keep)
+                .await,
+        );
+        Ok(Error::UploadUnknown)
     }
 
     /// Commits a session to the blob that it becomes: from here on no other request can claim or cancel it.
@@ -147,7 +150,7 @@ impl Call<'_> {
         self.stores.sessions.finish(self.cx(), claim, End::Cancelled).await?;
         // By another instance's clock, the claim may have expired between the two calls; then nothing has ended.
         let row = self.stores.sessions.get(self.cx(), claim.key).await?;
-        if row.is_none_or(|row| row.state != State::Cancelled) {
+        if row.is_none_or(|row| !matches!(row.state, State::Cancelled(_))) {
             return Ok(Error::ClaimLost);
         }
         leave_to_expiry(self.discard(claim.key.id, claim.attempt.number, state, None).await);

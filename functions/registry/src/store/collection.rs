@@ -215,10 +215,12 @@ impl FromIterator<(PendingDeletion, bool)> for Clearing {
 /// several parts: the search could find that object.
 pub fn remains(key: SessionKey, session: &Session, at: Timestamp) -> impl Iterator<Item = PendingDeletion> + use<> {
     let attempts = match session.state {
-        State::Done => 0,
-        State::Open | State::Committing | State::Published | State::Cancelled | State::Swept => session.attempts,
+        State::Done(_) => 0,
+        State::Open { .. } | State::Committing(_) | State::Published(_) | State::Cancelled(_) | State::Swept(_) => {
+            session.attempts
+        }
     };
-    let (digest, sealed) = match &session.publishing {
+    let (digest, sealed) = match session.state.publishing() {
         Some(publishing) if attempts > 0 => (Some(publishing.digest), Some(publishing.location.clone())),
         _ => (None, None),
     };

@@ -108,21 +108,52 @@ impl Attempt {
 }
 
 /// The state of a session. See [`SessionStore`] for the transitions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
     /// The session accepts bodies.
-    Open,
-    /// The final PUT has verified the digest and publishes the blob. The session's objects must not be changed.
-    Committing,
-    /// Committed under the digest in [`Session::publishing`]. Objects other than the published one may be left, which
-    /// only collection finds.
-    Published,
-    /// Committed under the digest in [`Session::publishing`]. No object but the published one is left.
-    Done,
-    /// Ended without a commit: by DELETE, or because the bytes do not have the expected digest.
-    Cancelled,
-    /// Expired. Its objects are being scheduled for deletion.
-    Swept,
+    Open {
+        /// When the current claim expires; `None` without a claim. A claim that is not renewed expires by itself.
+        claimed_until: Option<Timestamp>,
+    },
+    /// The final PUT has verified the digest and publishes this blob. The session's objects must not be changed.
+    Committing(Publishing),
+    /// Committed: this blob is published. Objects other than the published one may be left, which only collection finds.
+    Published(Publishing),
+    /// Committed: this blob is published. No object but the published one is left.
+    Done(Publishing),
+    /// Ended without a commit: by DELETE, or because the bytes do not have the expected digest. Or the session was
+    /// committing, and its blob could not be published; then this is the blob. Another repository may use its object.
+    Cancelled(Option<Publishing>),
+    /// Expired. Its objects are being scheduled for deletion. The blob is that of the state before.
+    Swept(Option<Publishing>),
+}
+
+impl State {
+    /// A session without a claim.
+    pub const UNCLAIMED: Self = Self::Open { claimed_until: None };
+
+    /// The state after [`SessionStore::finish`] with a valid claim. `None`: the event is refused.
+    #[must_use]
+    pub fn finished(&self, end: End) -> Option<Self> {
+        match (self, end) {
+            (Self::Committing(publishing), End::Published) => Some(Self::Published(publishing.clone())),
+            (Self::Committing(publishing), End::Done) => Some(Self::Done(publishing.clone())),
+            (Self::Committing(publishing), End::Cancelled) => Some(Self::Cancelled(Some(publishing.clone()))),
+            // A blob is published only after a commit.
+            (Self::Open { claimed_until: Some(_) }, End::Cancelled) => Some(Self::Cancelled(None)),
+            (Self::Open { .. } | Self::Published(_) | Self::Done(_) | Self::Cancelled(_) | Self::Swept(_), _) => None,
+        }
+    }
+
+    /// The blob that the session becomes, or became.
+    #[must_use]
+    pub fn publishing(&self) -> Option<&Publishing> {
+        match self {
+            Self::Open { .. } => None,
+            Self::Committing(publishing) | Self::Published(publishing) | Self::Done(publishing) => Some(publishing),
+            Self::Cancelled(publishing) | Self::Swept(publishing) => publishing.as_ref(),
+        }
+    }
 }
 
 /// The blob that a session becomes.
@@ -158,12 +189,31 @@ pub struct Session {
     pub state: State,
     /// How many attempts have been claimed so far.
     pub attempts: u32,
-    /// When the current claim expires; `None` without a claim. A claim that is not renewed expires by itself.
-    pub claimed_until: Option<Timestamp>,
     /// What is stored.
     pub progress: Progress,
-    /// The blob that is being committed, or was committed; `None` while the session is open.
-    pub publishing: Option<Publishing>,
+}
+
+impl Session {
+    /// Whether the session accepts bodies.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// When the current claim expires; `None` without a claim.
+    #[must_use]
+    pub fn claimed_until(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Open { claimed_until } => claimed_until,
+            State::Committing(_) | State::Published(_) | State::Done(_) | State::Cancelled(_) | State::Swept(_) => None,
+        }
+    }
+
+    /// Whether a request may be writing. A claim ends exactly at its `claimed_until`.
+    #[must_use]
+    pub fn is_claimed(&self, now: Timestamp) -> bool {
+        self.claimed_until().is_some_and(|until| now < until)
+    }
 }
 
 /// The right to store one body in a session. It ends when it is saved, released or lost.
@@ -217,16 +267,6 @@ pub enum End {
     Cancelled,
 }
 
-impl From<End> for State {
-    fn from(end: End) -> Self {
-        match end {
-            End::Published => Self::Published,
-            End::Done => Self::Done,
-            End::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
 /// A key that signs upload tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningKey {
@@ -259,8 +299,8 @@ impl fmt::Debug for SigningKey {
 /// |---|---|---|---|---|---|---|
 /// | no row | claimed | *lost* | *lost* | *lost* | cancelled | – |
 /// | open, not claimed | claimed ¹ | *lost* | *lost* | *lost* | cancelled | swept |
-/// | open, claimed | *busy* | not claimed | committing | ended ² | cancelled | *skipped* |
-/// | open, claim expired | claimed ¹ | not claimed | committing | ended ² | cancelled | swept |
+/// | open, claimed | *busy* | not claimed | committing | cancelled ² | cancelled | *skipped* |
+/// | open, claim expired | claimed ¹ | not claimed | committing | cancelled ² | cancelled | swept |
 /// | committing | *ended* | *lost* | *lost* | ended ³ | *ended* | swept |
 /// | published | *ended* | *lost* | *lost* | *lost* | *ended* | swept |
 /// | done | *ended* | *lost* | *lost* | *lost* | *ended* | swept ⁴ |
@@ -271,10 +311,10 @@ impl fmt::Debug for SigningKey {
 /// * *lost*: the caller's claim is not valid any more. [`save`](Self::save) and [`commit`](Self::commit) return
 ///   `false`; [`release`](Self::release) and [`finish`](Self::finish) do nothing.
 /// * ¹ Unless the session has had its maximum number of attempts: [`Claimed::AttemptsExhausted`].
-/// * ² Published, done or cancelled, as the caller says ([`End`]). The protocol core only cancels here, when the bytes
-///   do not have the expected digest.
-/// * ³ Likewise; by the claim that committed the session, or by [`finish_committing`](Self::finish_committing) for a
-///   request that repeats an interrupted one.
+/// * ² Only as [`End::Cancelled`], when the bytes do not have the expected digest. *Lost* for every other end: a blob is
+///   published only after a commit.
+/// * ³ Published, done or cancelled, as the caller says ([`End`]); by the claim that committed the session, or by
+///   [`finish_committing`](Self::finish_committing) for a request that repeats an interrupted one.
 /// * *expire* is [`CollectionStore::sweep`](super::collection::CollectionStore::sweep), after the session's token has
 ///   expired. Everything that the session may have left in the blob store is scheduled for deletion, then the row is
 ///   deleted. A store that cannot do both at once shows *swept* in between. *skipped*: a later pass looks at the
@@ -336,8 +376,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// and its objects are then scheduled for deletion, not deleted at once.
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError>;
 
-    /// Ends a session that the caller has claimed, or has marked as committing with the same claim. Idempotent. The row
-    /// stays until the token has expired, so that a repeated request finds it. A session that does not end as
+    /// Ends a session that the caller has marked as committing, or cancels one that it has claimed (see
+    /// [`State::finished`]). Does nothing if the claim is lost. Idempotent. The row stays until the token has expired, so that a repeated request finds it. A session that does not end as
     /// [`End::Done`] is swept later. The caller acknowledges a commit only after this call: a repeated request would
     /// otherwise publish again what was deleted since.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;

@@ -29,10 +29,10 @@ pub(super) async fn sweep(
     session: &Session,
 ) -> Result<Option<u64>, StoreError> {
     let ended = match session.state {
-        State::Open | State::Committing | State::Published | State::Cancelled => {
+        State::Open { .. } | State::Committing(_) | State::Published(_) | State::Cancelled(_) => {
             let swept = Session {
                 version: session.version + 1,
-                state: State::Swept,
+                state: State::Swept(session.state.publishing().cloned()),
                 ..session.clone()
             };
             if !change(requests, cx, key, &swept, is_unchanged(session)).await? {
@@ -41,7 +41,7 @@ pub(super) async fn sweep(
             swept
         }
         // Only sweeps still change such a session.
-        State::Done | State::Swept => {
+        State::Done(_) | State::Swept(_) => {
             let item = requests.get(&keys::session(key)).await?;
             let row = item.as_ref().map(SessionRow::read).transpose()?;
             if row.is_none_or(|row| row.version != session.version) {
@@ -91,7 +91,7 @@ async fn schedule_in_steps(
 
 /// The condition that the row is as it was read. It includes the claim, because a renewal does not change the version.
 fn is_unchanged(session: &Session) -> WriteCondition {
-    let claim = match session.claimed_until {
+    let claim = match session.claimed_until() {
         Some(until) => WriteCondition::Is(attributes::CLAIMED_UNTIL, Value::N(until.0)),
         None => WriteCondition::Lacks(attributes::CLAIMED_UNTIL),
     };
@@ -180,11 +180,9 @@ mod tests {
         };
         let session = Session {
             version: 9,
-            state: State::Cancelled,
+            state: State::Cancelled(None),
             attempts: BODIES,
-            claimed_until: None,
             progress: Progress::default(),
-            publishing: None,
         };
         let put = Write::Put {
             item: SessionRow::item(key, &session),

@@ -17,17 +17,15 @@ fn backstop(session: SessionKey) -> u64 {
     session.expires.0 / 1000 + BACKSTOP_SECONDS
 }
 
-/// The value of `STATE`.
-pub(crate) fn state_text(state: State) -> &'static str {
-    match state {
-        State::Open => "open",
-        // `PUBLISHED` distinguishes the two. The previous version does not know that flag, and treats both states as
-        // one.
-        State::Committing | State::Published => "committing",
-        State::Done => "done",
-        State::Cancelled => "cancelled",
-        State::Swept => "swept",
-    }
+/// The values of `STATE`.
+pub(crate) mod state_text {
+    pub(crate) const OPEN: &str = "open";
+    /// Committing or published: `PUBLISHED` distinguishes the two. The previous version does not know that flag, and
+    /// treats both states as one.
+    pub(crate) const COMMITTING: &str = "committing";
+    pub(crate) const DONE: &str = "done";
+    pub(crate) const CANCELLED: &str = "cancelled";
+    pub(crate) const SWEPT: &str = "swept";
 }
 
 /// An upload session.
@@ -35,21 +33,28 @@ pub(crate) struct SessionRow;
 
 impl SessionRow {
     pub(crate) fn item(key: SessionKey, session: &Session) -> Item {
+        let state = match session.state {
+            State::Open { .. } => state_text::OPEN,
+            State::Committing(_) | State::Published(_) => state_text::COMMITTING,
+            State::Done(_) => state_text::DONE,
+            State::Cancelled(_) => state_text::CANCELLED,
+            State::Swept(_) => state_text::SWEPT,
+        };
         let making = ItemBuilder::default()
             .number(attributes::VERSION, session.version)
-            .text(attributes::STATE, state_text(session.state))
-            .flag(attributes::PUBLISHED, session.state == State::Published)
+            .text(attributes::STATE, state)
+            .flag(attributes::PUBLISHED, matches!(session.state, State::Published(_)))
             .number(attributes::ATTEMPTS, session.attempts)
             .number(attributes::OFFSET, session.progress.offset)
             .bytes_if_any(attributes::HASH, &session.progress.hash)
             .bytes_if_any(attributes::PROGRESS, &session.progress.store)
             .number(attributes::PARTS, session.progress.parts)
             .number(attributes::EXPIRES, backstop(key));
-        let making = match session.claimed_until {
+        let making = match session.claimed_until() {
             Some(until) => making.timestamp(attributes::CLAIMED_UNTIL, until),
             None => making,
         };
-        let making = match &session.publishing {
+        let making = match session.state.publishing() {
             Some(publishing) => making
                 .text(attributes::DIGEST, publishing.digest)
                 .location(&publishing.location)
@@ -61,15 +66,6 @@ impl SessionRow {
 
     pub(crate) fn read(item: &Item) -> Result<Session, StoreError> {
         let fields = ItemFields(item);
-        let state = match fields.text(attributes::STATE)? {
-            "open" => State::Open,
-            "committing" if fields.flag(attributes::PUBLISHED) => State::Published,
-            "committing" => State::Committing,
-            "done" => State::Done,
-            "cancelled" => State::Cancelled,
-            "swept" => State::Swept,
-            other => return Err(damaged(&item.key, format_args!("unknown state {other}"))),
-        };
         let publishing = match fields.parsed_if_any::<Digest>(attributes::DIGEST)? {
             Some(digest) => Some(Publishing {
                 digest,
@@ -78,18 +74,33 @@ impl SessionRow {
             }),
             None => None,
         };
+        let text = fields.text(attributes::STATE)?;
+        let state = match (text, publishing) {
+            (state_text::OPEN, _) => State::Open {
+                claimed_until: fields.number_if_any(attributes::CLAIMED_UNTIL)?.map(Timestamp),
+            },
+            (state_text::COMMITTING, Some(publishing)) if fields.flag(attributes::PUBLISHED) => {
+                State::Published(publishing)
+            }
+            (state_text::COMMITTING, Some(publishing)) => State::Committing(publishing),
+            (state_text::DONE, Some(publishing)) => State::Done(publishing),
+            (state_text::CANCELLED, publishing) => State::Cancelled(publishing),
+            (state_text::SWEPT, publishing) => State::Swept(publishing),
+            (state_text::COMMITTING | state_text::DONE, None) => {
+                return Err(damaged(&item.key, format_args!("a session is {text}, and has no blob")));
+            }
+            (other, _) => return Err(damaged(&item.key, format_args!("unknown state {other}"))),
+        };
         Ok(Session {
             version: fields.number(attributes::VERSION)?,
             state,
             attempts: fields.small(attributes::ATTEMPTS)?,
-            claimed_until: fields.number_if_any(attributes::CLAIMED_UNTIL)?.map(Timestamp),
             progress: Progress {
                 offset: fields.number(attributes::OFFSET)?,
                 hash: fields.bytes_or_none(attributes::HASH)?,
                 store: fields.bytes_or_none(attributes::PROGRESS)?,
                 parts: fields.small(attributes::PARTS)?,
             },
-            publishing,
         })
     }
 

@@ -317,34 +317,43 @@ fn tags_history_referrers_and_edges_are_read_as_written() {
 
 #[test]
 fn local_records_are_read_as_written() {
+    let publishing = Publishing {
+        digest: digest("a"),
+        location: Location::main("0a.1"),
+        size: 1 << 40,
+    };
     for state in [
-        State::Open,
-        State::Committing,
-        State::Published,
-        State::Done,
-        State::Cancelled,
-        State::Swept,
+        State::UNCLAIMED,
+        State::Open {
+            claimed_until: Some(AT),
+        },
+        State::Committing(publishing.clone()),
+        State::Published(publishing.clone()),
+        State::Done(publishing.clone()),
+        State::Cancelled(None),
+        State::Cancelled(Some(publishing.clone())),
+        State::Swept(None),
+        State::Swept(Some(publishing)),
     ] {
         let row = Session {
             version: 9,
             state,
             attempts: 2,
-            claimed_until: (state == State::Open).then_some(AT),
             progress: Progress {
                 offset: 1 << 40,
                 hash: vec![1, 2, 3],
                 store: Vec::new(),
                 parts: 7,
             },
-            publishing: (state == State::Committing).then(|| Publishing {
-                digest: digest("a"),
-                location: Location::main("0a.1"),
-                size: 1 << 40,
-            }),
         };
         let item = SessionRow::item(session(), &row);
         assert_eq!(SessionRow::read(&item).unwrap(), row);
         assert_eq!(SessionRow::key(&item), Some(session()));
+        // A session that is published has a blob, and a row without one is damaged.
+        let mut damaged = item.clone();
+        damaged.attributes.remove(super::attributes::DIGEST);
+        let has_a_blob = matches!(row.state, State::Committing(_) | State::Published(_) | State::Done(_));
+        assert_eq!(SessionRow::read(&damaged).is_err(), has_a_blob, "{row:?}");
         // In seconds, thirty days after the expiry of the session.
         let expires = session().expires.0 / 1000 + 30 * 86_400;
         assert_eq!(

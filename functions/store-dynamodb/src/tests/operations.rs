@@ -334,7 +334,7 @@ impl Caller {
         self.turn().await;
         let due = run_alone(self.world.alone().expired(self.world.cx(), before, None, 100));
         for (key, session) in due.expect("expired") {
-            if !crate::sessions::is_live(&session, now) {
+            if !session.is_claimed(now) {
                 self.store.sweep(self.world.cx(), key, &session).await.expect("sweep");
             }
         }

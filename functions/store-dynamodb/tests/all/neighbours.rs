@@ -357,7 +357,7 @@ async fn rows_of_the_previous_and_the_next_version_are_read() {
     );
     assert_eq!(store.repositories(call, None, 10).await.unwrap().items, [app()]);
     let session = store.get(call, upload(1)).await.unwrap().unwrap();
-    assert_eq!((session.state, session.progress), (State::Open, progress(1)));
+    assert_eq!((session.state, session.progress), (State::UNCLAIMED, progress(1)));
     assert_eq!(store.parts(call, upload(1)).await.unwrap(), [vec![1, 2]]);
     let late = NOW.plus_millis(1000 * HOUR);
     assert_eq!(store.expired(call, late, None, 10).await.unwrap().len(), 2);

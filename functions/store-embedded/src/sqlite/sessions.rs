@@ -10,11 +10,17 @@ use rusqlite::{Row, params};
 
 use super::SqliteStore;
 use super::rows::{OperationFailure, Rows};
-use super::values::{Columns, integer, session_key, state_text, timestamp};
+use super::values::{Columns, integer, session_key, timestamp};
 
 /// Reads a row, with the columns in the order of [`session`].
 const GET: &str = "SELECT version, state, attempts, claimed_until, bytes, hash, store, parts, digest, \
     object_store, object_key, object_size FROM session WHERE expires = ?1 AND id = ?2";
+
+/// The values of the column `state`.
+const OPEN: &str = "open";
+const COMMITTING: &str = "committing";
+const DONE: &str = "done";
+const CANCELLED: &str = "cancelled";
 
 /// The `claimed_until` of a session that is published, whose state is 'committing' and which has no claim. The previous
 /// version of the program does not know this value. It may treat such a session as an interrupted publication.
@@ -46,8 +52,8 @@ impl SessionStore for SqliteStore {
                     )?;
                     (1, 1, Progress::default())
                 }
-                Some(session) if session.state != State::Open => return Ok(Claimed::Ended(session)),
-                Some(session) if is_live(&session, cx.now) => return Ok(Claimed::Busy(session)),
+                Some(session) if !session.is_open() => return Ok(Claimed::Ended(session)),
+                Some(session) if session.is_claimed(cx.now) => return Ok(Claimed::Busy(session)),
                 Some(session) if session.attempts >= maximum => return Ok(Claimed::AttemptsExhausted(session)),
                 Some(session) => {
                     rows.change(
@@ -170,12 +176,13 @@ impl SessionStore for SqliteStore {
         let ((expires, id), version) = (session_key(claim.key), integer(claim.version));
         let (state, until) = ended(end);
         let attempt = claim.attempt.number;
-        // A committing session cannot be claimed, so its last attempt is the attempt that started the commit.
+        // A committing session cannot be claimed, so its last attempt is the attempt that started the commit. An open
+        // session can only be cancelled.
         let work = move |rows: &Rows<'_>| {
             rows.change(
                 "UPDATE session SET version = version + 1, state = ?5, claimed_until = ?6 \
                  WHERE expires = ?1 AND id = ?2 \
-                 AND ((state = 'open' AND claimed_until IS NOT NULL AND version = ?3) \
+                 AND ((?5 = 'cancelled' AND state = 'open' AND claimed_until IS NOT NULL AND version = ?3) \
                  OR (state = 'committing' AND claimed_until IS NULL AND attempts = ?4))",
                 params![expires, id, version, attempt, state, until],
             )?;
@@ -214,7 +221,7 @@ impl SessionStore for SqliteStore {
                     )?;
                     Ok(Cancelled::Now(None))
                 }
-                Some(session) if session.state != State::Open => Ok(Cancelled::Ended),
+                Some(session) if !session.is_open() => Ok(Cancelled::Ended),
                 Some(session) => {
                     rows.change(
                         "UPDATE session SET version = version + 1, state = 'cancelled', claimed_until = NULL \
@@ -269,15 +276,11 @@ impl SessionStore for SqliteStore {
 
 /// The columns `state` and `claimed_until` of an ended session.
 fn ended(end: End) -> (&'static str, Option<i64>) {
-    let until = match end {
-        End::Published => Some(ACKNOWLEDGED),
-        End::Done | End::Cancelled => None,
-    };
-    (state_text(end.into()), until)
-}
-
-fn is_live(session: &Session, now: Timestamp) -> bool {
-    session.claimed_until.is_some_and(|until| until > now)
+    match end {
+        End::Published => (COMMITTING, Some(ACKNOWLEDGED)),
+        End::Done => (DONE, None),
+        End::Cancelled => (CANCELLED, None),
+    }
 }
 
 pub(super) fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, OperationFailure> {
@@ -286,29 +289,39 @@ pub(super) fn get(rows: &Rows<'_>, key: SessionKey) -> Result<Option<Session>, O
 }
 
 fn session(row: &Row<'_>) -> Result<Session, OperationFailure> {
-    let state: String = row.value(1)?;
-    let claimed_until: Option<i64> = row.value(3)?;
-    let state = match (&*state, claimed_until) {
-        ("committing", Some(ACKNOWLEDGED)) => State::Published,
-        _ => [State::Open, State::Committing, State::Done, State::Cancelled]
-            .into_iter()
-            .find(|known| state_text(*known) == state)
-            .ok_or_else(|| OperationFailure::Damaged(format!("a session is {state:?}")))?,
-    };
-    let claimed_until = claimed_until.filter(|_| state != State::Published);
     Ok(Session {
         version: row.unsigned(0)?,
-        state,
+        state: state(row)?,
         attempts: row.small(2)?,
-        claimed_until: claimed_until.map(|_| row.timestamp(3)).transpose()?,
         progress: Progress {
             offset: row.unsigned(4)?,
             hash: row.value(5)?,
             store: row.value(6)?,
             parts: row.small(7)?,
         },
-        publishing: publishing(row)?,
     })
+}
+
+fn state(row: &Row<'_>) -> Result<State, OperationFailure> {
+    let text: String = row.value(1)?;
+    let claimed_until: Option<i64> = row.value(3)?;
+    let publishing = publishing(row)?;
+    let damaged = |lacks: &str| OperationFailure::Damaged(format!("a session is {text:?}{lacks}"));
+    match &*text {
+        OPEN => Ok(State::Open {
+            claimed_until: claimed_until.map(|_| row.timestamp(3)).transpose()?,
+        }),
+        CANCELLED => Ok(State::Cancelled(publishing)),
+        COMMITTING | DONE => {
+            let publishing = publishing.ok_or_else(|| damaged(", and has no blob"))?;
+            Ok(match claimed_until {
+                _ if text == DONE => State::Done(publishing),
+                Some(ACKNOWLEDGED) => State::Published(publishing),
+                _ => State::Committing(publishing),
+            })
+        }
+        _ => Err(damaged("")),
+    }
 }
 
 /// What a session becomes. A session that an earlier version cancelled may have a digest but no location.

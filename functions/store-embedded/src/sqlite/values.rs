@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use registry::store::records::LinkKind;
-use registry::store::sessions::{SessionId, SessionKey, State};
+use registry::store::sessions::{SessionId, SessionKey};
 use registry::store::{Location, Page, Timestamp, Uid};
 use rusqlite::types::FromSql;
 use rusqlite::{Error, Row, RowIndex};
@@ -35,18 +35,6 @@ pub(super) fn link_kind_text(link_kind: LinkKind) -> &'static str {
     match link_kind {
         LinkKind::Blob => "blob",
         LinkKind::Manifest => "manifest",
-    }
-}
-
-pub(super) fn state_text(state: State) -> &'static str {
-    match state {
-        State::Open => "open",
-        // `ACKNOWLEDGED` in `sessions` distinguishes the two.
-        State::Committing | State::Published => "committing",
-        State::Done => "done",
-        State::Cancelled => "cancelled",
-        // Never stored: a sweep is one transaction, and the row does not exist after it.
-        State::Swept => "swept",
     }
 }
 

@@ -132,17 +132,16 @@ impl UploadSession {
             expires: Timestamp(0),
             id: self.id,
         };
+        let publishing = keep.map(|location| Publishing {
+            digest: Digest::of(Algorithm::Sha256, b""),
+            location: location.clone(),
+            size: self.whole.len() as u64,
+        });
         let row = sessions::Session {
             version: 1,
-            state: keep.map_or(State::Cancelled, |_| State::Committing),
+            state: publishing.map_or(State::Cancelled(None), State::Committing),
             attempts: self.attempts,
-            claimed_until: None,
             progress: Progress::default(),
-            publishing: keep.map(|location| Publishing {
-                digest: Digest::of(Algorithm::Sha256, b""),
-                location: location.clone(),
-                size: self.whole.len() as u64,
-            }),
         };
         let pending_deletions = remains(key, &row, Timestamp(0)).map(|pending_deletion| {
             let in_use = Some(&pending_deletion.location) == keep;

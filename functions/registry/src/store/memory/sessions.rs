@@ -62,7 +62,7 @@ impl SessionRecords {
     fn held(&mut self, claim: &Claim) -> Option<&mut MemorySession> {
         self.sessions
             .get_mut(&claim.key)
-            .filter(|row| row.session.state == State::Open && row.session.version == claim.version)
+            .filter(|row| row.session.is_open() && row.session.version == claim.version)
     }
 }
 
@@ -71,26 +71,19 @@ impl MemorySession {
         Self {
             session: Session {
                 version: 0,
-                state: State::Open,
+                state: State::UNCLAIMED,
                 attempts: 0,
-                claimed_until: None,
                 progress: Progress::default(),
-                publishing: None,
             },
             parts: Vec::new(),
         }
     }
 
-    /// Ends the claim, so that all copies of it are lost.
-    fn unclaim(&mut self) {
-        self.session.claimed_until = None;
+    /// Changes the state, so that all copies of a claim are lost.
+    fn change(&mut self, state: State) {
+        self.session.state = state;
         self.session.version += 1;
     }
-}
-
-/// Whether a request may be writing. A claim ends exactly at its `claimed_until`.
-fn is_live(session: &Session, now: Timestamp) -> bool {
-    session.claimed_until.is_some_and(|until| now < until)
 }
 
 #[async_trait]
@@ -110,10 +103,10 @@ impl SessionStore for MemorySessions {
     ) -> Result<Claimed, StoreError> {
         let mut records = lock(&self.records);
         let session = &mut records.sessions.entry(key).or_insert_with(MemorySession::new).session;
-        if session.state != State::Open {
+        if !session.is_open() {
             return Ok(Claimed::Ended(session.clone()));
         }
-        if is_live(session, cx.now) {
+        if session.is_claimed(cx.now) {
             return Ok(Claimed::Busy(session.clone()));
         }
         if session.attempts >= max_attempts {
@@ -121,7 +114,9 @@ impl SessionStore for MemorySessions {
         }
         session.version += 1;
         session.attempts += 1;
-        session.claimed_until = Some(until);
+        session.state = State::Open {
+            claimed_until: Some(until),
+        };
         Ok(Claimed::Granted(Claim {
             key,
             attempt: Attempt {
@@ -138,7 +133,9 @@ impl SessionStore for MemorySessions {
         let Some(row) = records.held(claim) else {
             return Ok(false);
         };
-        row.session.claimed_until = Some(until);
+        row.session.state = State::Open {
+            claimed_until: Some(until),
+        };
         Ok(true)
     }
 
@@ -157,13 +154,13 @@ impl SessionStore for MemorySessions {
         let parts = row.session.progress.parts + added;
         row.parts.extend(part);
         row.session.progress = Progress { parts, ..progress };
-        row.unclaim();
+        row.change(State::UNCLAIMED);
         Ok(true)
     }
 
     async fn release(&self, _cx: Context, claim: &Claim) -> Result<(), StoreError> {
         if let Some(row) = lock(&self.records).held(claim) {
-            row.unclaim();
+            row.change(State::UNCLAIMED);
         }
         Ok(())
     }
@@ -182,9 +179,7 @@ impl SessionStore for MemorySessions {
         let Some(row) = records.held(claim) else {
             return Ok(false);
         };
-        row.session.state = State::Committing;
-        row.session.publishing = Some(publishing.clone());
-        row.unclaim();
+        row.change(State::Committing(publishing.clone()));
         Ok(true)
     }
 
@@ -192,16 +187,17 @@ impl SessionStore for MemorySessions {
         let mut records = lock(&self.records);
         let committing = |row: &MemorySession| {
             // No request can claim a committing session, so the last attempt is that of the committing request.
-            row.session.state == State::Committing && row.session.attempts == claim.attempt.number
+            matches!(row.session.state, State::Committing(_)) && row.session.attempts == claim.attempt.number
         };
         let row = if records.sessions.get(&claim.key).is_some_and(committing) {
             records.sessions.get_mut(&claim.key)
         } else {
             records.held(claim)
         };
-        if let Some(row) = row {
-            row.session.state = end.into();
-            row.unclaim();
+        if let Some(row) = row
+            && let Some(state) = row.session.state.finished(end)
+        {
+            row.change(state);
         }
         Ok(())
     }
@@ -209,9 +205,10 @@ impl SessionStore for MemorySessions {
     async fn finish_committing(&self, _cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         let mut records = lock(&self.records);
         let row = records.sessions.get_mut(&key);
-        if let Some(row) = row.filter(|row| row.session.state == State::Committing) {
-            row.session.state = end.into();
-            row.unclaim();
+        if let Some(row) = row.filter(|row| matches!(row.session.state, State::Committing(_)))
+            && let Some(state) = row.session.state.finished(end)
+        {
+            row.change(state);
         }
         Ok(())
     }
@@ -219,12 +216,11 @@ impl SessionStore for MemorySessions {
     async fn cancel(&self, _cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
         let mut records = lock(&self.records);
         let before = records.sessions.get(&key).map(|row| row.session.clone());
-        if before.as_ref().is_some_and(|session| session.state != State::Open) {
+        if before.as_ref().is_some_and(|session| !session.is_open()) {
             return Ok(Cancelled::Ended);
         }
         let row = records.sessions.entry(key).or_insert_with(MemorySession::new);
-        row.session.state = State::Cancelled;
-        row.unclaim();
+        row.change(State::Cancelled(None));
         Ok(Cancelled::Now(before))
     }
 

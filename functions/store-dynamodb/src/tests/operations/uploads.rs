@@ -104,8 +104,7 @@ impl Caller {
         let key = SHARED;
         let row = self.store.get(self.world.cx(), key).await.expect("get");
         let Some(Session {
-            state: State::Committing,
-            publishing: Some(publishing),
+            state: State::Committing(publishing),
             attempts,
             ..
         }) = row
@@ -202,7 +201,7 @@ impl Caller {
             Body::Cancel => {
                 if let Cancelled::Now(Some(_)) = self.store.cancel(cx(), key).await.expect("cancel") {
                     let row = self.store.get(cx(), key).await.expect("get");
-                    let stays = row.is_none_or(|row| matches!(row.state, State::Cancelled | State::Swept));
+                    let stays = row.is_none_or(|row| matches!(row.state, State::Cancelled(_) | State::Swept(_)));
                     assert!(stays, "a cancel was undone");
                 }
             }
@@ -273,6 +272,6 @@ impl Caller {
     /// was ever stored.
     async fn is_kept(&self, key: SessionKey) -> bool {
         let row = self.store.get(self.world.cx(), key).await.expect("get");
-        row.is_some_and(|row| !matches!(row.state, State::Swept | State::Done) && row.attempts > 0)
+        row.is_some_and(|row| !matches!(row.state, State::Swept(_) | State::Done(_)) && row.attempts > 0)
     }
 }

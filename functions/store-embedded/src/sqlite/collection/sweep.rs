@@ -94,14 +94,13 @@ impl SweepStep {
             "DELETE FROM session_part WHERE expires = ?1 AND id = ?2 AND number <= ?3",
             params![expires, id, parts],
         )?;
-        if session.state == State::Open {
+        if session.is_open() {
             // Until the next transaction, no request may continue the session, because what it would publish is
             // scheduled for deletion without its digest. Sessions in other states accept no more bodies, so an
             // interruption leaves them with the same objects.
             session = Session {
                 version: session.version + 1,
-                state: State::Cancelled,
-                claimed_until: None,
+                state: State::Cancelled(None),
                 ..session
             };
             rows.change(

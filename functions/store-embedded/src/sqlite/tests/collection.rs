@@ -224,8 +224,8 @@ async fn a_long_session_is_swept_in_steps() {
     store.sweep(later(1), session, &row).await.unwrap_err();
     let left = store.get(cx(), session).await.unwrap().unwrap();
     assert_eq!(
-        (left.state, left.attempts, left.version),
-        (State::Cancelled, 2500, row.version + 1)
+        (&left.state, left.attempts, left.version),
+        (&State::Cancelled(None), 2500, row.version + 1)
     );
     assert_eq!(store.parts(cx(), session).await.unwrap().len(), 1400);
     let pending_deletions = store
