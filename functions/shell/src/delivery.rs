@@ -1,4 +1,5 @@
-//! Which pulls are redirected to the object store: a default, and rules for repositories and clients.
+//! Which pulls are redirected to the object store: a default, and rules for repositories and clients. Also finds out which
+//! clients cannot use the redirects, because of the host of the object store.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -6,9 +7,10 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use oci::RepositoryName;
 use registry::auth::RepositoryPattern;
-use registry::{Delivery, DeliveryPolicy};
+use registry::{Delivery, DeliveryPolicy, Host, own_host};
 
 use crate::client_address::network;
+use crate::opened::StoreStatistics;
 
 /// How blobs are pulled: a default, and exceptions in their order.
 #[derive(Debug)]
@@ -22,6 +24,80 @@ impl PullRules {
     #[must_use]
     pub fn new(rules: Vec<PullRule>, otherwise: Delivery) -> Self {
         Self { rules, otherwise }
+    }
+
+    /// Whether any pull may be redirected.
+    #[must_use]
+    pub fn may_redirect(&self) -> bool {
+        let mut ways = self.rules.iter().map(|rule| rule.mode).chain([self.otherwise]);
+        ways.any(|way| way != Delivery::Proxy)
+    }
+
+    /// The problems of redirected pulls; none if there is no object store or if no pull may be redirected. Sends no request.
+    pub async fn redirect_problems(&self, stores: &StoreStatistics, own: &OwnHosts) -> Vec<RedirectProblem> {
+        let Some(bucket) = stores.object_store.as_ref().filter(|_| self.may_redirect()) else {
+            return Vec::new();
+        };
+        let url = bucket.public_url().await;
+        let store = url.as_deref().and_then(own_host::host_of_url);
+        store.map(|store| own.problems_with(&store)).unwrap_or_default()
+    }
+}
+
+/// The hosts under which clients reach a registry, as far as its shell knows them.
+#[derive(Clone, Debug)]
+pub struct OwnHosts {
+    /// The hosts that are known.
+    pub known: Vec<Host>,
+    /// Whether clients may use other hosts too.
+    pub has_others: bool,
+}
+
+/// Why some clients do not get redirects, or cannot follow them. A shell warns the operator of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RedirectProblem {
+    /// The host of the object store is one of the registry's own, or below one. Clients would send their password to the
+    /// object store, so pulls for these hosts go through the registry. The port does not matter.
+    OwnHost {
+        /// The host of the object store.
+        object_store: Host,
+        /// The hosts of the registry for which no pull is redirected.
+        asked: Vec<Host>,
+    },
+    /// The object store has a private address and no host name. crane and other clients that are built on
+    /// go-containerregistry follow no redirect to such an address.
+    PrivateAddress {
+        /// The address of the object store.
+        object_store: Host,
+    },
+}
+
+impl OwnHosts {
+    fn problems_with(&self, object_store: &Host) -> Vec<RedirectProblem> {
+        let mut problems = Vec::new();
+        let is_within = |own: &&Host| own_host::is_within(object_store, own);
+        let (same, others): (Vec<_>, Vec<_>) = self.known.iter().partition(is_within);
+        if !same.is_empty() {
+            problems.push(RedirectProblem::OwnHost {
+                object_store: object_store.clone(),
+                asked: same.into_iter().cloned().collect(),
+            });
+        }
+        let redirected = !others.is_empty() || self.has_others;
+        if redirected && object_store.name().parse().is_ok_and(is_private) {
+            problems.push(RedirectProblem::PrivateAddress {
+                object_store: object_store.clone(),
+            });
+        }
+        problems
+    }
+}
+
+/// Whether an address is private for clients that follow no redirect to a private address.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
     }
 }
 
@@ -48,7 +124,7 @@ pub fn parse_delivery(text: &str) -> Result<Delivery, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRule {
     /// How blobs are pulled if the rule matches.
-    pub mode: Delivery,
+    mode: Delivery,
     /// Only in these repositories.
     repository: Option<RepositoryPattern>,
     /// Only for clients of this network.
@@ -128,6 +204,60 @@ mod tests {
         assert_eq!(delivery("team/app", None), Delivery::Redirect);
         assert_eq!(delivery("zoo", Some("fd00::1")), Delivery::Auto);
         assert_eq!(delivery("zoo", Some("10.0.0.1")), Delivery::Proxy);
+    }
+
+    #[test]
+    fn a_rule_or_the_default_may_redirect() {
+        let may = |rule: &str, otherwise| PullRules::new(vec![rule.parse().unwrap()], otherwise).may_redirect();
+        assert!(may("auto,network=10.0.0.0/8", Delivery::Proxy));
+        assert!(may("proxy,network=10.0.0.0/8", Delivery::Redirect));
+        assert!(!may("proxy,network=10.0.0.0/8", Delivery::Proxy));
+    }
+
+    #[test]
+    fn problems_of_redirects() {
+        let host = |text: &str| text.parse::<Host>().unwrap();
+        let own = |object_store: &str, asked: &[&str]| RedirectProblem::OwnHost {
+            object_store: host(object_store),
+            asked: asked.iter().map(|asked| host(asked)).collect(),
+        };
+        let private = |object_store: &str| RedirectProblem::PrivateAddress {
+            object_store: host(object_store),
+        };
+        for (object_store, known, has_others, expected) in [
+            ("s3.example", &["registry.example"][..], true, vec![]),
+            ("s3.example", &[], true, vec![]),
+            (
+                "s3.registry.example",
+                &["registry.example", "b.example"],
+                false,
+                vec![own("s3.registry.example", &["registry.example"])],
+            ),
+            (
+                "127.0.0.1:9000",
+                &["127.0.0.1"],
+                false,
+                vec![own("127.0.0.1:9000", &["127.0.0.1"])],
+            ),
+            (
+                "127.0.0.1:9000",
+                &["127.0.0.1"],
+                true,
+                vec![own("127.0.0.1:9000", &["127.0.0.1"]), private("127.0.0.1:9000")],
+            ),
+            ("10.0.0.1", &["registry.example"], false, vec![private("10.0.0.1")]),
+            ("[fe80::1]", &["registry.example"], false, vec![private("[fe80::1]")]),
+            ("[fd00::1]", &["registry.example"], false, vec![private("[fd00::1]")]),
+            ("169.254.0.1", &[], true, vec![private("169.254.0.1")]),
+            ("192.0.2.1", &["registry.example"], true, vec![]),
+        ] {
+            let hosts = OwnHosts {
+                known: known.iter().map(|own| host(own)).collect(),
+                has_others,
+            };
+            let problems = hosts.problems_with(&host(object_store));
+            assert_eq!(problems, expected, "{object_store} {known:?} {has_others}");
+        }
     }
 
     #[test]

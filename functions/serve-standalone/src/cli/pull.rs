@@ -5,7 +5,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use registry::Delivery;
 use shell::client_address::network;
-use shell::delivery::{PullRule, parse_delivery};
+use shell::delivery::{PullRule, PullRules, parse_delivery};
 use shell::values::PresignLifetime;
 
 /// The flags of pulls.
@@ -34,6 +34,13 @@ pub(crate) struct PullArgs {
     /// address that opened the connection, even if that is a proxy. May be repeated, or separated by commas
     #[arg(long, env = "ROADSTEAD_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub(crate) trusted_proxy: Vec<IpNet>,
+}
+
+impl PullArgs {
+    /// How blobs are pulled.
+    pub(crate) fn rules(&self) -> PullRules {
+        PullRules::new(self.pull_rule.clone(), self.pull)
+    }
 }
 
 /// The words of `--pull`, with their help.

@@ -8,7 +8,6 @@ use shell::admission::{Admission, LateRefusal};
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::collector::{Collector, Passes};
-use shell::delivery::PullRules;
 use shell::health::Health;
 use shell::opened::StoreStatistics;
 use shell::stores::{self, Absent, Contact, OpenOptions};
@@ -276,7 +275,7 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
     Settings {
         limits: args.stores.blobs.limits(limits.max_blob_size, limits.upload_lifetime),
         sparse: args.sparse.into(),
-        delivery: Arc::new(PullRules::new(args.pulls.pull_rule.clone(), args.pulls.pull)),
+        delivery: Arc::new(args.pulls.rules()),
         hosts,
         region: args.region.clone(),
     }
