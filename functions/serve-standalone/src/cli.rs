@@ -22,7 +22,7 @@ pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
     RepoCommand, TagCommand, Target,
 };
-pub(crate) use serve::{AllowAnonymous, ServeArgs, SyncMode};
+pub(crate) use serve::{ServeArgs, SyncMode};
 pub(crate) use stores::StoreArgs;
 pub(crate) use values::MetricsAddress;
 

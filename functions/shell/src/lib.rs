@@ -7,7 +7,8 @@
 //!    stores from plain values.
 //! 2. [`condition`]: which calls to the stores are allowed now. [`admission`]: checks the stores before a server uses them.
 //!    [`health`]: `/livez` and `/readyz`.
-//! 3. [`delivery`]: which pulls are redirected. [`client_address`]: the address of the client, behind proxies.
+//! 3. [`access`]: which clients may do what. [`delivery`]: which pulls are redirected. [`client_address`]: the address of
+//!    the client, behind proxies.
 //! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: which events are never
 //!    logged. [`text`] and [`timestamp`]: numbers and dates as text. [`values`]: durations and sizes that an operator
 //!    writes.
@@ -23,6 +24,7 @@
 //!
 //! No feature brings an HTTP server or a command line.
 
+pub mod access;
 pub mod access_line;
 pub mod admission;
 pub mod client_address;

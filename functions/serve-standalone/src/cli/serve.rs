@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use registry::{RegionName, Sparse};
+use shell::access::AnonymousAccess;
 use shell::log::LogFormat;
 use store_embedded::MinFree;
 
@@ -167,6 +168,15 @@ pub(crate) enum AllowAnonymous {
     Pull,
     /// Everything, also push and delete
     All,
+}
+
+impl From<AllowAnonymous> for AnonymousAccess {
+    fn from(allowed: AllowAnonymous) -> Self {
+        match allowed {
+            AllowAnonymous::Pull => Self::Pull,
+            AllowAnonymous::All => Self::All,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::{Host, HostPolicy, ResponseBody};
+use shell::access::Exposure;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -40,7 +41,7 @@ impl MetricsListener {
     pub(crate) async fn open(address: SocketAddr, metrics: Arc<Metrics>, allowed: Vec<Host>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let hosts = HostPolicy {
-            only: address.ip().to_canonical().is_loopback().then_some(allowed),
+            only: (Exposure::of(address.ip()) == Exposure::Loopback).then_some(allowed),
             refuse_other_sites: true,
         };
         Ok(Self {

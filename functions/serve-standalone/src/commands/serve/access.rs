@@ -1,16 +1,17 @@
-//! Which clients may do what, and for which hosts requests are answered.
+//! Which clients may do what, and for which hosts requests are answered, as the flags say.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use registry::auth::Scope;
-use registry::{Anonymous, Authenticator, HostPolicy};
+use registry::{Authenticator, HostPolicy};
+use shell::access::{AccessRefusal, AccessSettings, AnonymousAccess, ClientAccess, Exposure};
+use shell::text::count;
 
-use crate::cli::{AllowAnonymous, ServeArgs};
+use crate::cli::ServeArgs;
 use crate::failure::Failure;
 use crate::htpasswd::Htpasswd;
 use crate::reload::Reload;
-use shell::text::count;
 
 /// Which clients may do what.
 pub(super) struct Access {
@@ -25,84 +26,69 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(args: &ServeArgs) -> Result<Self, Failure> {
-        match (&args.htpasswd, args.allow_anonymous) {
-            (Some(_), Some(AllowAnonymous::All)) => Err(Failure::Usage(
-                "--htpasswd and --allow-anonymous all contradict each other: passwords would protect nothing. Remove \
-                 one of them, or use --allow-anonymous pull"
-                    .into(),
-            )),
-            (Some(file), anonymous) => Self::users(args, file, anonymous.is_some()),
-            (None, Some(AllowAnonymous::All)) => Ok(Self::everyone(
-                args,
-                Anonymous::all(),
-                "all clients may pull, push and delete",
-            )),
-            (None, Some(AllowAnonymous::Pull)) => Ok(Self::everyone(
-                args,
-                Anonymous::pull(),
-                "all clients may pull; no client may push",
-            )),
-            (None, None) if is_loopback(args) => Ok(Self::everyone(
-                args,
-                Anonymous::all(),
-                "all users of this machine may pull, push and delete",
-            )),
-            (None, None) => Err(Failure::Usage(format!(
-                "refusing to serve {} without authentication: all clients that reach it could push and delete. Do one of these:\n\
-                 add users:               roadstead htpasswd users NAME, then add --htpasswd users\n\
-                 serve this machine only: --listen 127.0.0.1:{}\n\
-                 allow it explicitly:     --allow-anonymous pull (no client may push), or --allow-anonymous all",
-                args.listen,
-                args.listen.port()
-            ))),
-        }
-    }
-
-    fn users(args: &ServeArgs, file: &Path, others_pull: bool) -> Result<Self, Failure> {
-        let anonymous = others_pull.then_some(Scope::PULL_ONLY);
-        let users = Htpasswd::open(file, anonymous)
-            .map_err(|error| Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error))?;
-        let others = if others_pull {
-            "; all other clients may pull"
-        } else {
-            ""
+        let settings = AccessSettings {
+            users: args.htpasswd.as_deref(),
+            anonymous: args.allow_anonymous.map(Into::into),
+            exposure: Exposure::of(args.listen.ip()),
+            allowed_hosts: args.allow_host.clone(),
         };
-        let users = Arc::new(users);
+        let decided = settings.decide().map_err(|refusal| refused(args, refusal))?;
+        let everyone = |anonymous: AnonymousAccess| Arc::new(anonymous.authenticator());
+        let (authenticator, text, files): (Arc<dyn Authenticator>, _, Vec<Arc<dyn Reload>>) = match decided.clients {
+            ClientAccess::Users { users: file, others } => {
+                let (users, text) = open_users(file, others)?;
+                (users.clone(), text, vec![users])
+            }
+            ClientAccess::Everyone(may) => {
+                let text = match may {
+                    AnonymousAccess::All => "all clients may pull, push and delete",
+                    AnonymousAccess::Pull => "all clients may pull; no client may push",
+                };
+                (everyone(may), text.to_owned(), Vec::new())
+            }
+            ClientAccess::ThisMachine => {
+                let text = "all users of this machine may pull, push and delete";
+                (everyone(AnonymousAccess::All), text.to_owned(), Vec::new())
+            }
+        };
         Ok(Self {
-            text: format!(
-                "{} may pull, push and delete with a password{others}",
-                count(users.len() as u64, "user", "users")
-            ),
-            authenticator: users.clone(),
-            hosts: HostPolicy {
-                only: allowed_hosts(args),
-                refuse_other_sites: false,
-            },
-            files: vec![users],
+            authenticator,
+            text,
+            hosts: decided.hosts,
+            files,
         })
     }
+}
 
-    /// No client needs a password. So pages of other sites must not reach the registry through a browser. Requests that a
-    /// browser marks as sent by another site are refused everywhere; requests for other hosts are refused where the right
-    /// hosts are known.
-    fn everyone(args: &ServeArgs, authenticator: Anonymous, text: &str) -> Self {
-        Self {
-            authenticator: Arc::new(authenticator),
-            text: text.to_owned(),
-            hosts: HostPolicy {
-                only: allowed_hosts(args).or_else(|| is_loopback(args).then(Vec::new)),
-                refuse_other_sites: true,
-            },
-            files: Vec::new(),
+/// Reads the file of users. `others` is the scope of all other clients. Also returns a text for the operator.
+fn open_users(file: &Path, others: Option<Scope>) -> Result<(Arc<Htpasswd>, String), Failure> {
+    let note = if others.is_some() {
+        "; all other clients may pull"
+    } else {
+        ""
+    };
+    let users = Htpasswd::open(file, others)
+        .map_err(|error| Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error))?;
+    let number = count(users.len() as u64, "user", "users");
+    let text = format!("{number} may pull, push and delete with a password{note}");
+    Ok((Arc::new(users), text))
+}
+
+/// The text of a refusal, which names the flags.
+fn refused(args: &ServeArgs, refusal: AccessRefusal) -> Failure {
+    Failure::Usage(match refusal {
+        AccessRefusal::UselessPasswords => {
+            "--htpasswd and --allow-anonymous all contradict each other: passwords would protect nothing. Remove one of \
+             them, or use --allow-anonymous pull"
+                .into()
         }
-    }
-}
-
-fn allowed_hosts(args: &ServeArgs) -> Option<Vec<registry::Host>> {
-    Some(args.allow_host.clone()).filter(|hosts| !hosts.is_empty())
-}
-
-/// Also recognizes an IPv4-mapped loopback address, which `IpAddr` does not, and the system does.
-fn is_loopback(args: &ServeArgs) -> bool {
-    args.listen.ip().to_canonical().is_loopback()
+        AccessRefusal::Unprotected => format!(
+            "refusing to serve {} without authentication: all clients that reach it could push and delete. Do one of these:\n\
+             add users:               roadstead htpasswd users NAME, then add --htpasswd users\n\
+             serve this machine only: --listen 127.0.0.1:{}\n\
+             allow it explicitly:     --allow-anonymous pull (no client may push), or --allow-anonymous all",
+            args.listen,
+            args.listen.port()
+        ),
+    })
 }
