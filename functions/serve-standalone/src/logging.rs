@@ -1,14 +1,10 @@
-//! The log: its format, its filter, and its output on standard error.
+//! The log: its format, and its output on standard error.
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::OnceLock;
 use std::thread;
 
-use shell::log::{LogFormat, is_harmless};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{LevelFilter, filter_fn};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use shell::log::LogFormat;
 
 mod sink;
 
@@ -35,36 +31,15 @@ pub(crate) fn format(asked: Option<LogFormat>) -> LogFormat {
 /// Sends all events at or above `filter` to standard error. `filter` is a level (`info`), or a list of targets with a
 /// level each (`info,access=off`).
 pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::WARN.into())
-        .parse(filter)
-        .map_err(|error| error.to_string())?;
     let log = LOG.get_or_init(|| Log {
         sink: Sink::default(),
         format,
     });
-    let events = tracing_subscriber::registry().with(filter).with(filter_fn(is_harmless));
-    let lines = tracing_subscriber::fmt::layer().with_writer(|| &log.sink);
-    match format {
-        LogFormat::Text => events.with(lines.with_ansi(stderr().is_terminal())).try_init(),
-        LogFormat::Json => {
-            let lines = lines.json().flatten_event(true);
-            events
-                .with(lines.with_current_span(false).with_span_list(false))
-                .try_init()
-        }
-    }
-    .map_err(|error| error.to_string())?;
+    shell::log::init(format, filter, stderr().is_terminal(), || &log.sink)?;
     thread::Builder::new()
         .name("log".into())
         .spawn(|| log.sink.drain(stderr(), |count| lost_lines(log.format, count)))
         .map_err(|error| error.to_string())?;
-    // A panic is a log line like all others, in the same format and without control characters.
-    std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("unknown");
-        let location = panic.location().map(ToString::to_string);
-        tracing::error!(message, location, "panic");
-    }));
     Ok(())
 }
 

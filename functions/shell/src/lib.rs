@@ -9,16 +9,17 @@
 //!    [`health`]: `/livez` and `/readyz`.
 //! 3. [`access`]: which clients may do what. [`delivery`]: which pulls are redirected. [`client_address`]: the address of
 //!    the client, behind proxies.
-//! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: which events are never
-//!    logged. [`text`] and [`timestamp`]: numbers and dates as text. [`values`]: durations and sizes that an operator
+//! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: the log of the
+//!    process, and which events are never logged. [`text`] and [`timestamp`]: numbers and dates as text. [`values`]: durations and sizes that an operator
 //!    writes.
 //! 5. [`collector`]: collection passes, and the report of one.
-//! 6. `clock` and `memory`: time, randomness and memory of a host.
+//! 6. `clock` and `memory`: time, randomness and memory of a host. `run_to_end`: finishes requests whose clients have
+//!    gone.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | none | everything that needs no operating system; builds for `wasm32-unknown-unknown` |
-//! | `native` | `clock`, `memory`, and what runs by itself in the background |
+//! | `native` | `clock`, `memory`, `run_to_end`, the lines of the log, and what runs by itself in the background |
 //! | `embedded` | `stores` on local disk and in `SQLite` |
 //! | `cloud` | `stores` in S3 and `DynamoDB` |
 //!
@@ -39,6 +40,8 @@ pub mod log;
 pub mod memory;
 pub mod opened;
 pub mod probe;
+#[cfg(feature = "native")]
+pub mod run_to_end;
 #[cfg(any(feature = "cloud", feature = "embedded"))]
 pub mod stores;
 pub mod text;

@@ -1,6 +1,12 @@
-//! The parts of the log that all shells share: its formats, and the events that are never written.
+//! The log: its formats, its filter, and the events that are never written. `init` needs the feature `native`.
+
+#[cfg(feature = "native")]
+mod subscriber;
 
 use tracing::{Level, Metadata};
+
+#[cfg(feature = "native")]
+pub use self::subscriber::init;
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
