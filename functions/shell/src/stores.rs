@@ -1,10 +1,14 @@
 //! Opens the stores of a registry: blobs on disk or in S3, metadata in SQLite or DynamoDB.
+//!
+//! Imports go one way: `cloud`, `embedded`, `unused` → `config`, `options` → `names`.
 
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod names;
+mod options;
 #[cfg(feature = "cloud")]
 mod unused;
 
@@ -18,12 +22,16 @@ use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 
 #[cfg(feature = "cloud")]
-pub use self::cloud::{CloudConfig, InitError, init, open_bucket, parse_encryption, parse_parts, parse_path_style};
-pub use self::config::{
-    Absent, BlobBackend, Bucket, Contact, MetadataBackend, OpenOptions, ServiceUrl, StoreConfig, TableName,
-};
+pub use self::cloud::{InitError, init, open_bucket};
+#[cfg(feature = "cloud")]
+pub use self::config::CloudConfig;
+pub use self::config::StoreConfig;
 #[cfg(feature = "embedded")]
 pub use self::embedded::{files_of, files_of_blobs, open_disk};
+pub use self::names::{BlobBackend, Bucket, MetadataBackend, ServiceUrl, TableName};
+#[cfg(feature = "cloud")]
+pub use self::names::{parse_encryption, parse_parts, parse_path_style};
+pub use self::options::{Absent, Contact, OpenOptions};
 #[cfg(feature = "cloud")]
 pub use self::unused::UnusedSetting;
 use crate::condition::{Condition, ConditionParts};

@@ -11,7 +11,10 @@ use registry::store::{Context, Location, Reason, StoreError};
 use store_dynamodb::DynamoStore;
 use store_s3::{CheckError, S3Blobs};
 
-use super::{Bucket, Contact, MetadataBackend, OpenFailure, OpenOptions, Opening, ServiceUrl, StoreConfig, TableName};
+use super::{
+    Bucket, CloudConfig, Contact, MetadataBackend, OpenFailure, OpenOptions, Opening, ServiceUrl, StoreConfig,
+    TableName,
+};
 use crate::clock::SystemEnvironment;
 use crate::condition::TimeService;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, ProbeError, TableCounts};
@@ -21,65 +24,6 @@ const TIME_MS: u64 = 5_000;
 
 /// Maximum time of the same, including everything before the request, such as finding credentials.
 const TIME_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How the services of the cloud are reached. The defaults are those of AWS tools and of the services. Credentials are never
-/// among these values.
-#[derive(Clone, Debug, Default)]
-pub struct CloudConfig {
-    /// The region.
-    pub region: Option<String>,
-    /// The profile of the AWS configuration files.
-    pub profile: Option<String>,
-    /// The table for uploads in progress, pending deletions and signing keys; by default the table of the metadata.
-    pub local_table: Option<TableName>,
-    /// The URL of an S3-compatible store other than AWS.
-    pub s3_endpoint: Option<ServiceUrl>,
-    /// The URL at which clients reach the same S3, for redirected pulls.
-    pub s3_public_endpoint: Option<ServiceUrl>,
-    /// Whether the bucket's name is in the path of URLs or in their host name.
-    pub path_style: Option<store_s3::PathStyle>,
-    /// The account that must own the bucket.
-    pub expected_bucket_owner: Option<String>,
-    /// Encryption of objects at rest.
-    pub encryption: Option<store_s3::Encryption>,
-    /// Sizes of the parts of a large upload.
-    pub parts: Option<store_s3::Parts>,
-    /// A `DynamoDB` that is not Amazon's.
-    pub dynamodb_endpoint: Option<ServiceUrl>,
-}
-
-/// Parses the encryption of objects: `none`, `aes256`, `kms` or `kms:KEY-ID`. The error is a text for the operator.
-pub fn parse_encryption(text: &str) -> Result<store_s3::Encryption, String> {
-    match text {
-        "none" => Ok(store_s3::Encryption::Bucket),
-        "aes256" => Ok(store_s3::Encryption::Aes256),
-        "kms" => Ok(store_s3::Encryption::Kms(None)),
-        _ => match text.strip_prefix("kms:") {
-            Some(key) if !key.is_empty() => Ok(store_s3::Encryption::Kms(Some(key.into()))),
-            _ => Err("expected none, aes256, kms or kms:KEY-ID".into()),
-        },
-    }
-}
-
-/// Parses the position of the bucket's name in URLs: `auto`, `always` (in the path) or `never`. The error is a text for the
-/// operator.
-pub fn parse_path_style(text: &str) -> Result<store_s3::PathStyle, String> {
-    match text {
-        "auto" => Ok(store_s3::PathStyle::Auto),
-        "always" => Ok(store_s3::PathStyle::Always),
-        "never" => Ok(store_s3::PathStyle::Never),
-        _ => Err("expected auto, always or never".into()),
-    }
-}
-
-/// Parses how large uploads are divided into parts: `growing` or `equal`. The error is a text for the operator.
-pub fn parse_parts(text: &str) -> Result<store_s3::Parts, String> {
-    match text {
-        "growing" => Ok(store_s3::Parts::Growing),
-        "equal" => Ok(store_s3::Parts::Equal),
-        _ => Err("expected growing or equal".into()),
-    }
-}
 
 /// Opens the bucket of a registry. Sends no request yet.
 pub(super) async fn open_blobs(
@@ -284,32 +228,5 @@ impl MetadataProbe for TableProbe {
             reads: statistics.reads + statistics.queries,
             writes: statistics.writes,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use store_s3::{Encryption, Parts, PathStyle};
-
-    use super::*;
-
-    #[test]
-    fn encryption() {
-        assert_eq!(parse_encryption("kms"), Ok(Encryption::Kms(None)));
-        assert_eq!(
-            parse_encryption("kms:arn:aws:kms:x"),
-            Ok(Encryption::Kms(Some("arn:aws:kms:x".into())))
-        );
-        assert!(parse_encryption("kms:").is_err() && parse_encryption("AES").is_err());
-    }
-
-    #[test]
-    fn path_styles_and_parts() {
-        assert_eq!(parse_path_style("auto"), Ok(PathStyle::Auto));
-        assert_eq!(parse_path_style("always"), Ok(PathStyle::Always));
-        assert_eq!(parse_path_style("never"), Ok(PathStyle::Never));
-        assert_eq!(parse_parts("growing"), Ok(Parts::Growing));
-        assert_eq!(parse_parts("equal"), Ok(Parts::Equal));
-        assert!(parse_path_style("Auto").is_err() && parse_parts("").is_err());
     }
 }
