@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
+use shell::settings::Setting;
 
 mod examples;
 mod health;
@@ -34,6 +35,11 @@ pub(crate) fn parse(
     let definition = definition().long_version(long_version);
     let matches = without_empty_variables(definition).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
+}
+
+/// The flag of a setting that all shells have.
+pub(crate) fn flag(setting: Setting) -> String {
+    format!("--{}", setting.name)
 }
 
 /// The definition of the whole command line.
@@ -116,6 +122,10 @@ pub(crate) enum Command {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::collections::BTreeSet;
+
+    use shell::settings;
+
     use super::serve::SparsePolicy;
     use super::*;
 
@@ -126,6 +136,29 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// What `shell` says of a setting is true of the flags of the server and of all commands.
+    #[test]
+    fn flags_are_called_as_the_settings_of_all_shells() {
+        fn check(command: &clap::Command, found: &mut BTreeSet<&'static str>) {
+            for setting in settings::ALL {
+                let named = |arg: &&clap::Arg| arg.get_long() == Some(setting.name);
+                let Some(arg) = command.get_arguments().find(named) else {
+                    continue;
+                };
+                found.insert(setting.name);
+                let (name, command) = (setting.name, command.get_name());
+                assert_eq!(arg.get_env(), Some(setting.variable.as_ref()), "{command} --{name}");
+                if let Some(default) = setting.default {
+                    assert_eq!(arg.get_default_values(), [default], "{command} --{name}");
+                }
+            }
+            command.get_subcommands().for_each(|command| check(command, found));
+        }
+        let mut found = BTreeSet::new();
+        check(&Cli::command(), &mut found);
+        assert_eq!(found.len(), settings::ALL.len());
     }
 
     #[test]

@@ -88,6 +88,12 @@ pub struct PresignLifetime(
     pub Duration,
 );
 
+impl Default for PresignLifetime {
+    fn default() -> Self {
+        Self(Duration::from_mins(15))
+    }
+}
+
 impl FromStr for PresignLifetime {
     type Err = String;
 

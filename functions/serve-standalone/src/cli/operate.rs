@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use shell::settings;
 use shell::stores::Bucket;
 
 use super::examples;
@@ -103,7 +104,7 @@ pub(crate) struct FsckArgs {
     #[arg(long)]
     pub(crate) repair: bool,
     /// Whether manifests may refer to absent blobs and manifests; the same value as for the server
-    #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
+    #[arg(long, env = settings::SPARSE.variable, value_name = "POLICY", default_value = settings::SPARSE.default)]
     pub(crate) sparse: SparsePolicy,
     /// Print one JSON object per finding, and one at the end
     #[arg(long)]

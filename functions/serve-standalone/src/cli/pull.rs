@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use registry::Delivery;
 use shell::client_address::network;
 use shell::delivery::{PullRule, PullRules, parse_delivery};
+use shell::settings;
 use shell::values::PresignLifetime;
 
 /// The flags of pulls.
@@ -15,24 +16,36 @@ pub(crate) struct PullArgs {
     /// How clients get blobs from an object store. Whatever this says, a pull is never redirected to the host of the request
     /// (as `Host`, `X-Forwarded-Host` and `Forwarded` tell it) or to a host below it: clients would send their password
     /// there
-    #[arg(long, env = "ROADSTEAD_PULL", value_name = "WAY", default_value = "auto", value_parser = pull_words())]
+    #[arg(
+        long,
+        env = settings::PULL.variable,
+        value_name = "WAY",
+        default_value = settings::PULL.default,
+        value_parser = pull_words()
+    )]
     pub(crate) pull: Delivery,
     /// Exceptions to --pull, as `WAY[,repository=GLOB][,network=CIDR]`; the first rule that matches counts. In a glob,
     /// `*` matches any text within one component of a repository's name, and `**` at the end matches any number of
     /// components. May be repeated; in the environment, rules are separated by `;`
-    #[arg(long, env = "ROADSTEAD_PULL_RULE", value_name = "RULE", value_delimiter = ';')]
+    #[arg(long, env = settings::PULL_RULE.variable, value_name = "RULE", value_delimiter = ';')]
     pub(crate) pull_rule: Vec<PullRule>,
     /// Maximum time for which the presigned URL of a redirect works; 1m to 12h
     #[arg(
         long,
-        env = "ROADSTEAD_PRESIGN_LIFETIME",
+        env = settings::PRESIGN_LIFETIME.variable,
         value_name = "DURATION",
-        default_value = "15m"
+        default_value = settings::PRESIGN_LIFETIME.default
     )]
     pub(crate) presign_lifetime: PresignLifetime,
     /// Networks of reverse proxies whose `X-Forwarded-For` the server trusts. The client of any other request is the
     /// address that opened the connection, even if that is a proxy. May be repeated, or separated by commas
-    #[arg(long, env = "ROADSTEAD_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    #[arg(
+        long,
+        env = settings::TRUSTED_PROXY.variable,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = network
+    )]
     pub(crate) trusted_proxy: Vec<IpNet>,
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use registry::{RegionName, Sparse};
 use shell::access::AnonymousAccess;
 use shell::log::LogFormat;
+use shell::settings;
 use store_embedded::MinFree;
 
 use super::pull::PullArgs;
@@ -32,31 +33,37 @@ pub(crate) struct ServeArgs {
     pub(crate) htpasswd: Option<PathBuf>,
     /// What requests without credentials may do. Without this flag and --htpasswd, they may do everything on a loopback
     /// address, and the server refuses to start on any other address
-    #[arg(long, env = "ROADSTEAD_ALLOW_ANONYMOUS", value_name = "WHAT")]
+    #[arg(long, env = settings::ALLOW_ANONYMOUS.variable, value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
     /// A host name or address, without a port, for which requests are answered, in addition to localhost, 127.0.0.1 and
     /// `[::1]`. Requests for other hosts are refused at a loopback address without --htpasswd, and at a loopback address of
     /// --metrics, because a web page could send them. Elsewhere, requests for all hosts are answered unless this flag is
     /// given. May be repeated, or separated by commas
-    #[arg(long, env = "ROADSTEAD_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = values::host)]
+    #[arg(
+        long,
+        env = settings::ALLOW_HOST.variable,
+        value_name = "HOST",
+        value_delimiter = ',',
+        value_parser = values::host
+    )]
     pub(crate) allow_host: Vec<registry::Host>,
     /// Whether a manifest may refer to blobs and manifests that are absent in its repository
-    #[arg(long, env = "ROADSTEAD_SPARSE", value_name = "POLICY", default_value = "refuse")]
+    #[arg(long, env = settings::SPARSE.variable, value_name = "POLICY", default_value = settings::SPARSE.default)]
     pub(crate) sparse: SparsePolicy,
     /// Name of the region of this server. Only servers of the region in which an upload began can continue it
-    #[arg(long, env = "ROADSTEAD_REGION", value_name = "NAME", default_value_t)]
+    #[arg(long, env = settings::REGION.variable, value_name = "NAME", default_value_t)]
     pub(crate) region: RegionName,
     /// Whether an acknowledged push survives a power failure, for the stores on this host
-    #[arg(long, env = "ROADSTEAD_SYNC", value_name = "HOW", default_value = "full")]
+    #[arg(long, env = settings::SYNC.variable, value_name = "HOW", default_value = settings::SYNC.default)]
     pub(crate) sync: SyncMode,
     /// Minimum free space on the file systems of --data. If less is free, uploads are refused with 503; pulls, deletions and
     /// garbage collection still work. A size, a part of the file system such as 10%, or 0 for no minimum [default: 5%, at
     /// most 1GiB]
     #[arg(
         long,
-        env = "ROADSTEAD_MIN_FREE",
+        env = settings::MIN_FREE.variable,
         value_name = "SIZE|PERCENT",
-        default_value = "",
+        default_value = settings::MIN_FREE.default,
         hide_default_value = true,
         value_parser = values::min_free
     )]
@@ -65,17 +72,17 @@ pub(crate) struct ServeArgs {
     /// metadata refers to blobs of which none is present. Without this flag the server refuses to start in these cases,
     /// because most likely a directory was mistyped or is not mounted. Give this flag for one start, and leave it out
     /// afterwards
-    #[arg(long, env = "ROADSTEAD_BEGIN_ANEW", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = settings::BEGIN_ANEW.variable, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) begin_anew: bool,
     /// Format of the log on standard error [default: text on a terminal, JSON elsewhere]
-    #[arg(long, env = "ROADSTEAD_LOG", value_name = "FORM")]
+    #[arg(long, env = settings::LOG.variable, value_name = "FORM")]
     pub(crate) log: Option<LogFormatArg>,
     /// What is logged: a level, or a list of targets with levels. `info,access=off` leaves out the line for each request
-    #[arg(long, env = "ROADSTEAD_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = settings::LOG_LEVEL.variable, value_name = "FILTER", default_value = settings::LOG_LEVEL.default)]
     pub(crate) log_level: String,
     /// Interval between collection passes in the background, each as by `roadstead collect`. If several servers share the
     /// stores, one of them at a time examines the metadata. Once in 30 days a pass is a deep one, as with `--deep`
-    #[arg(long, env = "ROADSTEAD_COLLECT_EVERY", value_name = "DURATION")]
+    #[arg(long, env = settings::COLLECT_EVERY.variable, value_name = "DURATION")]
     pub(crate) collect_every: Option<Span>,
     /// Where `/metrics` is served, as text for Prometheus: `off`, `here` (at the address of the registry, for all clients),
     /// or a separate ADDRESS:PORT. On loopback, only requests for localhost, 127.0.0.1, `[::1]` and the hosts of
@@ -111,21 +118,26 @@ pub(crate) struct LimitArgs {
     /// Memory for the bodies of all uploads together. Further uploads wait for memory; a body that was interrupted because
     /// of it is answered with 503. The same amount again (64MiB if this flag is not given) is for manifests and lists; twice
     /// that, and at least 16MiB, is for blobs that are sent [default: 64MiB; for uploads into S3 512MiB]
-    #[arg(long, env = "ROADSTEAD_UPLOAD_MEMORY", value_name = "SIZE")]
+    #[arg(long, env = settings::UPLOAD_MEMORY.variable, value_name = "SIZE")]
     pub(crate) upload_memory: Option<Length>,
     /// Maximum time for which a request waits for memory before it is answered with 503. While requests wait, bodies and
     /// responses that are slower than 16 KiB a second are ended [default: 30s; for uploads into S3 5m]
-    #[arg(long, env = "ROADSTEAD_MEMORY_TIMEOUT", value_name = "DURATION")]
+    #[arg(long, env = settings::MEMORY_TIMEOUT.variable, value_name = "DURATION")]
     pub(crate) memory_timeout: Option<Span>,
     /// Maximum size of a blob
-    #[arg(long, env = "ROADSTEAD_MAX_BLOB_SIZE", value_name = "SIZE", default_value = "500GiB")]
+    #[arg(
+        long,
+        env = settings::MAX_BLOB_SIZE.variable,
+        value_name = "SIZE",
+        default_value = settings::MAX_BLOB_SIZE.default
+    )]
     pub(crate) max_blob_size: Length,
     /// Maximum time for which an upload can be continued after its start; up to 24h. Afterwards its data is deleted
     #[arg(
         long,
-        env = "ROADSTEAD_UPLOAD_LIFETIME",
+        env = settings::UPLOAD_LIFETIME.variable,
         value_name = "DURATION",
-        default_value = "24h",
+        default_value = settings::UPLOAD_LIFETIME.default,
         value_parser = within_a_day
     )]
     pub(crate) upload_lifetime: Span,

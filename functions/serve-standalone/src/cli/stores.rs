@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use shell::settings;
 use shell::stores::{
     BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption, parse_parts,
     parse_path_style,
@@ -19,50 +20,45 @@ use store_s3::{Encryption, Parts, PathStyle};
 pub(crate) struct StoreArgs {
     /// Directory for the stores on this host. `serve` and `metadata import` create it if it does not exist. Several servers
     /// on one host may share it. Not used if blobs are in S3 and metadata in DynamoDB
-    #[arg(
-        long,
-        env = "ROADSTEAD_DATA",
-        value_name = "DIRECTORY",
-        default_value = "./roadstead-data"
-    )]
+    #[arg(long, env = settings::DATA.variable, value_name = "DIRECTORY", default_value = settings::DATA.default)]
     pub(crate) data: PathBuf,
     /// Where blobs are stored: `disk` (in --data) or `s3://BUCKET[/PREFIX]`, on AWS or any S3-compatible store
-    #[arg(long, env = "ROADSTEAD_BLOBS", value_name = "STORE", default_value = "disk")]
+    #[arg(long, env = settings::BLOBS.variable, value_name = "STORE", default_value = settings::BLOBS.default)]
     pub(crate) blobs: BlobBackend,
     /// Where metadata is stored: `sqlite` (in --data) or `dynamodb://TABLE`; `roadstead metadata init` creates the table
-    #[arg(long, env = "ROADSTEAD_METADATA", value_name = "STORE", default_value = "sqlite")]
+    #[arg(long, env = settings::METADATA.variable, value_name = "STORE", default_value = settings::METADATA.default)]
     pub(crate) metadata: MetadataBackend,
     /// DynamoDB table for uploads in progress, pending deletions and signing keys, which must not be replicated to another
     /// region [default: the table of the metadata]
-    #[arg(long, env = "ROADSTEAD_LOCAL_TABLE", value_name = "TABLE")]
+    #[arg(long, env = settings::LOCAL_TABLE.variable, value_name = "TABLE")]
     pub(crate) local_table: Option<TableName>,
     /// AWS region [default: as AWS tools find it]
-    #[arg(long, env = "ROADSTEAD_AWS_REGION", value_name = "REGION")]
+    #[arg(long, env = settings::AWS_REGION.variable, value_name = "REGION")]
     pub(crate) aws_region: Option<String>,
     /// Profile of the AWS configuration files [default: as AWS tools find it]
-    #[arg(long, env = "ROADSTEAD_AWS_PROFILE", value_name = "NAME")]
+    #[arg(long, env = settings::AWS_PROFILE.variable, value_name = "NAME")]
     pub(crate) aws_profile: Option<String>,
     /// URL of an S3-compatible store other than AWS; `AWS_ENDPOINT_URL_S3` has the same effect
-    #[arg(long, env = "ROADSTEAD_S3_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = settings::S3_ENDPOINT.variable, value_name = "URL")]
     pub(crate) s3_endpoint: Option<ServiceUrl>,
     /// URL at which clients reach the same S3, for redirected pulls [default: the endpoint]
-    #[arg(long, env = "ROADSTEAD_S3_PUBLIC_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = settings::S3_PUBLIC_ENDPOINT.variable, value_name = "URL")]
     pub(crate) s3_public_endpoint: Option<ServiceUrl>,
     /// Whether the bucket's name is in the path of a URL or in its host name [default: auto]
-    #[arg(long, env = "ROADSTEAD_S3_PATH_STYLE", value_name = "WHEN", value_parser = path_style_words())]
+    #[arg(long, env = settings::S3_PATH_STYLE.variable, value_name = "WHEN", value_parser = path_style_words())]
     pub(crate) s3_path_style: Option<PathStyle>,
     /// AWS account that must own the bucket; requests fail if another account owns it
-    #[arg(long, env = "ROADSTEAD_S3_EXPECTED_BUCKET_OWNER", value_name = "ACCOUNT")]
+    #[arg(long, env = settings::S3_EXPECTED_BUCKET_OWNER.variable, value_name = "ACCOUNT")]
     pub(crate) s3_expected_bucket_owner: Option<String>,
     /// Encryption of objects at rest: `none` (the setting of the bucket), `aes256`, `kms` or `kms:KEY-ID`
     /// [default: none]
-    #[arg(long, env = "ROADSTEAD_S3_ENCRYPTION", value_name = "HOW", value_parser = parse_encryption)]
+    #[arg(long, env = settings::S3_ENCRYPTION.variable, value_name = "HOW", value_parser = parse_encryption)]
     pub(crate) s3_encryption: Option<Encryption>,
     /// Sizes of the parts of a large upload; `equal` is for stores that require parts of one size [default: growing]
-    #[arg(long, env = "ROADSTEAD_S3_PARTS", value_name = "SIZES", value_parser = parts_words())]
+    #[arg(long, env = settings::S3_PARTS.variable, value_name = "SIZES", value_parser = parts_words())]
     pub(crate) s3_parts: Option<Parts>,
     /// URL of a DynamoDB-compatible store other than AWS; `AWS_ENDPOINT_URL_DYNAMODB` has the same effect
-    #[arg(long, env = "ROADSTEAD_DYNAMODB_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = settings::DYNAMODB_ENDPOINT.variable, value_name = "URL")]
     pub(crate) dynamodb_endpoint: Option<ServiceUrl>,
 }
 
@@ -92,11 +88,10 @@ impl StoreArgs {
     /// `copies_to_s3` says that S3 is in use, whatever `--blobs` says.
     pub(crate) fn check(&self, copies_to_s3: bool) -> Result<(), String> {
         self.config().check(copies_to_s3).map_err(|unused| {
-            let flag = format!("--{}", unused.setting);
-            let needs: Vec<_> = unused
-                .needs
-                .iter()
-                .map(|(setting, value)| format!("--{setting} {value}"))
+            let flag = super::flag(unused.setting);
+            let needs = unused.needs.iter();
+            let needs: Vec<_> = needs
+                .map(|(setting, value)| format!("{} {value}", super::flag(*setting)))
                 .collect();
             let needs = needs.join(" or ");
             format!("{flag} has no effect without {needs}. Add {needs}, or remove {flag} (also from the environment)")

@@ -12,6 +12,7 @@ use shell::admission::Admission;
 use shell::clock::SystemEnvironment;
 use shell::opened::Opened;
 use shell::stores::{self, Absent, Contact, OpenOptions};
+use shell::values::PresignLifetime;
 
 use crate::cli::{ReadArgs, StoreArgs};
 use crate::failure::Failure;
@@ -66,7 +67,7 @@ pub(super) fn how(absent: Absent) -> OpenOptions {
         sync: store_embedded::Sync::Full,
         upload_memory: Some(MEMORY),
         memory_timeout: None,
-        presign_lifetime: Duration::from_mins(15),
+        presign_lifetime: PresignLifetime::default().0,
         min_free: store_embedded::MinFree::Bytes(0),
         contact: Contact::Now,
     }

@@ -1,20 +1,24 @@
 //! Settings for a store that is not in use.
 
 use super::{BlobBackend, MetadataBackend, StoreConfig};
+use crate::settings::{
+    AWS_PROFILE, AWS_REGION, BLOBS, DYNAMODB_ENDPOINT, LOCAL_TABLE, METADATA, S3_ENCRYPTION, S3_ENDPOINT,
+    S3_EXPECTED_BUCKET_OWNER, S3_PARTS, S3_PATH_STYLE, S3_PUBLIC_ENDPOINT, Setting,
+};
 
-/// A setting and its value, as the flags of the server name them, without dashes at the beginning.
-type Named = (&'static str, &'static str);
+/// A setting and the form of its value.
+type Needed = (Setting, &'static str);
 
-const BUCKET: Named = ("blobs", "s3://BUCKET");
-const TABLE: Named = ("metadata", "dynamodb://TABLE");
+const BUCKET: Needed = (BLOBS, "s3://BUCKET");
+const TABLE: Needed = (METADATA, "dynamodb://TABLE");
 
 /// A setting that has no effect, because its store is not in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnusedSetting {
-    /// The name of the setting, as the flag of the server without dashes at the beginning: `s3-endpoint`.
-    pub setting: &'static str,
+    /// The setting.
+    pub setting: Setting,
     /// The settings and values with which it has an effect; one of them is enough.
-    pub needs: &'static [(&'static str, &'static str)],
+    pub needs: &'static [(Setting, &'static str)],
 }
 
 impl StoreConfig {
@@ -24,27 +28,22 @@ impl StoreConfig {
         let s3 = copies_to_s3 || matches!(self.blobs, BlobBackend::S3(_));
         let dynamodb = matches!(self.metadata, MetadataBackend::DynamoDb(_));
         let cloud = &self.cloud;
-        let settings: [(_, _, _, &[Named]); 10] = [
-            ("s3-endpoint", cloud.s3_endpoint.is_some(), s3, &[BUCKET]),
-            ("s3-public-endpoint", cloud.s3_public_endpoint.is_some(), s3, &[BUCKET]),
-            ("s3-path-style", cloud.path_style.is_some(), s3, &[BUCKET]),
+        let settings: [(_, _, _, &[Needed]); 10] = [
+            (S3_ENDPOINT, cloud.s3_endpoint.is_some(), s3, &[BUCKET]),
+            (S3_PUBLIC_ENDPOINT, cloud.s3_public_endpoint.is_some(), s3, &[BUCKET]),
+            (S3_PATH_STYLE, cloud.path_style.is_some(), s3, &[BUCKET]),
             (
-                "s3-expected-bucket-owner",
+                S3_EXPECTED_BUCKET_OWNER,
                 cloud.expected_bucket_owner.is_some(),
                 s3,
                 &[BUCKET],
             ),
-            ("s3-encryption", cloud.encryption.is_some(), s3, &[BUCKET]),
-            ("s3-parts", cloud.parts.is_some(), s3, &[BUCKET]),
-            ("local-table", cloud.local_table.is_some(), dynamodb, &[TABLE]),
-            (
-                "dynamodb-endpoint",
-                cloud.dynamodb_endpoint.is_some(),
-                dynamodb,
-                &[TABLE],
-            ),
-            ("aws-region", cloud.region.is_some(), s3 || dynamodb, &[BUCKET, TABLE]),
-            ("aws-profile", cloud.profile.is_some(), s3 || dynamodb, &[BUCKET, TABLE]),
+            (S3_ENCRYPTION, cloud.encryption.is_some(), s3, &[BUCKET]),
+            (S3_PARTS, cloud.parts.is_some(), s3, &[BUCKET]),
+            (LOCAL_TABLE, cloud.local_table.is_some(), dynamodb, &[TABLE]),
+            (DYNAMODB_ENDPOINT, cloud.dynamodb_endpoint.is_some(), dynamodb, &[TABLE]),
+            (AWS_REGION, cloud.region.is_some(), s3 || dynamodb, &[BUCKET, TABLE]),
+            (AWS_PROFILE, cloud.profile.is_some(), s3 || dynamodb, &[BUCKET, TABLE]),
         ];
         match settings
             .into_iter()
@@ -78,7 +77,7 @@ mod tests {
         let none = CloudConfig::default;
         for (setting, needs, cloud) in [
             (
-                "s3-endpoint",
+                S3_ENDPOINT,
                 &[BUCKET][..],
                 CloudConfig {
                     s3_endpoint: url(),
@@ -86,7 +85,7 @@ mod tests {
                 },
             ),
             (
-                "s3-public-endpoint",
+                S3_PUBLIC_ENDPOINT,
                 &[BUCKET],
                 CloudConfig {
                     s3_public_endpoint: url(),
@@ -94,7 +93,7 @@ mod tests {
                 },
             ),
             (
-                "s3-path-style",
+                S3_PATH_STYLE,
                 &[BUCKET],
                 CloudConfig {
                     path_style: Some(store_s3::PathStyle::Auto),
@@ -102,7 +101,7 @@ mod tests {
                 },
             ),
             (
-                "s3-expected-bucket-owner",
+                S3_EXPECTED_BUCKET_OWNER,
                 &[BUCKET],
                 CloudConfig {
                     expected_bucket_owner: Some("1".into()),
@@ -110,7 +109,7 @@ mod tests {
                 },
             ),
             (
-                "s3-encryption",
+                S3_ENCRYPTION,
                 &[BUCKET],
                 CloudConfig {
                     encryption: Some(store_s3::Encryption::Bucket),
@@ -118,7 +117,7 @@ mod tests {
                 },
             ),
             (
-                "s3-parts",
+                S3_PARTS,
                 &[BUCKET],
                 CloudConfig {
                     parts: Some(store_s3::Parts::Growing),
@@ -126,7 +125,7 @@ mod tests {
                 },
             ),
             (
-                "local-table",
+                LOCAL_TABLE,
                 &[TABLE],
                 CloudConfig {
                     local_table: Some("other".parse().unwrap()),
@@ -134,7 +133,7 @@ mod tests {
                 },
             ),
             (
-                "dynamodb-endpoint",
+                DYNAMODB_ENDPOINT,
                 &[TABLE],
                 CloudConfig {
                     dynamodb_endpoint: url(),
@@ -142,7 +141,7 @@ mod tests {
                 },
             ),
             (
-                "aws-region",
+                AWS_REGION,
                 &[BUCKET, TABLE],
                 CloudConfig {
                     region: Some("a".into()),
@@ -150,7 +149,7 @@ mod tests {
                 },
             ),
             (
-                "aws-profile",
+                AWS_PROFILE,
                 &[BUCKET, TABLE],
                 CloudConfig {
                     profile: Some("p".into()),
