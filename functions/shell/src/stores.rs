@@ -1,6 +1,6 @@
 //! Opens the stores of a registry: blobs on disk or in S3, metadata in SQLite or DynamoDB.
 //!
-//! Imports go one way: `cloud`, `embedded`, `unused` → `config`, `options` → `names`.
+//! Imports go one way: `cloud`, `embedded`, `unused` → `options` → `config` → `names`.
 
 #[cfg(feature = "cloud")]
 mod cloud;
@@ -25,7 +25,7 @@ use registry::store::sessions::SessionStore;
 pub use self::cloud::{InitError, init, open_bucket};
 #[cfg(feature = "cloud")]
 pub use self::config::CloudConfig;
-pub use self::config::StoreConfig;
+pub use self::config::{Backends, StoreConfig};
 #[cfg(feature = "embedded")]
 pub use self::embedded::{files_of, files_of_blobs, open_disk};
 pub use self::names::{BlobBackend, Bucket, MetadataBackend, ServiceUrl, TableName};
@@ -49,26 +49,26 @@ pub struct OpenFailure(pub String);
 /// Opens the stores that `config` names. Also fails if this program was built without one of them.
 pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened, OpenFailure> {
     let mut opening = Opening::default();
-    match (&config.blobs, &config.metadata) {
+    match &config.backends {
         #[cfg(feature = "embedded")]
-        (BlobBackend::Disk, MetadataBackend::Sqlite) => {
-            let embedded::Local { blobs, metadata } = embedded::open_all(config, options, &mut opening).await?;
+        Backends::DiskAndSqlite { data } => {
+            let embedded::Local { blobs, metadata } = embedded::open_all(config, data, options, &mut opening).await?;
             Ok(opening.finish(config, blobs, metadata.clone(), metadata))
         }
         #[cfg(all(feature = "cloud", feature = "embedded"))]
-        (BlobBackend::S3(bucket), MetadataBackend::Sqlite) => {
+        Backends::S3AndSqlite { bucket, data } => {
             let blobs = cloud::open_blobs(config, bucket, options, &mut opening).await?;
-            let metadata = embedded::open_metadata(config, options, &mut opening).await?;
+            let metadata = embedded::open_metadata(config, data, options, &mut opening).await?;
             Ok(opening.finish(config, blobs, metadata.clone(), metadata))
         }
         #[cfg(all(feature = "cloud", feature = "embedded"))]
-        (BlobBackend::Disk, MetadataBackend::DynamoDb(table)) => {
+        Backends::DiskAndDynamoDb { data, table } => {
             let metadata = cloud::open_metadata(config, table, options, &mut opening).await?;
-            let blobs = embedded::open_blobs(config, options, &mut opening).await?;
+            let blobs = embedded::open_blobs(config, data, options, &mut opening).await?;
             Ok(opening.finish(config, blobs, metadata.clone(), metadata))
         }
         #[cfg(feature = "cloud")]
-        (BlobBackend::S3(bucket), MetadataBackend::DynamoDb(table)) => {
+        Backends::S3AndDynamoDb { bucket, table } => {
             let blobs = cloud::open_blobs(config, bucket, options, &mut opening).await?;
             let metadata = cloud::open_metadata(config, table, options, &mut opening).await?;
             Ok(opening.finish(config, blobs, metadata.clone(), metadata))

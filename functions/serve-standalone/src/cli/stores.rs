@@ -6,8 +6,8 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use shell::settings;
 use shell::stores::{
-    BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption, parse_parts,
-    parse_path_style,
+    Backends, BlobBackend, CloudConfig, MetadataBackend, ServiceUrl, StoreConfig, TableName, parse_encryption,
+    parse_parts, parse_path_style,
 };
 use store_s3::{Encryption, Parts, PathStyle};
 
@@ -66,9 +66,7 @@ impl StoreArgs {
     /// The flags as plain values.
     pub(crate) fn config(&self) -> StoreConfig {
         StoreConfig {
-            data: self.data.clone(),
-            blobs: self.blobs.clone(),
-            metadata: self.metadata.clone(),
+            backends: Backends::new(self.blobs.clone(), self.metadata.clone(), self.data.clone()),
             cloud: CloudConfig {
                 region: self.aws_region.clone(),
                 profile: self.aws_profile.clone(),

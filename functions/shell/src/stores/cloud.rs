@@ -11,10 +11,7 @@ use registry::store::{Context, Location, Reason, StoreError};
 use store_dynamodb::DynamoStore;
 use store_s3::{CheckError, S3Blobs};
 
-use super::{
-    Bucket, CloudConfig, Contact, MetadataBackend, OpenFailure, OpenOptions, Opening, ServiceUrl, StoreConfig,
-    TableName,
-};
+use super::{Bucket, CloudConfig, Contact, OpenFailure, OpenOptions, Opening, ServiceUrl, StoreConfig, TableName};
 use crate::clock::SystemEnvironment;
 use crate::condition::TimeService;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, OperationCounts, ProbeError, TableCounts};
@@ -101,7 +98,7 @@ pub enum InitError {
 
 /// Creates the tables of `config` that do not exist. Returns a text with a line for each table.
 pub async fn init(config: &StoreConfig) -> Result<String, InitError> {
-    let MetadataBackend::DynamoDb(table) = &config.metadata else {
+    let Some(table) = config.backends.table() else {
         return Err(InitError::NoTable);
     };
     let prepared = DynamoStore::init(&own_options(&config.cloud, table))

@@ -2,22 +2,74 @@
 
 use std::path::PathBuf;
 
-#[cfg(feature = "cloud")]
-use super::names::TableName;
-use super::names::{BlobBackend, MetadataBackend, ServiceUrl};
+use super::names::{BlobBackend, Bucket, MetadataBackend, ServiceUrl, TableName};
 
 /// Where the stores of a registry are.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The directory of the stores on this host. Not used if blobs are in S3 and metadata in `DynamoDB`.
-    pub data: PathBuf,
-    /// Where blobs are.
-    pub blobs: BlobBackend,
-    /// Where metadata and upload sessions are.
-    pub metadata: MetadataBackend,
+    /// Where blobs are, and where metadata and upload sessions are.
+    pub backends: Backends,
     /// How the services of the cloud are reached.
     #[cfg(feature = "cloud")]
     pub cloud: CloudConfig,
+}
+
+/// Where blobs are, and where metadata and upload sessions are. Only stores on this host have a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backends {
+    /// Blobs on a disk and metadata in `SQLite`, in one directory.
+    DiskAndSqlite {
+        /// The directory.
+        data: PathBuf,
+    },
+    /// Blobs on a disk, metadata in `DynamoDB`.
+    DiskAndDynamoDb {
+        /// The directory of the blobs.
+        data: PathBuf,
+        /// The table of the metadata.
+        table: TableName,
+    },
+    /// Blobs in S3, metadata in `SQLite`.
+    S3AndSqlite {
+        /// The bucket of the blobs.
+        bucket: Bucket,
+        /// The directory of the metadata.
+        data: PathBuf,
+    },
+    /// Blobs in S3, metadata in `DynamoDB`.
+    S3AndDynamoDb {
+        /// The bucket of the blobs.
+        bucket: Bucket,
+        /// The table of the metadata.
+        table: TableName,
+    },
+}
+
+impl Backends {
+    /// The backends that an operator names. `data` is the directory of those on this host.
+    #[must_use]
+    pub fn new(blobs: BlobBackend, metadata: MetadataBackend, data: PathBuf) -> Self {
+        match (blobs, metadata) {
+            (BlobBackend::Disk, MetadataBackend::Sqlite) => Self::DiskAndSqlite { data },
+            (BlobBackend::Disk, MetadataBackend::DynamoDb(table)) => Self::DiskAndDynamoDb { data, table },
+            (BlobBackend::S3(bucket), MetadataBackend::Sqlite) => Self::S3AndSqlite { bucket, data },
+            (BlobBackend::S3(bucket), MetadataBackend::DynamoDb(table)) => Self::S3AndDynamoDb { bucket, table },
+        }
+    }
+
+    /// Whether blobs are in S3.
+    pub(super) fn has_s3(&self) -> bool {
+        matches!(self, Self::S3AndSqlite { .. } | Self::S3AndDynamoDb { .. })
+    }
+
+    /// The table of the metadata; `None` if metadata is in `SQLite`.
+    #[cfg(feature = "cloud")]
+    pub(super) fn table(&self) -> Option<&TableName> {
+        match self {
+            Self::DiskAndDynamoDb { table, .. } | Self::S3AndDynamoDb { table, .. } => Some(table),
+            Self::DiskAndSqlite { .. } | Self::S3AndSqlite { .. } => None,
+        }
+    }
 }
 
 /// How the services of the cloud are reached. The defaults are those of AWS tools and of the services. Credentials are never
@@ -51,18 +103,24 @@ impl StoreConfig {
     /// A description of where blobs are, for people. It has no secrets, because the configuration has none.
     #[must_use]
     pub fn describe_blobs(&self) -> String {
-        match &self.blobs {
-            BlobBackend::Disk => format!("disk in {}", absolute(&self.data)),
-            BlobBackend::S3(bucket) => with_endpoint(bucket.to_string(), self.s3_endpoint()),
+        match &self.backends {
+            Backends::DiskAndSqlite { data } | Backends::DiskAndDynamoDb { data, .. } => {
+                format!("disk in {}", absolute(data))
+            }
+            Backends::S3AndSqlite { bucket, .. } | Backends::S3AndDynamoDb { bucket, .. } => {
+                with_endpoint(bucket.to_string(), self.s3_endpoint())
+            }
         }
     }
 
     /// A description of where metadata is, for people.
     #[must_use]
     pub fn describe_metadata(&self) -> String {
-        match &self.metadata {
-            MetadataBackend::Sqlite => format!("sqlite in {}", absolute(&self.data)),
-            MetadataBackend::DynamoDb(table) => {
+        match &self.backends {
+            Backends::DiskAndSqlite { data } | Backends::S3AndSqlite { data, .. } => {
+                format!("sqlite in {}", absolute(data))
+            }
+            Backends::DiskAndDynamoDb { table, .. } | Backends::S3AndDynamoDb { table, .. } => {
                 with_endpoint(format!("dynamodb://{}", table.0), self.dynamodb_endpoint())
             }
         }

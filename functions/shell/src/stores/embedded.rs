@@ -18,13 +18,14 @@ pub(super) struct Local {
     pub(super) metadata: Arc<SqliteStore>,
 }
 
-/// Opens both stores of the data directory.
+/// Opens both stores of the directory `data`.
 pub(super) async fn open_all(
     config: &StoreConfig,
+    data: &Path,
     options: &OpenOptions,
     opening: &mut Opening,
 ) -> Result<Local, OpenFailure> {
-    let Embedded { blobs, metadata, .. } = directory(config, options).await?;
+    let Embedded { blobs, metadata, .. } = directory(config, data, options).await?;
     watch_metadata(&metadata, options, opening);
     Ok(Local {
         blobs: watch_blobs(blobs, options, opening),
@@ -32,27 +33,29 @@ pub(super) async fn open_all(
     })
 }
 
-/// Opens the metadata of a data directory, for a registry whose blobs are elsewhere.
+/// Opens the metadata in the directory `data`, for a registry whose blobs are elsewhere.
 #[cfg(feature = "cloud")]
 pub(super) async fn open_metadata(
     config: &StoreConfig,
+    data: &Path,
     options: &OpenOptions,
     opening: &mut Opening,
 ) -> Result<Arc<SqliteStore>, OpenFailure> {
-    let Embedded { metadata, .. } = directory(config, options).await?;
+    let Embedded { metadata, .. } = directory(config, data, options).await?;
     watch_metadata(&metadata, options, opening);
     Ok(metadata)
 }
 
-/// Opens the blobs of a data directory, for a registry whose metadata is elsewhere.
+/// Opens the blobs in the directory `data`, for a registry whose metadata is elsewhere.
 #[cfg(feature = "cloud")]
 pub(super) async fn open_blobs(
     config: &StoreConfig,
+    data: &Path,
     options: &OpenOptions,
     opening: &mut Opening,
 ) -> Result<Arc<dyn BlobStore>, OpenFailure> {
-    let memory = options.memory(&config.blobs);
-    let blobs = disk(&config.data, options, memory).await?;
+    let memory = options.memory(&config.backends);
+    let blobs = disk(data, options, memory).await?;
     Ok(watch_blobs(blobs, options, opening))
 }
 
@@ -62,7 +65,7 @@ pub async fn open_disk(
     data: &Path,
     options: &OpenOptions,
 ) -> Result<Arc<dyn BlobStore>, OpenFailure> {
-    Ok(disk(data, options, options.memory(&config.blobs)).await?)
+    Ok(disk(data, options, options.memory(&config.backends)).await?)
 }
 
 /// The files of the metadata, for a shell to watch.
@@ -96,14 +99,14 @@ fn watch_blobs(blobs: Arc<DiskBlobs>, options: &OpenOptions, opening: &mut Openi
     blobs
 }
 
-async fn directory(config: &StoreConfig, options: &OpenOptions) -> Result<Embedded, OpenFailure> {
-    let own = own_options(&config.data, options, options.memory(&config.blobs));
+async fn directory(config: &StoreConfig, data: &Path, options: &OpenOptions) -> Result<Embedded, OpenFailure> {
+    let own = own_options(data, options, options.memory(&config.backends));
     let absent = options.absent;
     let opened = blocking(move || match absent {
         Absent::Create => Embedded::open(&own),
         Absent::Refuse => Embedded::open_existing(&own),
     });
-    opened.await.map_err(|error| unusable(&config.data, &error))
+    opened.await.map_err(|error| unusable(data, &error))
 }
 
 async fn disk(data: &Path, options: &OpenOptions, memory: u64) -> Result<Arc<DiskBlobs>, OpenFailure> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use registry::Limits;
 
+#[cfg(feature = "embedded")]
+use super::config::Backends;
 use super::names::BlobBackend;
 use crate::memory::RequestMemory;
 use crate::values::{Length, Span};
@@ -52,6 +54,14 @@ pub enum Contact {
 /// in flight.
 const DISK_MEMORY: u64 = 64 << 20;
 
+/// Default memory for uploads to S3, in bytes.
+#[cfg(all(feature = "cloud", feature = "embedded"))]
+const S3_MEMORY: u64 = store_s3::S3Options::UPLOAD_MEMORY;
+
+/// Without S3, its memory does not matter.
+#[cfg(all(not(feature = "cloud"), feature = "embedded"))]
+const S3_MEMORY: u64 = DISK_MEMORY;
+
 impl OpenOptions {
     /// Bytes that manifests and lists may hold together, wherever they are stored: as much as uploads, if that was set.
     #[must_use]
@@ -69,16 +79,10 @@ impl OpenOptions {
         }
     }
 
-    /// Bytes that uploads into blobs of `backend` may hold together.
+    /// Bytes that uploads into the blobs of `backends` may hold together.
     #[cfg(feature = "embedded")]
-    pub(super) fn memory(&self, backend: &BlobBackend) -> u64 {
-        let default = match backend {
-            BlobBackend::Disk => DISK_MEMORY,
-            #[cfg(feature = "cloud")]
-            BlobBackend::S3(_) => store_s3::S3Options::UPLOAD_MEMORY,
-            #[cfg(not(feature = "cloud"))]
-            BlobBackend::S3(_) => DISK_MEMORY,
-        };
+    pub(super) fn memory(&self, backends: &Backends) -> u64 {
+        let default = if backends.has_s3() { S3_MEMORY } else { DISK_MEMORY };
         self.upload_memory.unwrap_or(default)
     }
 }

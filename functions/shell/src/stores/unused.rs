@@ -1,6 +1,6 @@
 //! Settings for a store that is not in use.
 
-use super::{BlobBackend, MetadataBackend, StoreConfig};
+use super::StoreConfig;
 use crate::settings::{
     AWS_PROFILE, AWS_REGION, BLOBS, DYNAMODB_ENDPOINT, LOCAL_TABLE, METADATA, S3_ENCRYPTION, S3_ENDPOINT,
     S3_EXPECTED_BUCKET_OWNER, S3_PARTS, S3_PATH_STYLE, S3_PUBLIC_ENDPOINT, Setting,
@@ -25,8 +25,8 @@ impl StoreConfig {
     /// Fails if there is a setting for a store that is not in use, because the operator believes that the store is in use.
     /// `copies_to_s3` says that S3 is in use, wherever the blobs of the registry are.
     pub fn check(&self, copies_to_s3: bool) -> Result<(), UnusedSetting> {
-        let s3 = copies_to_s3 || matches!(self.blobs, BlobBackend::S3(_));
-        let dynamodb = matches!(self.metadata, MetadataBackend::DynamoDb(_));
+        let s3 = copies_to_s3 || self.backends.has_s3();
+        let dynamodb = self.backends.table().is_some();
         let cloud = &self.cloud;
         let settings: [(_, _, _, &[Needed]); 10] = [
             (S3_ENDPOINT, cloud.s3_endpoint.is_some(), s3, &[BUCKET]),
@@ -59,14 +59,12 @@ impl StoreConfig {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::super::CloudConfig;
+    use super::super::{Backends, CloudConfig};
     use super::*;
 
     fn config(blobs: &str, metadata: &str, cloud: CloudConfig) -> StoreConfig {
         StoreConfig {
-            data: "data".into(),
-            blobs: blobs.parse().unwrap(),
-            metadata: metadata.parse().unwrap(),
+            backends: Backends::new(blobs.parse().unwrap(), metadata.parse().unwrap(), "data".into()),
             cloud,
         }
     }
