@@ -101,8 +101,12 @@ pub(crate) enum Error {
     },
     #[error("the request must name exactly one host")]
     HostInvalid,
-    #[error("the registry is not served under the host name {0}; its operator can allow it with --allow-host")]
-    HostRefused(String),
+    #[error("the registry is not served under the host name {host}{}", allowed_with(.setting.as_deref()))]
+    HostRefused {
+        host: String,
+        /// See [`HostPolicy::setting`](crate::HostPolicy::setting).
+        setting: Option<String>,
+    },
     #[error(
         "a browser sent this request for a page of another site. This registry needs no password, so it refuses such \
          requests"
@@ -117,6 +121,13 @@ pub(crate) enum Error {
     },
     #[error("{}", .0.reason().text())]
     Store(#[source] StoreError),
+}
+
+/// Says how an operator allows a host name.
+fn allowed_with(setting: Option<&str>) -> String {
+    setting.map_or_else(String::new, |setting| {
+        format!("; its operator can allow it with {setting}")
+    })
 }
 
 impl From<StoreError> for Error {
@@ -195,7 +206,7 @@ impl Error {
             Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::Denied { .. } | Self::HostRefused(_) | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Denied { .. } | Self::HostRefused { .. } | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             // This client has to wait, and not the registry: RFC 6585, 4.

@@ -121,6 +121,8 @@ pub struct HostPolicy {
     /// If set, only requests for the machine itself ([`Host::is_loopback`]) and for these hosts are answered, on any
     /// port: a forwarded port has another number than the registry's own.
     pub only: Option<Vec<Host>>,
+    /// The setting that allows another host, as the operator of this shell writes it. The text of a refusal names it.
+    pub setting: Option<String>,
     /// Whether to refuse requests that a browser sends for a page of another site.
     pub refuse_other_sites: bool,
 }
@@ -142,7 +144,10 @@ impl HostPolicy {
             && !host.is_loopback()
             && !only.iter().any(|allowed| allowed.name == host.name)
         {
-            return Err(Error::HostRefused(host.name));
+            return Err(Error::HostRefused {
+                host: host.name,
+                setting: self.setting.clone(),
+            });
         }
         if self.refuse_other_sites && is_of_another_site(head, &host) {
             return Err(Error::OtherSite);
@@ -233,6 +238,7 @@ mod tests {
                 "host.docker.internal".parse().unwrap(),
                 "192.0.2.7".parse().unwrap(),
             ]),
+            setting: None,
             refuse_other_sites: true,
         }
     }

@@ -122,7 +122,7 @@ pub async fn in_time<T>(
         Either::Left((granted, _)) => granted,
         Either::Right(_) => Err(StoreError::because(
             Reason::Memory,
-            format!("no memory for {what} became free in time (--upload-memory, --memory-timeout)"),
+            format!("no memory for {what} became free in time (settings upload-memory and memory-timeout)"),
         )),
     }
 }

@@ -4,7 +4,10 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
 use shell::admission::NotAdmitted;
+use shell::settings::METADATA;
 use shell::stores::{InitError, OpenFailure};
+
+use crate::cli::flag;
 
 /// Why a command has failed.
 #[derive(Debug)]
@@ -54,7 +57,10 @@ impl From<NotAdmitted> for Failure {
 impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
         match error {
-            InitError::NoTable => Self::Usage(error.to_string()),
+            InitError::NoTable => Self::Usage(format!(
+                "{error}. To create a table, add {} dynamodb://TABLE",
+                flag(METADATA)
+            )),
             InitError::Failed(text) => Self::Failed(text),
         }
     }

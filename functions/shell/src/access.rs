@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use registry::auth::Scope;
 use registry::{Anonymous, Host, HostPolicy};
 
+use crate::settings::{ALLOW_HOST, Spelling};
+
 /// From where clients reach a registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exposure {
@@ -99,8 +101,9 @@ pub enum AccessRefusal {
 }
 
 impl<U> AccessSettings<U> {
-    /// Decides about access. Fails if the registry must not start with these settings.
-    pub fn decide(self) -> Result<AccessDecision<U>, AccessRefusal> {
+    /// Decides about access. Fails if the registry must not start with these settings. `spelling` is for the text of a
+    /// refused request.
+    pub fn decide(self, spelling: Spelling) -> Result<AccessDecision<U>, AccessRefusal> {
         use AnonymousAccess::{All, Pull};
 
         let has_passwords = self.users.is_some();
@@ -128,6 +131,7 @@ impl<U> AccessSettings<U> {
             clients,
             hosts: HostPolicy {
                 only,
+                setting: Some(spelling(ALLOW_HOST)),
                 refuse_other_sites: !has_passwords,
             },
         })
@@ -175,7 +179,7 @@ mod tests {
             (true, Some(All), LOOPBACK, Err(AccessRefusal::UselessPasswords)),
             (true, Some(All), PUBLIC, Err(AccessRefusal::UselessPasswords)),
         ] {
-            let decided = settings(has_users, anonymous, exposure).decide();
+            let decided = settings(has_users, anonymous, exposure).decide(|setting| setting.name.to_owned());
             assert_eq!(
                 decided.map(|access| access.clients),
                 expected,
@@ -194,8 +198,10 @@ mod tests {
             };
             let HostPolicy {
                 only,
+                setting,
                 refuse_other_sites,
-            } = settings.decide().unwrap().hosts;
+            } = settings.decide(|setting| setting.variable.to_owned()).unwrap().hosts;
+            assert_eq!(setting.as_deref(), Some("ROADSTEAD_ALLOW_HOST"));
             let names = only.map(|hosts| hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
             (names, refuse_other_sites)
         };

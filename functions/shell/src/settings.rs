@@ -13,6 +13,9 @@ pub struct Setting {
     pub default: Option<&'static str>,
 }
 
+/// How a shell writes a setting in texts for its operator: as a flag, or as an environment variable.
+pub type Spelling = fn(Setting) -> String;
+
 macro_rules! settings {
     ($($(#[$doc:meta])* $constant:ident = $name:literal, $variable:literal, $default:expr;)*) => {
         $(

@@ -10,7 +10,9 @@ pub const VERSION: u64 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No AWS region is configured.
-    #[error("no AWS region is set: give --aws-region, or set AWS_REGION (with a custom endpoint, any region works)")]
+    #[error(
+        "no AWS region is set: give the setting aws-region, or set AWS_REGION (with a custom endpoint, any region works)"
+    )]
     NoRegion,
     /// The table does not exist.
     #[error("there is no table {0}: create it with `roadstead metadata init`")]

@@ -222,7 +222,7 @@ impl fmt::Display for TooFewBytesFree {
         let Self { path, free, floor } = self;
         write!(
             f,
-            "{free} bytes are free on the file system of {}, and {floor} bytes must stay free (--min-free): delete \
+            "{free} bytes are free on the file system of {}, and {floor} bytes must stay free (setting min-free): delete \
              images and run a collection, or enlarge the file system",
             path.display()
         )
@@ -283,7 +283,7 @@ mod tests {
         assert!(!Space::is_of_floor(&full));
         let body = io::Error::new(io::ErrorKind::StorageFull, NoSpaceForBody(7));
         assert!(Space::is_of_floor(&StoreError::because(Reason::NoSpace, body)));
-        assert!(error.to_string().contains("--min-free"), "{error}");
+        assert!(error.to_string().contains("setting min-free"), "{error}");
         assert_eq!(space.above_floor(10), 0);
         space.keep(MinFree::Bytes(1));
         space.refresh();

@@ -205,7 +205,7 @@ async fn the_floor_is_enforced_in_the_middle_of_a_body() {
         panic!("{refused}")
     };
     assert_eq!(refused.reason(), Reason::NoSpace, "{refused}");
-    assert!(refused.to_string().contains("--min-free"), "{refused}");
+    assert!(refused.to_string().contains("setting min-free"), "{refused}");
     assert_eq!(segments(&data), 1, "the refused segment was removed");
     // A body whose declared length is too large is not started.
     let mut body = Body::of(&large, 64 << 10);

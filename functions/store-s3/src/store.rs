@@ -95,7 +95,7 @@ impl S3Blobs {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The bucket does not exist.
-    #[error("there is no bucket {0}: create it, or name another one with --blobs s3://BUCKET")]
+    #[error("there is no bucket {0}: create it, or name another one in the setting blobs")]
     NoBucket(String),
     /// The object store does not respond, or refuses the request.
     #[error(transparent)]

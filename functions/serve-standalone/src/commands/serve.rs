@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use super::signals::{Hangups, Signals};
-use crate::cli::{MetricsAddress, ServeArgs, SyncMode};
+use crate::cli::{MetricsAddress, ServeArgs, SyncMode, flag};
 use crate::exchange::Service;
 use crate::failure::Failure;
 use crate::logging;
@@ -247,6 +247,7 @@ fn open_options(args: &ServeArgs) -> OpenOptions {
         presign_lifetime: args.pulls.presign_lifetime.0,
         min_free: args.min_free,
         contact: Contact::Later,
+        spelling: flag,
     }
 }
 

@@ -14,7 +14,7 @@ use shell::opened::Opened;
 use shell::stores::{self, Absent, Contact, OpenOptions};
 use shell::values::PresignLifetime;
 
-use crate::cli::{ReadArgs, StoreArgs};
+use crate::cli::{ReadArgs, StoreArgs, flag};
 use crate::failure::Failure;
 
 /// Number of items that are read in one call, so that memory does not depend on the length of a list.
@@ -70,6 +70,7 @@ pub(super) fn how(absent: Absent) -> OpenOptions {
         presign_lifetime: PresignLifetime::default().0,
         min_free: store_embedded::MinFree::Bytes(0),
         contact: Contact::Now,
+        spelling: flag,
     }
 }
 

@@ -15,10 +15,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::{Host, HostPolicy, ResponseBody};
 use shell::access::Exposure;
+use shell::settings::ALLOW_HOST;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Metrics;
+use crate::cli::flag;
 
 /// Maximum number of connections: enough for a few Prometheus servers and a user.
 const CONNECTIONS: usize = 16;
@@ -42,6 +44,7 @@ impl MetricsListener {
         let listener = TcpListener::bind(address).await?;
         let hosts = HostPolicy {
             only: (Exposure::of(address.ip()) == Exposure::Loopback).then_some(allowed),
+            setting: Some(flag(ALLOW_HOST)),
             refuse_other_sites: true,
         };
         Ok(Self {

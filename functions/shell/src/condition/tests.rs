@@ -153,7 +153,7 @@ async fn without_space_nothing_is_stored_and_everything_else_goes_on() {
     condition.look();
     assert_eq!(stores_a_blob(&guarded).await, Some(Reason::NoSpace));
     assert_eq!((unlinks(&guarded).await, reads(&guarded).await), (None, None));
-    assert!(condition.push_blocks()[&Reason::NoSpace].contains("--min-free"));
+    assert!(condition.push_blocks()[&Reason::NoSpace].contains("setting min-free"));
     space.keep(MinFree::Bytes(0));
     assert_eq!(stores_a_blob(&guarded).await, None);
     assert!(condition.push_blocks().is_empty());

@@ -86,10 +86,7 @@ pub(super) async fn open_metadata(
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The metadata is not in a table.
-    #[error(
-        "metadata in SQLite needs no preparation, because the server creates the file. To create a table, add --metadata \
-         dynamodb://TABLE"
-    )]
+    #[error("metadata in SQLite needs no preparation, because the server creates the file")]
     NoTable,
     /// A text for the operator.
     #[error("{0}")]

@@ -11,6 +11,7 @@ use store_embedded::{DiskBlobs, Embedded, PathWatch, Space, SqliteStore};
 
 use super::{Absent, OpenFailure, OpenOptions, Opening, StoreConfig};
 use crate::probe::{LocalFiles, MetadataProbe, ProbeError, TableCounts};
+use crate::settings::DATA;
 
 /// The stores of one data directory.
 pub(super) struct Local {
@@ -106,14 +107,14 @@ async fn directory(config: &StoreConfig, data: &Path, options: &OpenOptions) -> 
         Absent::Create => Embedded::open(&own),
         Absent::Refuse => Embedded::open_existing(&own),
     });
-    opened.await.map_err(|error| unusable(data, &error))
+    opened.await.map_err(|error| unusable(data, options, &error))
 }
 
 async fn disk(data: &Path, options: &OpenOptions, memory: u64) -> Result<Arc<DiskBlobs>, OpenFailure> {
     let own = own_options(data, options, memory);
     let create = options.absent == Absent::Create;
     let opened = blocking(move || store_embedded::open_blobs(&own, create));
-    opened.await.map_err(|error| unusable(data, &error))
+    opened.await.map_err(|error| unusable(data, options, &error))
 }
 
 fn own_options(data: &Path, options: &OpenOptions, upload_memory: u64) -> store_embedded::EmbeddedOptions {
@@ -135,11 +136,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn unusable(data: &Path, error: &dyn fmt::Display) -> OpenFailure {
+fn unusable(data: &Path, options: &OpenOptions, error: &dyn fmt::Display) -> OpenFailure {
     OpenFailure(format!(
-        "cannot open the data directory {}: {error}. If this is not the directory of the server, name that with --data or \
-         ROADSTEAD_DATA",
-        data.display()
+        "cannot open the data directory {}: {error}. If this is not the directory of the server, name that with {}",
+        data.display(),
+        (options.spelling)(DATA)
     ))
 }
 

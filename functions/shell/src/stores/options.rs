@@ -8,6 +8,7 @@ use registry::Limits;
 use super::config::Backends;
 use super::names::BlobBackend;
 use crate::memory::RequestMemory;
+use crate::settings::Spelling;
 use crate::values::{Length, Span};
 
 /// How stores are opened.
@@ -23,6 +24,8 @@ pub struct OpenOptions {
     pub presign_lifetime: Duration,
     /// Whether a table must answer when it is opened.
     pub contact: Contact,
+    /// How errors write the names of settings.
+    pub spelling: Spelling,
     /// Whether writes on this host are synced.
     #[cfg(feature = "embedded")]
     pub sync: store_embedded::Sync,

@@ -156,11 +156,11 @@ impl StoreCall<'_> {
             Some(Err(error)) => tracing::warn!(
                 %digest,
                 error = &error as &dyn std::error::Error,
-                "a defect could not be recorded in every repository: run `roadstead fsck --repair`"
+                "a defect could not be recorded in every repository: a check with repair records it"
             ),
             None => tracing::warn!(
                 %digest,
-                "a defect was not recorded in every repository in time: run `roadstead fsck --repair`"
+                "a defect was not recorded in every repository in time: a check with repair records it"
             ),
         }
     }

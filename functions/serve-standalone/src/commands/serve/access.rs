@@ -8,7 +8,7 @@ use registry::{Authenticator, HostPolicy};
 use shell::access::{AccessRefusal, AccessSettings, AnonymousAccess, ClientAccess, Exposure};
 use shell::text::count;
 
-use crate::cli::ServeArgs;
+use crate::cli::{ServeArgs, flag};
 use crate::failure::Failure;
 use crate::htpasswd::Htpasswd;
 use crate::reload::Reload;
@@ -32,7 +32,7 @@ impl Access {
             exposure: Exposure::of(args.listen.ip()),
             allowed_hosts: args.allow_host.clone(),
         };
-        let decided = settings.decide().map_err(|refusal| refused(args, refusal))?;
+        let decided = settings.decide(flag).map_err(|refusal| refused(args, refusal))?;
         let everyone = |anonymous: AnonymousAccess| Arc::new(anonymous.authenticator());
         let (authenticator, text, files): (Arc<dyn Authenticator>, _, Vec<Arc<dyn Reload>>) = match decided.clients {
             ClientAccess::Users { users: file, others } => {

@@ -124,6 +124,7 @@ impl Fixture {
             presign_lifetime: Duration::from_mins(1),
             min_free: store_embedded::MinFree::Bytes(0),
             contact: stores::Contact::Now,
+            spelling: crate::cli::flag,
         };
         let mut stores = stores::open(&args.config(), &how).await.unwrap().stores;
         for number in 0..BLOBS {
