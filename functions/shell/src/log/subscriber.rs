@@ -34,8 +34,8 @@ where
     // A panic is a log line like all others, in the same format and without control characters.
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("unknown");
-        let place = panic.location().map(ToString::to_string);
-        tracing::error!(message, place, "panic");
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(message, location, "panic");
     }));
     Ok(())
 }
