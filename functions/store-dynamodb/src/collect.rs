@@ -1,9 +1,8 @@
 //! Collection. [`metadata`] walks over the main table and removes unreferenced links, blob records and back-references;
-//! [`catalog`] then removes empty repositories. [`sweep`] ends expired sessions, and [`deletion_queue`] holds the
-//! objects that wait for their deletion. This module has the row that lets one pass run at a time.
+//! [`catalog`] then removes empty repositories. [`sweep`] ends expired sessions. Objects that are no longer needed go
+//! through the [`deletion_queue`]. This module has the row that lets one pass run at a time.
 
 mod catalog;
-pub(crate) mod deletion_queue;
 mod metadata;
 mod sweep;
 
@@ -15,6 +14,7 @@ use registry::store::sessions::{Session, SessionKey};
 use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
+use crate::deletion_queue;
 use crate::keys;
 use crate::records::PassRow;
 use crate::records::attributes;

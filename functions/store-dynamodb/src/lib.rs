@@ -13,8 +13,9 @@
 //! marks or objects. Collection removes them.
 //!
 //! Read in this order: `table` (the requests to a table), `retrying` (how they are sent), `keys` and `records` (what a
-//! table contains), `metadata` (the protocols), `sessions`, `collect`, `export`. `layout` names the
-//! version of the tables, `aws` and `schema` speak to DynamoDB, and `open` builds a store from options.
+//! table contains), `deletion_queue` (objects that wait for their deletion), `metadata` (the protocols), `sessions`,
+//! `collect`, `export`. `layout` names the version of the tables, `aws` and `schema` speak to DynamoDB, and `open`
+//! builds a store from options.
 //!
 //! # Costs
 //!
@@ -44,6 +45,7 @@
 
 mod aws;
 mod collect;
+mod deletion_queue;
 mod export;
 mod keys;
 mod layout;

@@ -6,6 +6,7 @@
 //! acknowledged before.
 
 mod collection;
+mod deletion_queue;
 mod metadata;
 mod readers;
 mod records;

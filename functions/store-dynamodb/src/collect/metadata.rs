@@ -9,7 +9,8 @@ use oci::{Digest, RepositoryName};
 use registry::store::collection::{Collected, PassStatistics, PendingDeletion, Plan, YOUNG_MS};
 use registry::store::{Location, StoreError, Timestamp, Uid};
 
-use super::{cursor, deletion_queue};
+use super::cursor;
+use crate::deletion_queue;
 use crate::keys::{self, RecordKey};
 use crate::metadata::{StoreCall, UnlinkOutcome, has_location, has_uid, unmark};
 use crate::records::{

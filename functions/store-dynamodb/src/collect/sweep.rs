@@ -7,7 +7,7 @@ use registry::store::collection::remains;
 use registry::store::sessions::{Session, SessionKey, State};
 use registry::store::{Context, StoreError};
 
-use super::deletion_queue;
+use crate::deletion_queue;
 use crate::keys;
 use crate::records::{SessionRow, attributes, has_version};
 use crate::retrying::Requests;

@@ -11,7 +11,7 @@ use registry::store::metadata::{Content, Defect, Link};
 use registry::store::{Location, StoreError, Uid};
 
 use super::StoreCall;
-use crate::collect::deletion_queue;
+use crate::deletion_queue;
 use crate::keys;
 use crate::records::{BackLink, BlobRow, LinkKind, LinkRow, MarkPurpose, attributes};
 use crate::retrying::WriteOnceOutcome;

@@ -4,7 +4,6 @@
 //! only for removals and never for the walk. Marks are not needed for the safety of the data here. They give a client
 //! time: a HEAD has promised it a blob for the manifest that it pushes next.
 
-pub(super) mod deletion_queue;
 mod metadata;
 mod sweep;
 
@@ -17,6 +16,7 @@ use registry::store::{Context, Cursor, Slice, StoreError, Timestamp, Uid};
 use rusqlite::params;
 
 use super::SqliteStore;
+use super::deletion_queue;
 use super::values::{Columns, bits, timestamp};
 
 /// All statements that walk.

@@ -13,10 +13,10 @@ use registry::store::{Context, Cursor, StoreError, Timestamp};
 use rusqlite::params;
 
 use super::super::SqliteStore;
+use super::super::deletion_queue::schedule_deletion;
 use super::super::metadata::remove;
 use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, timestamp};
-use super::deletion_queue::schedule_deletion;
 
 pub(super) const EDGES: &str = "SELECT repository, target, parent, incarnation, at, \
     EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = edge.repository \

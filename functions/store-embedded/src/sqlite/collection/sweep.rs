@@ -7,10 +7,10 @@ use registry::store::{Context, StoreError};
 use rusqlite::params;
 
 use super::super::SqliteStore;
+use super::super::deletion_queue::schedule_deletion;
 use super::super::rows::{OperationFailure, Rows};
 use super::super::sessions::get;
 use super::super::values::session_key;
-use super::deletion_queue::schedule_deletion;
 
 /// The maximum number of deletions that one transaction schedules, and of part records that it removes. Other writes
 /// wait some milliseconds for it.

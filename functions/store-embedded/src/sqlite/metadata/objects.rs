@@ -12,7 +12,7 @@ use registry::store::metadata::Defect;
 use registry::store::{Context, Location};
 use rusqlite::{Row, params};
 
-use super::super::collection::deletion_queue;
+use super::super::deletion_queue;
 use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, integer, timestamp};
 

@@ -7,7 +7,7 @@ use registry::store::records::LinkKind;
 use registry::store::{Context, Location, StoreError};
 use rusqlite::params;
 
-use super::super::collection::deletion_queue;
+use super::super::deletion_queue;
 use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, bits, integer, link_kind_text, timestamp};
 use super::objects;

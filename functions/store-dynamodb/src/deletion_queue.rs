@@ -61,7 +61,7 @@ pub(crate) async fn schedule_deletion(
 }
 
 /// Schedules the deletion of objects, without holding all of them in memory. Returns their number.
-pub(super) async fn schedule_deletions(
+pub(crate) async fn schedule_deletions(
     requests: &Requests<'_>,
     mut pending_deletions: impl Iterator<Item = PendingDeletion> + Send,
 ) -> Result<u64, StoreError> {
@@ -128,7 +128,7 @@ impl QueuePosition {
 /// Some of the pending deletions that were last scheduled before `before`. See [`CollectionStore::pending_deletions`].
 ///
 /// [`CollectionStore::pending_deletions`]: registry::store::collection::CollectionStore::pending_deletions
-pub(super) async fn slice(
+pub(crate) async fn slice(
     requests: &Requests<'_>,
     before: Timestamp,
     after: Option<&Cursor>,
@@ -185,7 +185,7 @@ async fn is_recorded_location(main: &Requests<'_>, digest: &Digest, location: &L
 
 /// Reads the blob record first and the pending deletion second, because a request that removes the record has scheduled
 /// the deletion before.
-pub(super) async fn check_pending_deletion(
+pub(crate) async fn check_pending_deletion(
     main: &Requests<'_>,
     local: &Requests<'_>,
     pending_deletion: &PendingDeletion,
@@ -204,7 +204,7 @@ pub(super) async fn check_pending_deletion(
 }
 
 /// Removes items whose time is as it was read.
-pub(super) async fn remove_pending_deletions(
+pub(crate) async fn remove_pending_deletions(
     requests: &Requests<'_>,
     pending_deletions: &[PendingDeletion],
 ) -> Result<(), StoreError> {

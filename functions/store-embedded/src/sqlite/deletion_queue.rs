@@ -4,15 +4,15 @@ use registry::store::collection::{DeletionCheck, PendingDeletion};
 use registry::store::{Cursor, Location, Slice, StoreError, Timestamp};
 use rusqlite::params;
 
-use super::super::rows::{OperationFailure, Rows};
-use super::super::values::{Columns, timestamp};
+use super::rows::{OperationFailure, Rows};
+use super::values::{Columns, timestamp};
 
 /// A page of pending deletions, in the order in which they were scheduled.
 pub(super) const PENDING_DELETIONS: &str = "SELECT at, store, key, digest, unfinished FROM graveyard \
     WHERE at < ?1 AND (at, store, key) > (?2, ?3, ?4) ORDER BY at, store, key LIMIT ?5";
 
 /// Schedules the deletion of an object. An object has at most one pending deletion: see [`PendingDeletion::joined`].
-pub(in super::super) fn schedule_deletion(
+pub(super) fn schedule_deletion(
     rows: &Rows<'_>,
     at: Timestamp,
     location: &Location,
