@@ -11,8 +11,7 @@ use registry::check::{CheckOptions, Event, Finding, Summary, check};
 use registry::store::blobs::Upload;
 use registry::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
 use registry::store::records::{BackReference, LinkKind, Record};
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Location, Slice, Uid};
+use registry::store::{Attempt, Location, SessionId, Slice, Uid};
 use serde_json::{Value, json};
 
 use super::ContractTest;

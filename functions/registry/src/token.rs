@@ -12,8 +12,8 @@ use sha2::Sha256;
 
 use crate::auth::{Principal, PrincipalKind};
 use crate::region::RegionName;
-use crate::store::Timestamp;
-use crate::store::sessions::{SessionId, SessionKey, SigningKey};
+use crate::store::sessions::{SessionKey, SigningKey};
+use crate::store::{SessionId, Timestamp};
 
 const VERSION: u8 = 1;
 const MAC_LEN: usize = 32;

@@ -23,8 +23,8 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use registry::budget::ClientKey;
 use registry::environment::{context, random_u64};
-use registry::store::sessions::{Attempt, SessionId, SessionKey};
-use registry::store::{Context, Location, Reason, StoreError, Timestamp};
+use registry::store::sessions::SessionKey;
+use registry::store::{Attempt, Context, Location, Reason, SessionId, StoreError, Timestamp};
 use registry::{Environment, ResponseBody, Stores};
 
 #[cfg(feature = "native")]

@@ -37,8 +37,8 @@
 use std::fmt::Display;
 
 use oci::{Digest, RepositoryName, Tag};
-use registry::store::sessions::{SessionId, SessionKey};
-use registry::store::{Location, Timestamp, Uid};
+use registry::store::sessions::SessionKey;
+use registry::store::{Location, SessionId, Timestamp, Uid};
 
 use crate::table::{ItemKey, Range};
 

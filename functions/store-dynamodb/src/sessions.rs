@@ -9,10 +9,10 @@ mod signing;
 
 use async_trait::async_trait;
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
-    SigningKey, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey,
+    State,
 };
-use registry::store::{Context, StoreError, Timestamp, Uid};
+use registry::store::{Attempt, Context, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
 use crate::keys;

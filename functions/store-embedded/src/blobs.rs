@@ -27,8 +27,7 @@ use registry::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
     Source, StoredObject, Upload,
 };
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
+use registry::store::{Attempt, Context, Cursor, Location, Reason, SessionId, Slice, StoreError, Timestamp};
 
 use crate::files::{Disk, FileName, Files};
 use crate::space::Space;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Attempt, SessionId};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 mod directory_sync;

@@ -17,8 +17,8 @@ use registry::collection::{self, collect};
 use registry::store::blobs::{AppendError, Appended, BlobStore, ObjectToDelete, Upload};
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
-use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Location, Reason, StoreError, Timestamp, Uid};
+use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore};
+use registry::store::{Attempt, Context, Location, Reason, SessionId, StoreError, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, MinFree, Sync};
 
 /// A small file system in memory. Dropping it unmounts it.

@@ -15,8 +15,8 @@ use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest, RepositoryName};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
-use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionId, SessionKey, SessionStore, SigningKey};
-use registry::store::{Context, Timestamp, Uid};
+use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionKey, SessionStore, SigningKey};
+use registry::store::{Context, SessionId, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, Sync};
 
 const DATA: &str = "STORE_EMBEDDED_TEST_DATA";

@@ -18,10 +18,8 @@ use contract::source::{Body, noise};
 use oci::{Algorithm, Digest, RepositoryName};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
-use registry::store::sessions::{
-    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
-};
-use registry::store::{Context, Timestamp, Uid};
+use registry::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore};
+use registry::store::{Context, SessionId, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, Sync};
 
 const DATA: &str = "STORE_EMBEDDED_TEST_TRACED";

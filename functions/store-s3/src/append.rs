@@ -15,8 +15,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use registry::budget::ClientKey;
 use registry::store::blobs::{AppendError, Appended, Source};
-use registry::store::sessions::Attempt;
-use registry::store::{Reason, StoreError};
+use registry::store::{Attempt, Reason, StoreError};
 
 use crate::chunk_queue::{ByteChunks, ChunkQueue};
 use crate::memory::{MemoryAllowance, UploadMemoryPermit};

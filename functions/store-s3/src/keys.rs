@@ -5,8 +5,7 @@
 //! refers to it. Ids are random, so keys spread over the partitions of the store. No key is a parent folder of another
 //! key, since some stores are file systems.
 
-use registry::store::sessions::Attempt;
-use registry::store::{Location, StoreError};
+use registry::store::{Attempt, Location, StoreError};
 
 /// Makes keys with one prefix.
 #[derive(Clone, Debug)]
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     const ATTEMPT: Attempt = Attempt {
-        session: registry::store::sessions::SessionId(0xabc),
+        session: registry::store::SessionId(0xabc),
         number: 12,
     };
 

@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use registry::store::blobs::{Discarded, ObjectToDelete};
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Location, StoreError};
+use registry::store::{Attempt, Location, SessionId, StoreError};
 
 use crate::error::{RequestError, TransientError, is_transient};
 use crate::keys::ObjectKeys;

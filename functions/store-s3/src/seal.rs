@@ -28,8 +28,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use registry::budget::ClientKey;
 use registry::store::blobs::Upload;
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Location, StoreError};
+use registry::store::{Attempt, Location, SessionId, StoreError};
 
 use crate::error::RequestError;
 use crate::keys::ObjectKeys;

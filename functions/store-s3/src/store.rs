@@ -10,8 +10,7 @@ use registry::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
     Source, StoredObject, Upload,
 };
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Cursor, Location, Reason, Slice, StoreError, Timestamp};
+use registry::store::{Attempt, Context, Cursor, Location, Reason, SessionId, Slice, StoreError, Timestamp};
 
 use crate::keys::ObjectKeys;
 use crate::memory::UploadMemory;

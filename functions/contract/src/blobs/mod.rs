@@ -8,12 +8,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use registry::store::Location;
 use registry::store::blobs::{
     AppendError, Appended, BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Source, Upload,
 };
 use registry::store::collection::Clearing;
-use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Attempt, SessionId};
 
 use super::ContractTest;
 use super::source::{Body, noise};

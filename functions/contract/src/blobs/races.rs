@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use oci::{Algorithm, Digest};
-use registry::store::Location;
 use registry::store::blobs::{AppendError, Appended, BodyError};
-use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Attempt, Location, SessionId};
 
 use super::{BlobTest, StoredUpload};
 use crate::source::{Body, Stepped, Steps, noise};

@@ -2,8 +2,8 @@
 
 use registry::store::blobs::{BodyError, DeletedObjects, ObjectToDelete, StoredObject};
 use registry::store::collection::{Clearing, PendingDeletion, remains};
-use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
-use registry::store::{Location, Timestamp, sessions};
+use registry::store::sessions::{Progress, Publishing, SessionKey, State};
+use registry::store::{Attempt, Location, SessionId, Timestamp, sessions};
 
 use super::{BlobTest, StoredUpload, to_delete};
 use crate::source::{Body, noise};

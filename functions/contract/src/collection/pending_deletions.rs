@@ -3,8 +3,7 @@
 
 use registry::store::collection::{DeletionCheck, PendingDeletion};
 use registry::store::metadata::Removal;
-use registry::store::sessions::Attempt;
-use registry::store::{Context, Cursor, Location};
+use registry::store::{Attempt, Context, Cursor, Location};
 
 use super::{CollectionTest, GRACE, HOUR, PLAN};
 use crate::metadata::{digest, location, repository};

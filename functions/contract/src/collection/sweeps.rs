@@ -2,8 +2,8 @@
 
 use oci::Digest;
 use registry::store::collection::{PendingDeletion, remains};
-use registry::store::sessions::{Attempt, Claim, End, Publishing, Session, SessionKey, State};
-use registry::store::{Location, Timestamp};
+use registry::store::sessions::{Claim, End, Publishing, Session, SessionKey, State};
+use registry::store::{Attempt, Location, Timestamp};
 
 use super::{CollectionTest, GRACE};
 use crate::metadata::{digest, repository};

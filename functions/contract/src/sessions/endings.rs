@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use oci::{Algorithm, Digest};
 use registry::store::sessions::{
-    Cancelled, Claimed, End, Progress, Publishing, Session, SessionId, SessionKey, SigningKey, State,
+    Cancelled, Claimed, End, Progress, Publishing, Session, SessionKey, SigningKey, State,
 };
-use registry::store::{Location, Timestamp, Uid};
+use registry::store::{Location, SessionId, Timestamp, Uid};
 
 use super::{CLAIM, SessionTest, digest, progress, publishing};
 

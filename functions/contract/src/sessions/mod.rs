@@ -6,9 +6,9 @@ pub mod endings;
 pub use endings::*;
 use oci::{Algorithm, Digest};
 use registry::store::sessions::{
-    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey, SessionStore, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, State,
 };
-use registry::store::{Location, Timestamp};
+use registry::store::{Location, SessionId, Timestamp};
 
 use super::ContractTest;
 

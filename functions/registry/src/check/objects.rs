@@ -15,8 +15,8 @@ use super::run::{CheckSetup, Event, Run};
 use crate::store::blobs::StoredObject;
 use crate::store::collection::PendingDeletion;
 use crate::store::records::{Record, Unreadable};
-use crate::store::sessions::{Attempt, Session, SessionId, SessionKey, State};
-use crate::store::{Cursor, Location, Slice, StoreError, Timestamp};
+use crate::store::sessions::{Session, SessionKey, State};
+use crate::store::{Attempt, Cursor, Location, SessionId, Slice, StoreError, Timestamp};
 
 /// Later than every time that a store can contain.
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);

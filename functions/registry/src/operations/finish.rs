@@ -48,8 +48,8 @@ use crate::error::Error;
 use crate::response;
 use crate::store::blobs::{Discarded, Upload};
 use crate::store::metadata::Link;
-use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, State};
-use crate::store::{Location, StoreError};
+use crate::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, Session, State};
+use crate::store::{Location, SessionId, StoreError};
 
 /// The interval in which a request polls a session that another request has claimed, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1000;

@@ -9,8 +9,8 @@ use crate::auth::{Denied, Identity, Permit, Principal, Push};
 use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::response::{self, UploadPosition};
-use crate::store::sessions::{Session, SessionId, SessionKey};
-use crate::store::{StoreError, Timestamp};
+use crate::store::sessions::{Session, SessionKey};
+use crate::store::{SessionId, StoreError, Timestamp};
 use crate::token::{TokenKeys, UploadToken};
 
 /// The maximum value of `Retry-After`, in seconds.

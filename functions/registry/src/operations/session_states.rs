@@ -18,10 +18,8 @@ use crate::environment::random_u64;
 use crate::error::Error;
 use crate::response;
 use crate::store::blobs::Discarded;
-use crate::store::sessions::{
-    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, State,
-};
-use crate::store::{Location, StoreError};
+use crate::store::sessions::{Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, State};
+use crate::store::{Location, SessionId, StoreError};
 
 /// A body that was not stored.
 pub(super) struct BodyFailure {

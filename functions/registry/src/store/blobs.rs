@@ -10,8 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::Serialize;
 
-use super::sessions::{Attempt, SessionId};
-use super::{Context, Cursor, Location, Slice, StoreError, Timestamp};
+use super::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreError, Timestamp};
 
 /// Why a request body did not arrive as a whole. Only [`BodyError::Store`] is a fault of the server; all others are
 /// faults of the peer.

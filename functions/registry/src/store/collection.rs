@@ -29,8 +29,8 @@ use oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::ObjectToDelete;
-use super::sessions::{Attempt, Session, SessionKey, State};
-use super::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
+use super::sessions::{Session, SessionKey, State};
+use super::{Attempt, Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
 
 /// For how many milliseconds a recorded reference counts although its manifest does not exist (yet). This is longer
 /// than any put may take. Older ones are orphaned records of an interrupted put.

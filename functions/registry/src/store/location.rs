@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::sessions::Attempt;
+use super::{Attempt, StoreError};
 
 /// The maximum lengths of a store's id and of a key, in bytes.
 const MAX_STORE: usize = 64;

@@ -10,6 +10,7 @@
 //! An [`Err`] means that the store could not do its work. Stores retry; the core does not sleep between attempts. Every
 //! call has the current time and a deadline in its [`Context`].
 
+mod attempt;
 pub mod blobs;
 pub mod collection;
 mod fault;
@@ -24,6 +25,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::attempt::{Attempt, AttemptError, SessionId};
 pub use self::fault::{Cause, Damage, Reason, StoreError, StoreFault};
 pub use self::location::{Location, LocationError};
 use crate::budget::ClientKey;

@@ -20,10 +20,9 @@ use crate::store::blobs::{
 use crate::store::collection::{Collected, CollectionStore, DeletionCheck, PassStart, PendingDeletion, Plan};
 use crate::store::records::{BackReference, Record, RecordStore, RecordedObject, Unreadable};
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
-    SessionStore, SigningKey,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey,
 };
-use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
+use crate::store::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreError, Timestamp, Uid};
 
 /// Observes every call of a store, by the name of its method.
 pub trait Hook: Send + Sync + 'static {

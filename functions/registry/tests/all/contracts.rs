@@ -16,8 +16,8 @@ use registry::Stores;
 use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Upload};
 use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
-use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey, SessionStore};
-use registry::store::{Context, Location, StoreError, Timestamp, Uid};
+use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore};
+use registry::store::{Attempt, Context, Location, SessionId, StoreError, Timestamp, Uid};
 
 contract::contract_tests!(async { TestStores::in_memory() });
 

@@ -11,9 +11,9 @@ use registry::store::blobs::Upload;
 use registry::store::collection::{GracePeriods, Plan};
 use registry::store::memory::MemoryMetadata;
 use registry::store::metadata::{NewContent, PutManifest};
-use registry::store::sessions::{Attempt, Claimed, Expected, SessionId, SessionKey};
+use registry::store::sessions::{Claimed, Expected, SessionKey};
 use registry::store::wrapped::{CallEnd, Hook as _};
-use registry::store::{Context, Location, Timestamp, Uid};
+use registry::store::{Attempt, Context, Location, SessionId, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, MinFree};
 use tempfile::TempDir;
 

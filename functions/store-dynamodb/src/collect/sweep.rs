@@ -132,8 +132,8 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use registry::store::sessions::{Progress, SessionId};
-    use registry::store::{Timestamp, Uid};
+    use registry::store::sessions::Progress;
+    use registry::store::{SessionId, Timestamp, Uid};
 
     use super::*;
     use crate::memory::MemoryTable;

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
 use registry::store::collection::PendingDeletion;
 use registry::store::metadata::{Content, Defect, HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
-use registry::store::sessions::{Progress, Publishing, Session, SessionId, SessionKey, SigningKey, State};
-use registry::store::{Cursor, Location, Timestamp, Uid};
+use registry::store::sessions::{Progress, Publishing, Session, SessionKey, SigningKey, State};
+use registry::store::{Cursor, Location, SessionId, Timestamp, Uid};
 
 use super::*;
 use crate::keys::{self, RecordKey};

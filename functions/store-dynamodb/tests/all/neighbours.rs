@@ -14,9 +14,9 @@ use registry::store::collection::{CollectionStore, GracePeriods, PassStart, Pass
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::records::{Record, RecordStore};
 use registry::store::sessions::{
-    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore, SigningKey, State,
+    Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore, SigningKey, State,
 };
-use registry::store::{Context, Cursor, Location, Timestamp, Uid};
+use registry::store::{Context, Cursor, Location, SessionId, Timestamp, Uid};
 use store_dynamodb::{DynamoStore, OpenError, TableOptions};
 
 const HOUR: u64 = 3_600_000;

@@ -13,9 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{self, Either};
 use registry::budget::ClientKey;
-use registry::store::StoreError;
 use registry::store::blobs::{AppendError, Appended, Source};
-use registry::store::sessions::Attempt;
+use registry::store::{Attempt, StoreError};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::body::BodyBatch;

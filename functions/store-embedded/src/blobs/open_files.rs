@@ -192,7 +192,7 @@ impl Drop for FileHandle {
 mod tests {
     use std::os::unix::fs::FileExt as _;
 
-    use registry::store::sessions::SessionId;
+    use registry::store::SessionId;
 
     use super::*;
     use crate::Sync;

@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use registry::budget::ClientKey;
 use registry::store::blobs::Upload;
-use registry::store::sessions::SessionId;
-use registry::store::{Location, StoreError};
+use registry::store::{Location, SessionId, StoreError};
 
 use super::segments::{self, Segment};
 use super::{DiskBlobs, blocking, failure, location};

@@ -1,7 +1,6 @@
 //! The list of the segments of a session. It is stored in the session's state and part records.
 
-use registry::store::StoreError;
-use registry::store::sessions::SessionId;
+use registry::store::{SessionId, StoreError};
 
 use crate::files::{FileForm, FileName};
 

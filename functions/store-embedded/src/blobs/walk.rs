@@ -130,7 +130,7 @@ impl NamesAhead {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use registry::store::sessions::SessionId;
+    use registry::store::SessionId;
 
     use super::*;
     use crate::Sync;

@@ -328,7 +328,7 @@ mod tests {
 
     use std::os::unix::fs::PermissionsExt;
 
-    use registry::store::sessions::SessionId;
+    use registry::store::SessionId;
 
     use super::*;
     use crate::files::FileForm;

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
-    SigningKey, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey,
+    State,
 };
-use registry::store::{Context, StoreError, Timestamp};
+use registry::store::{Attempt, Context, StoreError, Timestamp};
 use rusqlite::{Row, params};
 
 use super::SqliteStore;

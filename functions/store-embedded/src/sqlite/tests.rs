@@ -15,10 +15,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, RepositoryName};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
-use registry::store::sessions::{
-    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
-};
-use registry::store::{Location, Timestamp, Uid};
+use registry::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore};
+use registry::store::{Location, SessionId, Timestamp, Uid};
 use rusqlite::Connection;
 use tempfile::TempDir;
 

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use registry::store::records::LinkKind;
-use registry::store::sessions::{SessionId, SessionKey};
-use registry::store::{Location, Page, Timestamp, Uid};
+use registry::store::sessions::SessionKey;
+use registry::store::{Location, Page, SessionId, Timestamp, Uid};
 use rusqlite::types::FromSql;
 use rusqlite::{Error, Row, RowIndex};
 

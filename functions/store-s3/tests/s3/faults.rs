@@ -15,8 +15,7 @@ use crate::session::{LongBody, MIB, UploadSession, cx};
 use contract::Guard;
 use contract::source::{Body, noise};
 use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, ObjectToDelete, Source};
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Location, Reason, StoreError};
+use registry::store::{Attempt, Location, Reason, SessionId, StoreError};
 use store_s3::Operation;
 
 /// Injects faults into this percentage of requests, always the same ones.

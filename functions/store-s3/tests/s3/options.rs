@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry::store::Location;
 use registry::store::blobs::{BlobStore as _, ObjectToDelete, Reached, RedirectRequest};
-use registry::store::sessions::Attempt;
+use registry::store::{Attempt, Location};
 use store_s3::{Encryption, Operation, PathStyle, S3Blobs, S3Options};
 
 use crate::fake::{BUCKET, Fake, SeenRequest};

@@ -62,7 +62,7 @@ async fn no_body_uses_the_last_part_number() {
             let state = with_next(&session.state, next);
             let attempt = session.attempt();
             // The attempt that follows the state, whatever was attempted before.
-            let attempt = registry::store::sessions::Attempt { number: 2, ..attempt };
+            let attempt = registry::store::Attempt { number: 2, ..attempt };
             fake.seen();
             let stored = store
                 .append(cx(60), attempt, &state, &mut LongBody::new(52 * MIB))

@@ -9,8 +9,8 @@ use futures_util::TryStreamExt as _;
 use oci::{Algorithm, Digest};
 use registry::store::blobs::{AppendError, Appended, BlobStore, BodyError, Discarded, Source, Upload};
 use registry::store::collection::{Clearing, remains};
-use registry::store::sessions::{Attempt, Progress, Publishing, SessionId, SessionKey, State};
-use registry::store::{Context, Location, StoreError, Timestamp, Uid, sessions};
+use registry::store::sessions::{Progress, Publishing, SessionKey, State};
+use registry::store::{Attempt, Context, Location, SessionId, StoreError, Timestamp, Uid, sessions};
 use store_s3::S3Blobs;
 
 /// One MiB in bytes.

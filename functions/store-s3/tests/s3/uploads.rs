@@ -5,8 +5,8 @@ use crate::fake::Fake;
 use crate::session::{MIB, UploadSession, cx, read};
 use contract::source::{Body, Stepped, noise};
 use futures_util::future::join_all;
+use registry::store::Attempt;
 use registry::store::blobs::{BlobStore as _, Discarded, ObjectToDelete};
-use registry::store::sessions::Attempt;
 use store_s3::{Operation, Parts, S3Blobs};
 
 /// Runs each scenario on the server in memory and on a real server, with growing parts and with equal parts.

@@ -17,8 +17,7 @@ use crate::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
     Source, StoredObject, Upload,
 };
-use crate::store::sessions::{Attempt, SessionId};
-use crate::store::{Context, Cursor, Location, Slice, StoreError, Timestamp};
+use crate::store::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreError, Timestamp};
 
 /// The maximum size of one item of a [`ByteStream`]. It is small, so that readers get objects in several chunks.
 const CHUNK: usize = 64 * 1024;

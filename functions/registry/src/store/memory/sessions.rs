@@ -8,10 +8,10 @@ use async_trait::async_trait;
 
 use super::lock;
 use crate::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore,
-    SigningKey, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, SigningKey,
+    State,
 };
-use crate::store::{Context, StoreError, Timestamp};
+use crate::store::{Attempt, Context, StoreError, Timestamp};
 
 /// A store of upload sessions and signing keys in memory.
 #[derive(Debug, Default)]

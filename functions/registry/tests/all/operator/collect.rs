@@ -12,9 +12,9 @@ use registry::store::blobs::DeletedObjects;
 use registry::store::collection::{CollectionStore as _, PassStatistics, Plan};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
 use registry::store::metadata::MetadataStore as _;
-use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore};
+use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore};
 use registry::store::wrapped::{Hook, Wrapped};
-use registry::store::{Context, StoreError, Timestamp, Uid};
+use registry::store::{Context, SessionId, StoreError, Timestamp, Uid};
 use serde_json::json;
 
 use crate::support::content::{bytes_of, image, index, padded};

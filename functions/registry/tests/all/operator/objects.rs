@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use contract::source::Body;
 use registry::check::{CheckOptions, Finding};
-use registry::store::Location;
 use registry::store::blobs::{BlobStore as _, ObjectToDelete, Upload};
 use registry::store::records::Record;
-use registry::store::sessions::{Attempt, SessionId};
+use registry::store::{Attempt, Location, SessionId};
 use serde_json::json;
 
 use super::check::{CX, options};

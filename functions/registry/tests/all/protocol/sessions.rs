@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use contract::source::noise;
 use registry::store::blobs::BodyError;
-use registry::store::sessions::{Claimed, Expected, SessionId, SessionKey, SessionStore as _};
-use registry::store::{Context, Timestamp, Uid};
+use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore as _};
+use registry::store::{Context, SessionId, Timestamp, Uid};
 use registry::{Anonymous, Environment as _, Settings};
 
 use crate::support::{Script, World, sha256};

@@ -1,8 +1,7 @@
 //! Stores an object at the location in its record.
 
 use registry::store::blobs::{AppendError, BlobStore, Source, Upload};
-use registry::store::sessions::Attempt;
-use registry::store::{Context, Location, StoreError};
+use registry::store::{Attempt, Context, Location, StoreError};
 
 /// Stores the bytes of `source` as the object at `location`. It does so like an upload of one body: the key of the
 /// location is the attempt, and the contract of [`BlobStore::seal`] says which key the object of an attempt gets.

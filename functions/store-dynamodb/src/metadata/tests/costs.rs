@@ -1,9 +1,8 @@
 //! The number of reads and writes of each operation, as the interface and the table of costs promise it.
 
+use registry::store::SessionId;
 use registry::store::collection::{CollectionStore as _, Plan};
-use registry::store::sessions::{
-    Claim, Claimed, End, Expected, Progress, Publishing, SessionId, SessionKey, SessionStore,
-};
+use registry::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore};
 
 use super::metered::Metered;
 use super::*;

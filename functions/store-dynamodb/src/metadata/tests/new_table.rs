@@ -1,7 +1,8 @@
 //! When a table counts as new.
 
+use registry::store::SessionId;
 use registry::store::collection::{CollectionStore, PassStart};
-use registry::store::sessions::{Expected, SessionId, SessionKey, SessionStore, SigningKey};
+use registry::store::sessions::{Expected, SessionKey, SessionStore, SigningKey};
 
 use super::*;
 use crate::schema;

@@ -2,10 +2,9 @@
 
 use registry::store::metadata::{Content, Defect, ManifestPut, MetadataStore, NewContent};
 use registry::store::sessions::{
-    Attempt, Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionId, SessionKey,
-    SessionStore, State,
+    Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, State,
 };
-use registry::store::{Location, Timestamp};
+use registry::store::{Attempt, Location, SessionId, Timestamp};
 
 use super::super::fixtures::{FIXTURES, LARGE};
 use super::super::linearizable::{CallResult, RecordedCall};

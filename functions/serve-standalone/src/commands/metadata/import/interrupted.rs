@@ -16,8 +16,7 @@ use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 use registry::store::records::{RecordedObject, Unreadable};
-use registry::store::sessions::{Attempt, SessionId};
-use registry::store::{Context, Cursor, Location, Slice, StoreError, Timestamp, Uid};
+use registry::store::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreError, Timestamp, Uid};
 use tempfile::TempDir;
 
 use super::super::format::{VERSION, write_line};
