@@ -10,6 +10,7 @@ from typing import Dict, List, Sequence, Set
 from harness import Context, HarnessError, Result, check, ensure, run, selftest
 from harness.build import cargo, readable, try_cargo
 from harness.cache import ROOT
+from harness.modules import circles
 from harness.sources import sources
 
 # The platforms whose dependencies count as the core's: one desk, one server, one edge. Named here, so that the answer is the
@@ -44,6 +45,7 @@ def main(_context: Context) -> List[Result]:
         check("rustfmt", rustfmt),
         check("core dependencies", core_dependencies),
         check("shell dependencies", shell_dependencies),
+        check("module circles", module_circles),
         check("security classes", security_classes),
         check("cargo deny", cargo_deny),
         check("clippy", clippy),
@@ -116,6 +118,14 @@ def shell_dependencies() -> str:
         ]
     assert not problems, "functions/shell:\n  " + "\n  ".join(problems)
     return f"{len(SHELL_BANS)} sets of features"
+
+
+def module_circles() -> str:
+    """No two modules with the same parent depend on each other: a reader can begin with one of them."""
+    crates = [folder for folder in sorted((ROOT / "functions").iterdir()) if (folder / "src" / "lib.rs").exists()]
+    found = [circle for crate in crates for circle in circles(crate)]
+    assert not found, "\n".join(found)
+    return f"{len(crates)} crates"
 
 
 def security_classes() -> str:

@@ -10,7 +10,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import Iterator, List, Tuple
 
-from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_nextest, selftest_sources
+from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_modules, selftest_nextest, selftest_sources
 from .api import Result, check
 from .process import Child, CommandFailed, at_once, run, scratch, wait_until
 from .round_robin import RoundRobinProxy
@@ -31,6 +31,7 @@ def main() -> List[Result]:
         *selftest_nextest.main(),
         *selftest_long_tests.main(),
         *selftest_sources.main(),
+        *selftest_modules.main(),
         *selftest_faults.main(),
         *selftest_cloud.main(),
     ]
