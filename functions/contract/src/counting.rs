@@ -9,7 +9,7 @@ use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
-use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::wrapped::{Effect, Hook, StoreMethod, Wrapped};
 
 /// A blob store that counts. Make it with `CountingBlobs::new(store, counts.clone())`.
 pub type CountingBlobs = Wrapped<dyn BlobStore, Counts>;
@@ -22,43 +22,9 @@ pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
 /// A store of records that counts.
 pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
 
-/// Methods that change nothing. `redirect` is not one of them, because it makes no request.
-const READS: [&str; 24] = [
-    // blobs
-    "read",
-    "stat",
-    "objects",
-    // sessions
-    "get",
-    "parts",
-    "expired",
-    "signing_keys",
-    // metadata
-    "link",
-    "link_and_unmark",
-    "manifest",
-    "tag",
-    "tagged_manifest",
-    "tags",
-    "history",
-    "repository",
-    "repositories",
-    "manifests",
-    "referrers",
-    "linking_repositories",
-    // collection
-    "pending_deletions",
-    "check_pending_deletion",
-    // records
-    "walk",
-    "recorded_object",
-    "missing_back_references",
-];
-
-/// The number of calls of one store or several. No two of the traits have a method of the same name. Clones share the
-/// counts.
+/// The number of calls of one store or several. Clones share the counts.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+pub struct Counts(Arc<Mutex<BTreeMap<StoreMethod, u64>>>);
 
 impl Counts {
     /// Without any calls.
@@ -67,45 +33,45 @@ impl Counts {
         Self::default()
     }
 
-    /// The number of calls of the method with this name.
+    /// The number of calls of the method.
     #[must_use]
-    pub fn of(&self, method: &str) -> u64 {
-        self.all().get(method).copied().unwrap_or_default()
+    pub fn of(&self, method: StoreMethod) -> u64 {
+        self.all().get(&method).copied().unwrap_or_default()
     }
 
-    /// The number of calls of methods that change nothing.
+    /// The number of calls of methods that read.
     #[must_use]
     pub fn reads(&self) -> u64 {
-        let calls = self.all();
-        let reads = calls.iter().filter(|(method, _)| READS.contains(method));
-        reads.map(|(_, count)| count).sum()
+        self.with(|effect| effect == Effect::Reads)
     }
 
-    /// The number of calls of all other methods.
+    /// The number of calls of methods that change or store something.
     #[must_use]
     pub fn writes(&self) -> u64 {
-        let calls = self.all();
-        let writes = calls
-            .iter()
-            .filter(|(method, _)| !READS.contains(method) && **method != "redirect");
-        writes.map(|(_, count)| count).sum()
+        self.with(|effect| matches!(effect, Effect::Changes | Effect::Stores))
     }
 
-    /// The number of calls of every method that was called, by its name.
+    fn with(&self, counts: impl Fn(Effect) -> bool) -> u64 {
+        let calls = self.all();
+        let counted = calls.iter().filter(|(method, _)| counts(method.effect()));
+        counted.map(|(_, count)| count).sum()
+    }
+
+    /// The number of calls of every method that was called.
     #[must_use]
-    pub fn all(&self) -> BTreeMap<&'static str, u64> {
+    pub fn all(&self) -> BTreeMap<StoreMethod, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Like [`Counts::all`], and sets the counts to zero.
     #[must_use = "use `Counts::new` to count apart"]
-    pub fn take(&self) -> BTreeMap<&'static str, u64> {
+    pub fn take(&self) -> BTreeMap<StoreMethod, u64> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Hook for Counts {
-    fn before(&self, method: &'static str) -> Result<(), StoreError> {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
         *self
             .0
             .lock()
@@ -115,7 +81,7 @@ impl Hook for Counts {
         Ok(())
     }
 
-    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn after(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
-use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 
 /// A blob store that fails as planned. Make it with `FaultyBlobs::new(store, faults.clone())`.
 pub type FaultyBlobs = Wrapped<dyn BlobStore, Faults>;
@@ -43,7 +43,7 @@ pub enum FaultPoint {
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// The method that fails; `None`: any method.
-    pub method: Option<&'static str>,
+    pub method: Option<StoreMethod>,
     /// The number of the call that fails, counted from 1 since the fault was planned.
     pub nth: u64,
     /// The error.
@@ -60,7 +60,7 @@ pub struct Faults(Arc<Mutex<FaultPlan>>);
 struct FaultPlan {
     fault: Option<Fault>,
     matching: u64,
-    calls: Vec<&'static str>,
+    calls: Vec<StoreMethod>,
     struck: u64,
 }
 
@@ -87,7 +87,7 @@ impl Faults {
     /// The methods that were called since the fault was planned, in order. Their number bounds [`Fault::nth`] for a
     /// test that lets each call of an operation fail in turn.
     #[must_use]
-    pub fn calls(&self) -> Vec<&'static str> {
+    pub fn calls(&self) -> Vec<StoreMethod> {
         self.lock().calls.clone()
     }
 
@@ -104,7 +104,7 @@ impl Faults {
 
 impl FaultPlan {
     /// The planned fault, if it is due now in a call of `method`.
-    fn due(&mut self, method: &str, point: FaultPoint) -> Result<(), StoreError> {
+    fn due(&mut self, method: StoreMethod, point: FaultPoint) -> Result<(), StoreError> {
         let Some(fault) = self.fault else {
             return Ok(());
         };
@@ -116,7 +116,7 @@ impl FaultPlan {
             return Ok(());
         }
         self.struck += 1;
-        let cause = format!("planned fault in {method}");
+        let cause = format!("planned fault in {method:?}");
         Err(match fault.kind {
             FaultKind::Unavailable => StoreError::unavailable(cause),
             FaultKind::Failed => StoreError::failed(cause),
@@ -125,13 +125,13 @@ impl FaultPlan {
 }
 
 impl Hook for Faults {
-    fn before(&self, method: &'static str) -> Result<(), StoreError> {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
         let mut plan = self.lock();
         plan.calls.push(method);
         plan.due(method, FaultPoint::Before)
     }
 
-    fn after(&self, method: &'static str) -> Result<(), StoreError> {
+    fn after(&self, method: StoreMethod) -> Result<(), StoreError> {
         self.lock().due(method, FaultPoint::After)
     }
 }

@@ -256,6 +256,7 @@ mod tests {
     use oci::{Algorithm, Digest, MediaType, RepositoryName};
     use registry::store::memory::{MemoryBlobs, MemoryMetadata};
     use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
+    use registry::store::wrapped::StoreMethod;
 
     use super::*;
     use crate::clock::SystemEnvironment;
@@ -338,7 +339,7 @@ mod tests {
         assert_eq!(starts(false).await, Ok(()));
         assert_eq!(
             counts.all(),
-            BTreeMap::from([("stat", 1)]),
+            BTreeMap::from([(StoreMethod::Stat, 1)]),
             "where all is well, one look is enough"
         );
 

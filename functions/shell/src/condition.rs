@@ -25,7 +25,7 @@ use registry::store::{Reason, StoreError};
 
 use self::guard::ConditionGuard;
 use self::refused::RefusedWrites;
-use self::steps::{PushStep, StoreKind};
+use self::steps::PushStep;
 pub use self::time::TimeService;
 use crate::probe::LocalFiles;
 
@@ -188,16 +188,13 @@ impl Condition {
     /// Stores that check this condition before each call.
     #[must_use]
     pub fn guarding(&self, stores: &Stores) -> Stores {
-        let guard = |kind| ConditionGuard {
-            condition: self.clone(),
-            kind,
-        };
+        let guard = || ConditionGuard(self.clone());
         Stores {
-            blobs: Arc::new(Wrapped::new(stores.blobs.clone(), guard(StoreKind::Blobs))),
-            metadata: Arc::new(Wrapped::new(stores.metadata.clone(), guard(StoreKind::Metadata))),
-            sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard(StoreKind::Sessions))),
-            collection: Arc::new(Wrapped::new(stores.collection.clone(), guard(StoreKind::Collection))),
-            records: Arc::new(Wrapped::new(stores.records.clone(), guard(StoreKind::Records))),
+            blobs: Arc::new(Wrapped::new(stores.blobs.clone(), guard())),
+            metadata: Arc::new(Wrapped::new(stores.metadata.clone(), guard())),
+            sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard())),
+            collection: Arc::new(Wrapped::new(stores.collection.clone(), guard())),
+            records: Arc::new(Wrapped::new(stores.records.clone(), guard())),
         }
     }
 

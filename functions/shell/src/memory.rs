@@ -167,7 +167,7 @@ mod tests {
     use registry::store::blobs::BodyError;
     use registry::store::memory::MemoryMetadata;
     use registry::store::metadata::MetadataStore;
-    use registry::store::wrapped::{Hook, Wrapped};
+    use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
     use registry::{Anonymous, Registry, RequestBody, Settings, Stores};
     use tokio::sync::Notify;
 
@@ -335,18 +335,18 @@ mod tests {
     }
 
     impl Hook for SlowReferrers {
-        fn before(&self, _: &'static str) -> Result<(), StoreError> {
+        fn before(&self, _: StoreMethod) -> Result<(), StoreError> {
             Ok(())
         }
 
-        fn after(&self, _: &'static str) -> Result<(), StoreError> {
+        fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
             Ok(())
         }
 
-        fn gate(&self, method: &'static str) -> BoxFuture<'static, ()> {
+        fn gate(&self, method: StoreMethod) -> BoxFuture<'static, ()> {
             let this = self.clone();
             async move {
-                if method == "referrers" {
+                if method == StoreMethod::Referrers {
                     this.waiting.fetch_add(1, Ordering::SeqCst);
                     this.goes_on.notified().await;
                 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use registry::store::StoreError;
-use registry::store::wrapped::Hook;
+use registry::store::wrapped::{Hook, StoreMethod};
 
 use super::clock::Random;
 
@@ -21,11 +21,11 @@ impl Jitter {
 }
 
 impl Hook for Jitter {
-    fn before(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn before(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn after(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 

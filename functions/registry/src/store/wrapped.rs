@@ -1,7 +1,8 @@
 //! A store with a hook around every call: for a shell that observes its stores, and for tests that count calls or
-//! inject faults. The methods about metadata are in a file of their own.
+//! inject faults. [`StoreMethod`] names the calls. The methods about metadata are in a file of their own.
 
 mod metadata;
+mod method;
 
 use std::future::poll_fn;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use oci::Digest;
 
+pub use self::method::{Effect, StoreMethod};
 use crate::store::blobs::{
     AppendError, Appended, BlobStore, ByteStream, DeletedObjects, Discarded, ObjectToDelete, Redirect, RedirectRequest,
     Source, StoredObject, Upload,
@@ -24,16 +26,16 @@ use crate::store::sessions::{
 };
 use crate::store::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreError, Timestamp, Uid};
 
-/// Observes every call of a store, by the name of its method.
+/// Observes every call of a store.
 pub trait Hook: Send + Sync + 'static {
     /// Called before the store. If it returns an error, the call returns that error, and the store is not called.
-    fn before(&self, method: &'static str) -> Result<(), StoreError>;
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError>;
 
     /// Called after the store has succeeded. An error replaces the store's result.
-    fn after(&self, method: &'static str) -> Result<(), StoreError>;
+    fn after(&self, method: StoreMethod) -> Result<(), StoreError>;
 
     /// Called with the result of the store itself.
-    fn ended(&self, _method: &'static str, _end: CallEnd<'_>) {}
+    fn ended(&self, _method: StoreMethod, _end: CallEnd<'_>) {}
 
     /// Whether the HEAD of a client that may push may write, to unmark a link that a collection has marked. On an
     /// error, a marked link is answered with that error, and an unmarked link is only read.
@@ -47,7 +49,7 @@ pub trait Hook: Send + Sync + 'static {
     }
 
     /// A future that completes before the call begins.
-    fn gate(&self, _method: &'static str) -> BoxFuture<'static, ()> {
+    fn gate(&self, _method: StoreMethod) -> BoxFuture<'static, ()> {
         std::future::ready(()).boxed()
     }
 }
@@ -88,18 +90,14 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         Self { inner, hook }
     }
 
-    async fn call<T, E: OfStore>(
-        &self,
-        method: &'static str,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
+    async fn call<T, E: OfStore>(&self, method: StoreMethod, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         self.call_writing(method, work, |_| true).await
     }
 
     /// Like `call`, for a write; `written` says, from its result, whether the store wrote anything.
     async fn call_writing<T, E: OfStore>(
         &self,
-        method: &'static str,
+        method: StoreMethod,
         work: impl Future<Output = Result<T, E>>,
         written: impl FnOnce(&T) -> bool,
     ) -> Result<T, E> {
@@ -152,12 +150,14 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
-        self.call("append", self.inner.append(cx, attempt, state, source)).await
+        self.call(StoreMethod::Append, self.inner.append(cx, attempt, state, source))
+            .await
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
         let writes = self.inner.seal_writes(upload);
-        self.call_writing("seal", self.inner.seal(cx, upload), |_| writes).await
+        self.call_writing(StoreMethod::Seal, self.inner.seal(cx, upload), |_| writes)
+            .await
     }
 
     fn seal_writes(&self, upload: &Upload) -> bool {
@@ -180,8 +180,11 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         state: &[u8],
         keep: Option<&Location>,
     ) -> Result<Discarded, StoreError> {
-        self.call("discard", self.inner.discard(cx, session, attempts, state, keep))
-            .await
+        self.call(
+            StoreMethod::Discard,
+            self.inner.discard(cx, session, attempts, state, keep),
+        )
+        .await
     }
 
     async fn read(
@@ -190,7 +193,7 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         location: &Location,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        self.call("read", self.inner.read(cx, location, range)).await
+        self.call(StoreMethod::Read, self.inner.read(cx, location, range)).await
     }
 
     async fn redirect(
@@ -199,19 +202,20 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         location: &Location,
         request: RedirectRequest,
     ) -> Result<Option<Redirect>, StoreError> {
-        self.call("redirect", self.inner.redirect(now, location, request)).await
+        self.call(StoreMethod::Redirect, self.inner.redirect(now, location, request))
+            .await
     }
 
     async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
-        self.call("delete", self.inner.delete(cx, to_delete)).await
+        self.call(StoreMethod::Delete, self.inner.delete(cx, to_delete)).await
     }
 
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
-        self.call("tidy", self.inner.tidy(cx, kept)).await
+        self.call(StoreMethod::Tidy, self.inner.tidy(cx, kept)).await
     }
 
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
-        self.call("stat", self.inner.stat(cx, location)).await
+        self.call(StoreMethod::Stat, self.inner.stat(cx, location)).await
     }
 
     async fn objects(
@@ -220,14 +224,15 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<StoredObject>, StoreError> {
-        self.call("objects", self.inner.objects(cx, after, limit)).await
+        self.call(StoreMethod::Objects, self.inner.objects(cx, after, limit))
+            .await
     }
 }
 
 #[async_trait]
 impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
-        self.call("get", self.inner.get(cx, key)).await
+        self.call(StoreMethod::Get, self.inner.get(cx, key)).await
     }
 
     async fn claim(
@@ -238,10 +243,9 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         until: Timestamp,
         max_attempts: u32,
     ) -> Result<Claimed, StoreError> {
-        // Two method names, so that the claims of new and of existing sessions can be counted apart.
         let method = match expected {
-            Expected::New => "claim",
-            Expected::Existing => "claim_begun",
+            Expected::New => StoreMethod::Claim,
+            Expected::Existing => StoreMethod::ClaimExisting,
         };
         let claimed = self.inner.claim(cx, key, expected, until, max_attempts);
         self.call_writing(method, claimed, |claimed| matches!(claimed, Claimed::Granted(_)))
@@ -249,7 +253,7 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
     }
 
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
-        self.call("renew", self.inner.renew(cx, claim, until)).await
+        self.call(StoreMethod::Renew, self.inner.renew(cx, claim, until)).await
     }
 
     async fn save(
@@ -260,33 +264,36 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         part: Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
         let saved = self.inner.save(cx, claim, progress, part);
-        self.call_writing("save", saved, |saved| *saved).await
+        self.call_writing(StoreMethod::Save, saved, |saved| *saved).await
     }
 
     async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
-        self.call("release", self.inner.release(cx, claim)).await
+        self.call(StoreMethod::Release, self.inner.release(cx, claim)).await
     }
 
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.call("parts", self.inner.parts(cx, key)).await
+        self.call(StoreMethod::Parts, self.inner.parts(cx, key)).await
     }
 
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
         let marked = self.inner.commit(cx, claim, publishing);
-        self.call_writing("commit", marked, |marked| *marked).await
+        self.call_writing(StoreMethod::Commit, marked, |marked| *marked).await
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
-        self.call("finish", self.inner.finish(cx, claim, end)).await
+        self.call(StoreMethod::Finish, self.inner.finish(cx, claim, end)).await
     }
 
     async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
-        self.call("finish_committing", self.inner.finish_committing(cx, key, end))
-            .await
+        self.call(
+            StoreMethod::FinishCommitting,
+            self.inner.finish_committing(cx, key, end),
+        )
+        .await
     }
 
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
-        self.call("cancel", self.inner.cancel(cx, key)).await
+        self.call(StoreMethod::Cancel, self.inner.cancel(cx, key)).await
     }
 
     async fn expired(
@@ -296,18 +303,21 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         after: Option<SessionKey>,
         limit: usize,
     ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
-        self.call("expired", self.inner.expired(cx, before, after, limit)).await
+        self.call(StoreMethod::Expired, self.inner.expired(cx, before, after, limit))
+            .await
     }
 
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
-        self.call("signing_keys", self.inner.signing_keys(cx, candidate)).await
+        self.call(StoreMethod::SigningKeys, self.inner.signing_keys(cx, candidate))
+            .await
     }
 }
 
 #[async_trait]
 impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
     async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
-        self.call("begin_pass", self.inner.begin_pass(cx, pass, until)).await
+        self.call(StoreMethod::BeginPass, self.inner.begin_pass(cx, pass, until))
+            .await
     }
 
     async fn checkpoint(
@@ -317,7 +327,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         next: Option<&Cursor>,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.call("checkpoint", self.inner.checkpoint(cx, pass, next, until))
+        self.call(StoreMethod::Checkpoint, self.inner.checkpoint(cx, pass, next, until))
             .await
     }
 
@@ -328,12 +338,15 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Collected, StoreError> {
-        self.call("collect_metadata", self.inner.collect_metadata(cx, plan, after, limit))
-            .await
+        self.call(
+            StoreMethod::CollectMetadata,
+            self.inner.collect_metadata(cx, plan, after, limit),
+        )
+        .await
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
-        self.call("sweep", self.inner.sweep(cx, key, session)).await
+        self.call(StoreMethod::Sweep, self.inner.sweep(cx, key, session)).await
     }
 
     async fn pending_deletions(
@@ -344,7 +357,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         limit: usize,
     ) -> Result<Slice<PendingDeletion>, StoreError> {
         self.call(
-            "pending_deletions",
+            StoreMethod::PendingDeletions,
             self.inner.pending_deletions(cx, before, after, limit),
         )
         .await
@@ -356,7 +369,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         pending_deletion: &PendingDeletion,
     ) -> Result<DeletionCheck, StoreError> {
         self.call(
-            "check_pending_deletion",
+            StoreMethod::CheckPendingDeletion,
             self.inner.check_pending_deletion(cx, pending_deletion),
         )
         .await
@@ -368,7 +381,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         pending_deletions: &[PendingDeletion],
     ) -> Result<(), StoreError> {
         self.call(
-            "remove_pending_deletions",
+            StoreMethod::RemovePendingDeletions,
             self.inner.remove_pending_deletions(cx, pending_deletions),
         )
         .await
@@ -383,11 +396,11 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
-        self.call("walk", self.inner.walk(cx, after, limit)).await
+        self.call(StoreMethod::Walk, self.inner.walk(cx, after, limit)).await
     }
 
     async fn recorded_object(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
-        self.call("recorded_object", self.inner.recorded_object(cx, digest))
+        self.call(StoreMethod::RecordedObject, self.inner.recorded_object(cx, digest))
             .await
     }
 
@@ -397,13 +410,13 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
         back_references: &[BackReference],
     ) -> Result<Vec<BackReference>, StoreError> {
         self.call(
-            "missing_back_references",
+            StoreMethod::MissingBackReferences,
             self.inner.missing_back_references(cx, back_references),
         )
         .await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
-        self.call("insert", self.inner.insert(cx, records)).await
+        self.call(StoreMethod::Insert, self.inner.insert(cx, records)).await
     }
 }

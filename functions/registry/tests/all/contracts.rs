@@ -17,6 +17,7 @@ use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, Redi
 use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions, RecordCounts};
 use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
 use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore};
+use registry::store::wrapped::StoreMethod;
 use registry::store::{Attempt, Context, Location, SessionId, StoreError, Timestamp, Uid};
 
 contract::contract_tests!(async { TestStores::in_memory() });
@@ -294,9 +295,14 @@ async fn counts_distinguish_reads_from_writes() {
         reached_by: Reached::ByAll,
     };
     blobs.redirect(Timestamp(0), &location("1.1"), request).await.unwrap();
-    assert_eq!((counts.of("link"), counts.of("unlink")), (2, 0));
+    assert_eq!((counts.of(StoreMethod::Link), counts.of(StoreMethod::Unlink)), (2, 0));
     assert_eq!((counts.reads(), counts.writes()), (3, 1));
-    let all = [("claim", 1), ("get", 1), ("link", 2), ("redirect", 1)];
+    let all = [
+        (StoreMethod::Claim, 1),
+        (StoreMethod::Get, 1),
+        (StoreMethod::Link, 2),
+        (StoreMethod::Redirect, 1),
+    ];
     assert_eq!(counts.take(), all.into());
     assert_eq!((counts.reads(), counts.writes()), (0, 0));
 }
@@ -312,7 +318,7 @@ async fn faults_strike_when_they_are_planned() {
     };
     commit("one").await.unwrap();
     faults.plan(Fault {
-        method: Some("commit_blob"),
+        method: Some(StoreMethod::CommitBlob),
         nth: 2,
         kind: FaultKind::Unavailable,
         point: FaultPoint::Before,
@@ -323,7 +329,15 @@ async fn faults_strike_when_they_are_planned() {
     commit("four").await.unwrap();
     assert_eq!(memory.counts().links, 3, "nothing was done");
     assert_eq!(faults.struck(), 1);
-    assert_eq!(faults.calls(), ["link", "commit_blob", "commit_blob", "commit_blob"]);
+    assert_eq!(
+        faults.calls(),
+        [
+            StoreMethod::Link,
+            StoreMethod::CommitBlob,
+            StoreMethod::CommitBlob,
+            StoreMethod::CommitBlob
+        ]
+    );
 
     faults.plan(Fault {
         method: None,
@@ -344,5 +358,5 @@ async fn faults_strike_when_they_are_planned() {
     let claimed = sessions.claim(cx(1), key, Expected::New, Timestamp(9), u32::MAX).await;
     let claimed = claimed.unwrap();
     assert!(matches!(claimed, Claimed::Granted(_)));
-    assert_eq!(faults.calls(), ["commit_blob", "claim"]);
+    assert_eq!(faults.calls(), [StoreMethod::CommitBlob, StoreMethod::Claim]);
 }

@@ -11,6 +11,7 @@ use http::Request;
 use oci::MediaType;
 use registry::RequestBody;
 use registry::store::memory::MemoryBlobs;
+use registry::store::wrapped::StoreMethod;
 
 use crate::support::client::TestRequest;
 use crate::support::content::{artifact, bytes_of, image, index, padded};
@@ -24,13 +25,20 @@ struct Cost {
     objects: u64,
 }
 
-/// The methods of the blob store that make requests; `redirect` makes none.
-const OBJECTS: [&str; 6] = ["append", "seal", "read", "stat", "discard", "delete"];
+/// The methods of the blob store that make requests; [`StoreMethod::Redirect`] makes none.
+const OBJECTS: [StoreMethod; 6] = [
+    StoreMethod::Append,
+    StoreMethod::Seal,
+    StoreMethod::Read,
+    StoreMethod::Stat,
+    StoreMethod::Discard,
+    StoreMethod::Delete,
+];
 
-fn cost(calls: &BTreeMap<&'static str, u64>, reads: u64, writes: u64) -> Cost {
-    let of = |method: &str| calls.get(method).copied().unwrap_or_default();
-    let objects: u64 = OBJECTS.iter().map(|method| of(method)).sum();
-    let read = of("read") + of("stat");
+fn cost(calls: &BTreeMap<StoreMethod, u64>, reads: u64, writes: u64) -> Cost {
+    let of = |method| calls.get(&method).copied().unwrap_or_default();
+    let objects: u64 = OBJECTS.into_iter().map(of).sum();
+    let read = of(StoreMethod::Read) + of(StoreMethod::Stat);
     Cost {
         reads: reads - read,
         writes: writes - (objects - read),
@@ -55,9 +63,9 @@ impl Table {
             .iter()
             .map(|(method, count)| {
                 if *count == 1 {
-                    (*method).to_owned()
+                    format!("{method:?}")
                 } else {
-                    format!("{method} × {count}")
+                    format!("{method:?} × {count}")
                 }
             })
             .collect();
@@ -449,7 +457,7 @@ async fn the_cost_of_a_list_depends_on_the_page() {
         pages += 1;
     }
     assert_eq!(pages, 30);
-    assert_eq!(world.counts.of("tags"), pages);
+    assert_eq!(world.counts.of(StoreMethod::Tags), pages);
     assert_eq!(world.counts.reads(), pages);
 }
 
@@ -462,7 +470,10 @@ async fn a_claim_passes_on_what_its_request_suggests() {
     let claims = async |call: TestRequest, status: u16| {
         let _ = world.counts.take();
         call.send().await.expect(status);
-        (world.counts.of("claim"), world.counts.of("claim_begun"))
+        (
+            world.counts.of(StoreMethod::Claim),
+            world.counts.of(StoreMethod::ClaimExisting),
+        )
     };
     let (fresh, begun) = ((1, 0), (0, 1));
 

@@ -12,12 +12,11 @@ use registry::store::collection::{GracePeriods, Plan};
 use registry::store::memory::MemoryMetadata;
 use registry::store::metadata::{NewContent, PutManifest};
 use registry::store::sessions::{Claimed, Expected, SessionKey};
-use registry::store::wrapped::{CallEnd, Hook as _};
+use registry::store::wrapped::{CallEnd, Hook as _, StoreMethod};
 use registry::store::{Attempt, Context, Location, SessionId, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, MinFree};
 use tempfile::TempDir;
 
-use super::steps::StoreKind;
 use super::*;
 use crate::opened::in_memory;
 use crate::stores::{files_of, files_of_blobs};
@@ -170,14 +169,14 @@ async fn space_that_is_free_again_is_reported_without_a_write() {
         files: vec![files_of(&embedded.metadata)],
         ..ConditionParts::default()
     });
-    let guard = guard_of(&condition, StoreKind::Blobs);
+    let guard = ConditionGuard(condition.clone());
     let set = |bytes| {
         space.keep(MinFree::Bytes(bytes));
         condition.look();
     };
     set(u64::MAX);
     let met = space.check().unwrap_err();
-    guard.ended("append", CallEnd::Failed(&met));
+    guard.ended(StoreMethod::Append, CallEnd::Failed(&met));
     assert!(condition.push_blocks().contains_key(&Reason::NoSpace));
     set(1);
     assert!(condition.push_blocks().is_empty(), "a look tells");
@@ -189,7 +188,7 @@ async fn space_that_is_free_again_is_reported_without_a_write() {
 
     set(1);
     let full = StoreError::because(Reason::NoSpace, std::io::Error::from(std::io::ErrorKind::StorageFull));
-    guard.ended("append", CallEnd::Failed(&full));
+    guard.ended(StoreMethod::Append, CallEnd::Failed(&full));
     condition.look();
     assert!(
         condition.push_blocks().contains_key(&Reason::NoSpace),
@@ -246,23 +245,19 @@ async fn where_nothing_may_change_a_marked_link_is_not_promised() {
     assert!(!is_marked().await);
 }
 
-fn guard_of(condition: &Condition, kind: StoreKind) -> ConditionGuard {
-    ConditionGuard {
-        condition: condition.clone(),
-        kind,
-    }
-}
-
 /// A refused write counts until one of the same store succeeds.
 #[tokio::test]
 async fn a_refused_write_is_remembered() {
     let condition = admitted(ConditionParts::default());
     let refused = StoreError::because(Reason::ObjectStoreRefuses, "403 AccessDenied");
-    let guard = guard_of(&condition, StoreKind::Blobs);
-    guard.ended("stat", CallEnd::Failed(&refused));
-    guard.ended("append", CallEnd::Failed(&StoreError::unavailable("not now")));
+    let guard = ConditionGuard(condition.clone());
+    guard.ended(StoreMethod::Stat, CallEnd::Failed(&refused));
+    guard.ended(
+        StoreMethod::Append,
+        CallEnd::Failed(&StoreError::unavailable("not now")),
+    );
     assert!(condition.push_blocks().is_empty());
-    guard.ended("append", CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::Append, CallEnd::Failed(&refused));
     assert!(condition.push_blocks()[&Reason::ObjectStoreRefuses].contains("403"));
     let guarded = condition.guarding(&stores());
     let key = SessionKey {
@@ -281,7 +276,7 @@ async fn a_refused_write_is_remembered() {
         !condition.push_blocks().is_empty(),
         "another store says nothing of this one"
     );
-    guard.ended("append", CallEnd::Done);
+    guard.ended(StoreMethod::Append, CallEnd::Done);
     assert!(condition.push_blocks().is_empty());
 }
 
@@ -291,10 +286,9 @@ async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
     let condition = admitted(ConditionParts::default());
     let inner = stores();
     let guarded = condition.guarding(&inner);
-    let guard = |kind| guard_of(&condition, kind);
-    let metadata = guard(StoreKind::Metadata);
+    let guard = ConditionGuard(condition.clone());
     let refused = StoreError::because(Reason::MetadataRefuses, "AccessDeniedException");
-    metadata.ended("put_manifest", CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::PutManifest, CallEnd::Failed(&refused));
     let (name, from) = ("app".parse().unwrap(), "other".parse().unwrap());
     let absent = Digest::of(Algorithm::Sha256, b"absent");
     let mounted = guarded.metadata.mount(cx(), &name, &absent, &from).await;
@@ -306,7 +300,6 @@ async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
     assert_eq!(stores_a_blob(&guarded).await, None);
     assert!(condition.push_blocks().is_empty());
 
-    let sessions = guard(StoreKind::Sessions);
     let key = SessionKey {
         expires: Timestamp(90_000),
         id: SessionId(1),
@@ -316,33 +309,32 @@ async fn a_refused_write_counts_until_one_of_its_kind_has_written() {
         claimed.await.unwrap()
     };
     assert!(matches!(claim().await, Claimed::Granted(_)));
-    sessions.ended("save", CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::Save, CallEnd::Failed(&refused));
     assert!(matches!(claim().await, Claimed::Busy(_)));
     assert!(!condition.push_blocks().is_empty(), "a claim that another has");
-    sessions.ended("claim", CallEnd::Done);
+    guard.ended(StoreMethod::Claim, CallEnd::Done);
     assert!(condition.push_blocks().is_empty());
 
     // The end of an upload, and of its object, are refused apart from all before them.
-    let blobs = guard(StoreKind::Blobs);
-    for (guard, method, others) in [
-        (&sessions, "commit", ["claim", "save"]),
-        (&sessions, "finish", ["claim_begun", "save"]),
-        (&blobs, "seal", ["append", "stat"]),
+    for (method, others) in [
+        (StoreMethod::Commit, [StoreMethod::Claim, StoreMethod::Save]),
+        (StoreMethod::Finish, [StoreMethod::ClaimExisting, StoreMethod::Save]),
+        (StoreMethod::Seal, [StoreMethod::Append, StoreMethod::Stat]),
     ] {
         guard.ended(method, CallEnd::Failed(&refused));
         for other in others {
             guard.ended(other, CallEnd::Done);
-            assert!(!condition.push_blocks().is_empty(), "{method} {other}");
+            assert!(!condition.push_blocks().is_empty(), "{method:?} {other:?}");
         }
         guard.ended(method, CallEnd::NothingWritten);
-        assert!(!condition.push_blocks().is_empty(), "{method}");
+        assert!(!condition.push_blocks().is_empty(), "{method:?}");
         guard.ended(method, CallEnd::Done);
-        assert!(condition.push_blocks().is_empty(), "{method}");
+        assert!(condition.push_blocks().is_empty(), "{method:?}");
     }
 
     // Pushes work where nothing may be deleted.
-    blobs.ended("delete", CallEnd::Failed(&refused));
-    metadata.ended("delete_tag", CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::Delete, CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::DeleteTag, CallEnd::Failed(&refused));
     assert!(condition.push_blocks().is_empty());
 }
 
@@ -352,8 +344,7 @@ async fn what_needs_no_write_says_nothing_of_a_refused_one() {
     let condition = admitted(ConditionParts::default());
     let inner = stores();
     let guarded = condition.guarding(&inner);
-    let guard = |kind| guard_of(&condition, kind);
-    let (metadata, blobs) = (guard(StoreKind::Metadata), guard(StoreKind::Blobs));
+    let guard = ConditionGuard(condition.clone());
     let refused = StoreError::because(Reason::MetadataRefuses, "AccessDeniedException");
     let name = "app".parse().unwrap();
     assert_eq!(stores_a_blob(&inner).await, None);
@@ -371,7 +362,7 @@ async fn what_needs_no_write_says_nothing_of_a_refused_one() {
         principal: "user".to_owned(),
     };
     inner.metadata.put_manifest(cx(), &put).await.unwrap();
-    metadata.ended("put_manifest", CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::PutManifest, CallEnd::Failed(&refused));
     guarded.metadata.put_manifest(cx(), &put).await.unwrap();
     assert!(!condition.push_blocks().is_empty(), "the manifest is there");
     let linked = Digest::of(Algorithm::Sha256, b"x");
@@ -385,7 +376,7 @@ async fn what_needs_no_write_says_nothing_of_a_refused_one() {
     guarded.metadata.put_manifest(cx(), &tagged).await.unwrap();
     assert!(condition.push_blocks().is_empty());
 
-    blobs.ended("seal", CallEnd::Failed(&refused));
+    guard.ended(StoreMethod::Seal, CallEnd::Failed(&refused));
     let bodies = async |id: u128, count: u32| {
         let (mut state, mut parts) = (Vec::new(), Vec::new());
         for number in 1..=count {

@@ -101,7 +101,7 @@ mod tests {
     use registry::store::blobs::BlobStore;
     use registry::store::metadata::MetadataStore;
     use registry::store::sessions::SessionStore;
-    use registry::store::wrapped::{Hook, Wrapped};
+    use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
     use store_embedded::{Embedded, EmbeddedOptions, MinFree, Sync};
 
     use super::*;
@@ -230,15 +230,15 @@ mod tests {
     struct Silent;
 
     impl Hook for Silent {
-        fn before(&self, _: &'static str) -> Result<(), StoreError> {
+        fn before(&self, _: StoreMethod) -> Result<(), StoreError> {
             Ok(())
         }
 
-        fn after(&self, _: &'static str) -> Result<(), StoreError> {
+        fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
             Ok(())
         }
 
-        fn gate(&self, _: &'static str) -> BoxFuture<'static, ()> {
+        fn gate(&self, _: StoreMethod) -> BoxFuture<'static, ()> {
             std::future::pending().boxed()
         }
     }

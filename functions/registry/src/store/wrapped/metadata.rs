@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
-use super::{Hook, Wrapped};
+use super::{Hook, StoreMethod, Wrapped};
 use crate::store::metadata::{
     Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
 };
@@ -17,7 +17,8 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        self.call("link", self.inner.link(cx, repository, digest)).await
+        self.call(StoreMethod::Link, self.inner.link(cx, repository, digest))
+            .await
     }
 
     async fn link_and_unmark(
@@ -28,7 +29,10 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Option<Link>, StoreError> {
         let Err(refused) = self.hook.may_keep() else {
             return self
-                .call("link_and_unmark", self.inner.link_and_unmark(cx, repository, digest))
+                .call(
+                    StoreMethod::LinkAndUnmark,
+                    self.inner.link_and_unmark(cx, repository, digest),
+                )
                 .await;
         };
         // An unmarked link needs no write.
@@ -44,8 +48,8 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<(Link, bool)>, StoreError> {
-        // Counted as `link`: it is the same read, with the mark.
-        self.call("link", self.inner.marked_link(cx, repository, digest)).await
+        self.call(StoreMethod::Link, self.inner.marked_link(cx, repository, digest))
+            .await
     }
 
     async fn manifest(
@@ -54,11 +58,12 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<ManifestRecord>, StoreError> {
-        self.call("manifest", self.inner.manifest(cx, repository, digest)).await
+        self.call(StoreMethod::Manifest, self.inner.manifest(cx, repository, digest))
+            .await
     }
 
     async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
-        self.call("tag", self.inner.tag(cx, repository, tag)).await
+        self.call(StoreMethod::Tag, self.inner.tag(cx, repository, tag)).await
     }
 
     async fn tagged_manifest(
@@ -67,8 +72,11 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         tag: &Tag,
     ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
-        self.call("tagged_manifest", self.inner.tagged_manifest(cx, repository, tag))
-            .await
+        self.call(
+            StoreMethod::TaggedManifest,
+            self.inner.tagged_manifest(cx, repository, tag),
+        )
+        .await
     }
 
     async fn tags(
@@ -78,7 +86,8 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<Tag>, StoreError> {
-        self.call("tags", self.inner.tags(cx, repository, after, limit)).await
+        self.call(StoreMethod::Tags, self.inner.tags(cx, repository, after, limit))
+            .await
     }
 
     async fn history(
@@ -89,12 +98,16 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Page<HistoryRecord>, StoreError> {
-        self.call("history", self.inner.history(cx, repository, tag, before, limit))
-            .await
+        self.call(
+            StoreMethod::History,
+            self.inner.history(cx, repository, tag, before, limit),
+        )
+        .await
     }
 
     async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
-        self.call("repository", self.inner.repository(cx, repository)).await
+        self.call(StoreMethod::Repository, self.inner.repository(cx, repository))
+            .await
     }
 
     async fn repositories(
@@ -103,7 +116,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError> {
-        self.call("repositories", self.inner.repositories(cx, after, limit))
+        self.call(StoreMethod::Repositories, self.inner.repositories(cx, after, limit))
             .await
     }
 
@@ -114,8 +127,11 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         after: Option<&Digest>,
         limit: usize,
     ) -> Result<Page<Digest>, StoreError> {
-        self.call("manifests", self.inner.manifests(cx, repository, after, limit))
-            .await
+        self.call(
+            StoreMethod::Manifests,
+            self.inner.manifests(cx, repository, after, limit),
+        )
+        .await
     }
 
     async fn referrers(
@@ -126,8 +142,11 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         after: Option<&Digest>,
         limit: usize,
     ) -> Result<Page<Referrer>, StoreError> {
-        self.call("referrers", self.inner.referrers(cx, repository, subject, after, limit))
-            .await
+        self.call(
+            StoreMethod::Referrers,
+            self.inner.referrers(cx, repository, subject, after, limit),
+        )
+        .await
     }
 
     async fn commit_blob(
@@ -139,7 +158,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         size: u64,
     ) -> Result<Location, StoreError> {
         self.call(
-            "commit_blob",
+            StoreMethod::CommitBlob,
             self.inner.commit_blob(cx, repository, digest, location, size),
         )
         .await
@@ -154,7 +173,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         size: u64,
     ) -> Result<Option<Location>, StoreError> {
         self.call(
-            "replace_location",
+            StoreMethod::ReplaceLocation,
             self.inner.replace_location(cx, digest, old, new, size),
         )
         .await
@@ -169,15 +188,18 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         defect: Defect,
     ) -> Result<Option<Location>, StoreError> {
         self.call(
-            "record_defect",
+            StoreMethod::RecordDefect,
             self.inner.record_defect(cx, repository, digest, location, defect),
         )
         .await
     }
 
     async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
-        self.call("clear_missing", self.inner.clear_missing(cx, digest, location))
-            .await
+        self.call(
+            StoreMethod::ClearMissing,
+            self.inner.clear_missing(cx, digest, location),
+        )
+        .await
     }
 
     async fn record_damaged_manifest(
@@ -187,7 +209,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
     ) -> Result<(), StoreError> {
         self.call(
-            "record_damaged_manifest",
+            StoreMethod::RecordDamagedManifest,
             self.inner.record_damaged_manifest(cx, repository, digest),
         )
         .await
@@ -202,7 +224,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<bool, StoreError> {
         // A link that existed already need not be written, and the result does not say whether it did.
         let mounted = self.inner.mount(cx, repository, digest, from);
-        self.call_writing("mount", mounted, |_| false).await
+        self.call_writing(StoreMethod::Mount, mounted, |_| false).await
     }
 
     async fn linking_repositories(
@@ -212,7 +234,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         limit: usize,
     ) -> Result<Vec<RepositoryName>, StoreError> {
         self.call(
-            "linking_repositories",
+            StoreMethod::LinkingRepositories,
             self.inner.linking_repositories(cx, digest, limit),
         )
         .await
@@ -220,7 +242,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
 
     async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
         let stored = |answer: &ManifestPut| matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
-        self.call_writing("put_manifest", self.inner.put_manifest(cx, put), stored)
+        self.call_writing(StoreMethod::PutManifest, self.inner.put_manifest(cx, put), stored)
             .await
     }
 
@@ -231,8 +253,11 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         tag: &Tag,
         principal: &str,
     ) -> Result<bool, StoreError> {
-        self.call("delete_tag", self.inner.delete_tag(cx, repository, tag, principal))
-            .await
+        self.call(
+            StoreMethod::DeleteTag,
+            self.inner.delete_tag(cx, repository, tag, principal),
+        )
+        .await
     }
 
     async fn delete_manifest(
@@ -243,13 +268,14 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         principal: &str,
     ) -> Result<Removal, StoreError> {
         self.call(
-            "delete_manifest",
+            StoreMethod::DeleteManifest,
             self.inner.delete_manifest(cx, repository, digest, principal),
         )
         .await
     }
 
     async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
-        self.call("unlink", self.inner.unlink(cx, repository, digest)).await
+        self.call(StoreMethod::Unlink, self.inner.unlink(cx, repository, digest))
+            .await
     }
 }

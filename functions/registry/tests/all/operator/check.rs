@@ -5,6 +5,7 @@ use oci::{Digest, MediaType, RepositoryName};
 use registry::check::{CheckOptions, Event, Finding, Summary, check};
 use registry::store::metadata::MetadataStore as _;
 use registry::store::records::{BackReference, EntryContent, LinkKind, ManifestEntry, Record, RecordStore as _};
+use registry::store::wrapped::StoreMethod;
 use registry::store::{Context, Location, Timestamp, Uid};
 use registry::{Limits, Sparse};
 use serde_json::json;
@@ -176,7 +177,7 @@ async fn objects_are_read_only_with_hash() {
     };
     let (summary, found) = world.check_as(&options).await;
     assert_eq!((summary.hashed, found.len()), (0, 0));
-    assert_eq!(world.counts.of("read"), 1, "the large manifest");
+    assert_eq!(world.counts.of(StoreMethod::Read), 1, "the large manifest");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use registry::store::collection::{CollectionStore as _, PassStatistics, Plan};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
 use registry::store::metadata::MetadataStore as _;
 use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore};
-use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 use registry::store::{Context, SessionId, StoreError, Timestamp, Uid};
 use serde_json::json;
 
@@ -184,7 +184,7 @@ async fn collection_deletes_what_only_a_search_finds() {
         .location();
     world.delete(&cancelled).send().await.expect(204);
     assert_eq!(world.blobs.objects(), 3);
-    assert_eq!(world.counts.of("tidy"), 0);
+    assert_eq!(world.counts.of(StoreMethod::Tidy), 0);
 
     world
         .put_manifest("a", "1", bytes_of(&image(b"whole", &[])))
@@ -196,7 +196,7 @@ async fn collection_deletes_what_only_a_search_finds() {
     }
     assert_eq!(world.blob("a", &digest).await.unwrap(), "whole");
     assert_eq!((world.blobs.objects(), world.sessions.sessions()), (1, 0));
-    assert_eq!(world.counts.of("tidy"), 1);
+    assert_eq!(world.counts.of(StoreMethod::Tidy), 1);
 }
 
 /// Every step is reported by the run that takes it, and is taken after its grace period.
@@ -317,10 +317,15 @@ async fn a_dry_run_writes_nothing() {
         let _ = world.counts.take();
         let planned = world.try_collect(&dry).await.unwrap();
         assert_eq!(
-            world.counts.of("delete") + world.counts.of("sweep") + world.counts.of("remove_pending_deletions"),
+            world.counts.of(StoreMethod::Delete)
+                + world.counts.of(StoreMethod::Sweep)
+                + world.counts.of(StoreMethod::RemovePendingDeletions),
             0
         );
-        assert_eq!(world.counts.of("begin_pass") + world.counts.of("checkpoint"), 0);
+        assert_eq!(
+            world.counts.of(StoreMethod::BeginPass) + world.counts.of(StoreMethod::Checkpoint),
+            0
+        );
         let done = world.collect().await;
         assert_eq!(planned.metadata.marked, done.metadata.marked);
         assert_eq!(planned.metadata.unlinked, done.metadata.unlinked);
@@ -370,8 +375,8 @@ struct Losing {
 }
 
 impl Hook for Losing {
-    fn before(&self, method: &'static str) -> Result<(), StoreError> {
-        if method == "check_pending_deletion" {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
+        if method == StoreMethod::CheckPendingDeletion {
             let name = "a".parse().unwrap();
             let at_once = "stores in memory never wait";
             let unlinked = self.metadata.unlink(self.cx, &name, &self.digest).now_or_never();
@@ -383,7 +388,7 @@ impl Hook for Losing {
         Ok(())
     }
 
-    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn after(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -466,7 +471,10 @@ async fn objects_are_deleted_many_at_once() {
     let report = world.try_collect(&options).await.unwrap();
     assert_eq!(report.objects_deleted, 50);
     assert_eq!(
-        (world.counts.of("delete"), world.counts.of("remove_pending_deletions")),
+        (
+            world.counts.of(StoreMethod::Delete),
+            world.counts.of(StoreMethod::RemovePendingDeletions)
+        ),
         (3, 3)
     );
     assert_eq!(world.blobs.objects(), 0);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use registry::Environment as _;
 use registry::store::blobs::BodyError;
 use registry::store::memory::MemoryBlobs;
+use registry::store::wrapped::StoreMethod;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -233,7 +234,11 @@ async fn a_seal_of_minutes_keeps_its_claim() {
             refused += 1;
         }
         assert_eq!(refused, as_long);
-        assert_eq!(world.counts.of("seal"), 0, "no other request has begun to seal");
+        assert_eq!(
+            world.counts.of(StoreMethod::Seal),
+            0,
+            "no other request has begun to seal"
+        );
         let again = begin(world.put(target.clone()).bytes("cd"));
         run_ready_tasks().await;
         seal.notify_one();

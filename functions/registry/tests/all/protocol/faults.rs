@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method};
 use oci::MediaType;
 use registry::auth::{AuthenticationError, ChallengeScope, Credentials, Origin, TokenError};
+use registry::store::wrapped::StoreMethod;
 use registry::{Authenticator, Identity, Principal};
 
 use crate::support::client::TestRequest;
@@ -246,9 +247,9 @@ async fn check_again(scene: &Scene, operation: Operation, succeeded: bool) {
 #[tokio::test]
 async fn what_is_published_is_acknowledged_when_a_repetition_cannot_undo_a_deletion() {
     for (operation, method, status) in [
-        (FinalPut, "finish", 500),
-        (FinalPut, "discard", 201),
-        (PutLargeManifest, "finish", 201),
+        (FinalPut, StoreMethod::Finish, 500),
+        (FinalPut, StoreMethod::Discard, 201),
+        (PutLargeManifest, StoreMethod::Finish, 201),
     ] {
         let scene = Scene::new().await;
         scene.world.faults.plan(Fault {
@@ -259,7 +260,7 @@ async fn what_is_published_is_acknowledged_when_a_repetition_cannot_undo_a_delet
         });
         let (call, _) = scene.call(operation);
         call.send().await.expect(status);
-        assert_eq!(scene.world.faults.struck(), 1, "{operation:?} {method}");
+        assert_eq!(scene.world.faults.struck(), 1, "{operation:?} {method:?}");
         scene.world.faults.clear();
         let (again, _) = scene.call(operation);
         again.send().await.expect(201);
@@ -284,7 +285,7 @@ async fn a_refusal_stays_a_refusal_when_cleanup_fails() {
         point: FaultPoint::Before,
     };
     for digest in [sha256(b"wrong"), sha512(b"wrong")] {
-        scene.world.faults.plan(fault("discard"));
+        scene.world.faults.plan(fault(StoreMethod::Discard));
         let location = scene.world.open_upload("a").await;
         let location = scene
             .world
@@ -299,7 +300,7 @@ async fn a_refusal_stays_a_refusal_when_cleanup_fails() {
         assert_eq!(scene.world.faults.struck(), 1);
     }
     let manifest = padded(&image_of("missing"), 50_000);
-    scene.world.faults.plan(fault("finish"));
+    scene.world.faults.plan(fault(StoreMethod::Finish));
     let answer = scene.world.put_manifest("a", "x", manifest).await;
     answer.expect_error(400, "MANIFEST_BLOB_UNKNOWN");
     assert_eq!(scene.world.faults.struck(), 1);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use oci::MediaType;
+use registry::store::wrapped::StoreMethod;
 use registry::{Limits, Settings};
 use serde_json::{Value, json};
 
@@ -395,7 +396,7 @@ async fn large_annotations() {
             .send()
             .await
             .expect(200);
-        assert_eq!(world.counts.of("manifest"), reads, "{length}");
+        assert_eq!(world.counts.of(StoreMethod::Manifest), reads, "{length}");
         let body: Value = serde_json::from_slice(&manifest).unwrap();
         assert_eq!(answer.json()["manifests"][0]["annotations"], body["annotations"]);
         world
@@ -448,5 +449,5 @@ async fn very_many_referrers() {
     assert_eq!(pages.len(), 1);
     assert_eq!(pages[0].len(), expected.len());
     // 16, 32, 64, 100 and the rest.
-    assert_eq!(world.counts.of("referrers"), 5);
+    assert_eq!(world.counts.of(StoreMethod::Referrers), 5);
 }

@@ -8,7 +8,7 @@ use oci::Digest;
 use registry::store::blobs::BlobStore;
 use registry::store::memory::MemoryBlobs;
 use registry::store::metadata::{Defect, MetadataStore};
-use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 
 use crate::support::content::{image, padded};
@@ -136,18 +136,18 @@ async fn several_ranges_of_a_truncated_object() {
 struct CollectedBefore(Arc<MemoryBlobs>);
 
 impl Hook for CollectedBefore {
-    fn before(&self, _: &'static str) -> Result<(), StoreError> {
+    fn before(&self, _: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn after(&self, _: &'static str) -> Result<(), StoreError> {
+    fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn gate(&self, method: &'static str) -> BoxFuture<'static, ()> {
+    fn gate(&self, method: StoreMethod) -> BoxFuture<'static, ()> {
         let blobs = self.0.clone();
         async move {
-            if method == "replace_location" {
+            if method == StoreMethod::ReplaceLocation {
                 let objects = BlobStore::objects(&*blobs, CX, None, 10).await.unwrap().items;
                 for object in objects {
                     blobs.lose(&object.location);

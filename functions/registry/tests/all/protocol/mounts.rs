@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use registry::auth::Scope;
+use registry::store::wrapped::StoreMethod;
 use registry::{Limits, Settings};
 
 use crate::support::{Setup, Users, World, sha256, sha512};
@@ -102,7 +103,11 @@ async fn the_session_of_a_refusal_uses_the_algorithm_of_the_digest() {
         .send()
         .await
         .expect(201);
-    assert_eq!(world.counts.of("read"), 0, "the bytes were hashed as they came");
+    assert_eq!(
+        world.counts.of(StoreMethod::Read),
+        0,
+        "the bytes were hashed as they came"
+    );
 }
 
 #[tokio::test]

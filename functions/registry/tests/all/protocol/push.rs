@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use oci::MediaType;
 use registry::store::blobs::BodyError;
+use registry::store::wrapped::StoreMethod;
 use serde_json::json;
 
 use crate::support::content::{artifact, bytes_of, descriptor, image, index, padded};
@@ -224,14 +225,18 @@ async fn inline_limit() {
         assert_eq!(world.blobs.sealed() - before, objects, "{length}");
         let _ = world.counts.take();
         assert_eq!(world.get("/v2/a/manifests/t").send().await.expect(200).body, manifest);
-        assert_eq!(world.counts.of("read"), objects as u64);
+        assert_eq!(world.counts.of(StoreMethod::Read), objects as u64);
         world.head("/v2/a/manifests/t").send().await.expect(200);
         world
             .head(format!("/v2/a/manifests/{}", sha256(&manifest)))
             .send()
             .await
             .expect(200);
-        assert_eq!(world.counts.of("read"), objects as u64, "HEAD needs no object");
+        assert_eq!(
+            world.counts.of(StoreMethod::Read),
+            objects as u64,
+            "HEAD needs no object"
+        );
     }
     // Again, with another tag, and by digest: no other object.
     let large = padded(&image(b"{}", &[]), 32_769);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use contract::source::noise;
 use oci::Digest;
 use registry::store::blobs::BodyError;
+use registry::store::wrapped::StoreMethod;
 use registry::{Limits, Settings};
 
 use crate::support::client::TestRequest;
@@ -222,7 +223,7 @@ async fn a_post_with_a_digest_and_no_bytes_opens_a_session() {
             let _ = world.counts.take();
             let put = world.put(format!("{location}?digest={digest}")).bytes("c");
             put.send().await.expect(201);
-            assert_eq!(world.counts.of("read"), 0, "it was hashed on the way");
+            assert_eq!(world.counts.of(StoreMethod::Read), 0, "it was hashed on the way");
             assert_eq!(world.blob("a", &digest).await.unwrap(), "abc");
             // The empty blob is complete.
             let nothing = hash(b"");

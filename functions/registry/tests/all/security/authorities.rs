@@ -5,6 +5,7 @@ use std::sync::Arc;
 use contract::faulty::{Fault, FaultKind, FaultPoint};
 use registry::Endpoint;
 use registry::store::memory::MemoryBlobs;
+use registry::store::wrapped::StoreMethod;
 
 use super::examples::Fixture;
 use crate::support::log::Log;
@@ -295,9 +296,13 @@ async fn s28_what_a_redirect_grants() {
     for (repository, bytes) in [("team/app", "one"), ("team/app", "two"), ("private/x", "three")] {
         let digest = open.push_blob(repository, bytes).await;
         let target = format!("/v2/{repository}/blobs/{digest}");
-        let before = world.counts.of("read");
+        let before = world.counts.of(StoreMethod::Read);
         let answer = world.get(target.clone()).user("alice").send().await.expect(307);
-        assert_eq!(world.counts.of("read"), before, "no request to the object store");
+        assert_eq!(
+            world.counts.of(StoreMethod::Read),
+            before,
+            "no request to the object store"
+        );
         let url: http::Uri = answer.location().parse().unwrap();
         assert_eq!(
             url.authority().unwrap(),

@@ -24,7 +24,7 @@ use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, Mem
 use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
-use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 use registry::{Anonymous, Authenticator, Registry, Settings, Stores};
 use tokio::sync::Notify;
 
@@ -70,17 +70,17 @@ impl Setup {
 struct Gate(Option<Arc<Notify>>);
 
 impl Hook for Gate {
-    fn before(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn before(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn after(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn gate(&self, method: &'static str) -> BoxFuture<'static, ()> {
+    fn gate(&self, method: StoreMethod) -> BoxFuture<'static, ()> {
         match &self.0 {
-            Some(gate) if method == "seal" => {
+            Some(gate) if method == StoreMethod::Seal => {
                 let gate = gate.clone();
                 async move { gate.notified().await }.boxed()
             }

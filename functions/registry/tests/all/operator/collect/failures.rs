@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use contract::faulty::{Fault, FaultKind, FaultPoint};
 use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::collection::{CollectionStore, PassStart, PassStatistics, Plan, UNTIL_IMPORTED};
-use registry::store::wrapped::{Hook, Wrapped};
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 use registry::store::{StoreError, Uid};
 
 use super::{GRACE, HOUR, tiny};
@@ -15,13 +15,13 @@ use crate::support::World;
 
 /// Fails the chosen calls of one method, counted from 1.
 struct Failing {
-    method: &'static str,
+    method: StoreMethod,
     calls: Arc<AtomicUsize>,
     fails: fn(usize) -> Option<StoreError>,
 }
 
 impl Failing {
-    fn new(method: &'static str, fails: fn(usize) -> Option<StoreError>) -> (Self, Arc<AtomicUsize>) {
+    fn new(method: StoreMethod, fails: fn(usize) -> Option<StoreError>) -> (Self, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
         let failing = Self {
             method,
@@ -33,7 +33,7 @@ impl Failing {
 }
 
 impl Hook for Failing {
-    fn before(&self, method: &'static str) -> Result<(), StoreError> {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
         if method != self.method {
             return Ok(());
         }
@@ -41,7 +41,7 @@ impl Hook for Failing {
         (self.fails)(call).map_or(Ok(()), Err)
     }
 
-    fn after(&self, _method: &'static str) -> Result<(), StoreError> {
+    fn after(&self, _method: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -51,7 +51,7 @@ impl World {
     /// calls.
     fn fail_collection(
         &mut self,
-        method: &'static str,
+        method: StoreMethod,
         fails: fn(usize) -> Option<StoreError>,
     ) -> (Arc<dyn CollectionStore>, Arc<AtomicUsize>) {
         let original = self.stores.collection.clone();
@@ -101,10 +101,10 @@ fn single_file() -> CollectionOptions {
 #[tokio::test]
 async fn each_step_runs_even_if_others_fail() {
     for (method, what) in [
-        ("begin_pass", "the pass over the metadata cannot begin"),
-        ("collect_metadata", "the metadata cannot be read"),
-        ("checkpoint", "the position of the pass cannot be recorded"),
-        ("expired", "expired uploads cannot be listed"),
+        (StoreMethod::BeginPass, "the pass over the metadata cannot begin"),
+        (StoreMethod::CollectMetadata, "the metadata cannot be read"),
+        (StoreMethod::Checkpoint, "the position of the pass cannot be recorded"),
+        (StoreMethod::Expired, "expired uploads cannot be listed"),
     ] {
         let world = World::new().await;
         world.schedule_deletion(3).await;
@@ -122,16 +122,24 @@ async fn each_step_runs_even_if_others_fail() {
         let report = &interrupted.report;
         assert!(interrupted.to_string().starts_with(what), "{interrupted}");
         assert_eq!((report.failed, report.complete), (1, false));
-        assert_eq!(report.objects_deleted, 3, "{method}");
-        assert_eq!(report.sessions_swept > 0, method != "expired", "{method}: {report:?}");
+        assert_eq!(report.objects_deleted, 3, "{method:?}");
+        assert_eq!(
+            report.sessions_swept > 0,
+            method != StoreMethod::Expired,
+            "{method:?}: {report:?}"
+        );
         assert_eq!(
             report.metadata.seen > 0,
-            matches!(method, "checkpoint" | "expired"),
-            "{method}"
+            matches!(method, StoreMethod::Checkpoint | StoreMethod::Expired),
+            "{method:?}"
         );
-        if method == "begin_pass" {
+        if method == StoreMethod::BeginPass {
             assert_eq!(report.metadata, PassStatistics::default());
-            assert_eq!(world.counts.of("collect_metadata"), 0, "no walk without the lease");
+            assert_eq!(
+                world.counts.of(StoreMethod::CollectMetadata),
+                0,
+                "no walk without the lease"
+            );
         }
     }
 }
@@ -146,7 +154,7 @@ async fn an_object_that_cannot_be_deleted_does_not_prevent_other_deletions() {
         let mut world = World::new().await;
         world.schedule_deletion(7).await;
         let original = world.stores.blobs.clone();
-        let (failing, calls) = Failing::new("delete", fails);
+        let (failing, calls) = Failing::new(StoreMethod::Delete, fails);
         world.stores.blobs = Arc::new(Wrapped::new(original.clone(), failing));
         let options = CollectionOptions {
             pending_deletions: 3,
@@ -186,7 +194,9 @@ async fn an_upload_that_cannot_be_swept_does_not_prevent_other_work() {
         world.abandon("a").await;
     }
     world.clock.pass(GRACE);
-    let (original, calls) = world.fail_collection("sweep", |call| (call == 1).then(|| StoreError::failed("damaged")));
+    let (original, calls) = world.fail_collection(StoreMethod::Sweep, |call| {
+        (call == 1).then(|| StoreError::failed("damaged"))
+    });
     let interrupted = world.try_collect(&single_file()).await.unwrap_err();
     let report = &interrupted.report;
     let text = interrupted.to_string();
@@ -210,13 +220,16 @@ async fn an_upload_that_cannot_be_swept_does_not_prevent_other_work() {
 /// A pending deletion that cannot be read, and pending deletions that cannot be deleted.
 #[tokio::test]
 async fn pending_deletions_fail_one_by_one() {
-    for (method, deleted, processed) in [("check_pending_deletion", 4, 4), ("remove_pending_deletions", 5, 3)] {
+    for (method, deleted, processed) in [
+        (StoreMethod::CheckPendingDeletion, 4, 4),
+        (StoreMethod::RemovePendingDeletions, 5, 3),
+    ] {
         let mut world = World::new().await;
         world.schedule_deletion(5).await;
         let (original, _) = world.fail_collection(method, |call| (call == 1).then(|| StoreError::failed("damaged")));
         let interrupted = world.try_collect(&single_file()).await.unwrap_err();
-        assert_eq!(interrupted.report.objects_deleted, deleted, "{method}");
-        assert_eq!(world.metadata.counts().deletion_queue, 5 - processed, "{method}");
+        assert_eq!(interrupted.report.objects_deleted, deleted, "{method:?}");
+        assert_eq!(world.metadata.counts().deletion_queue, 5 - processed, "{method:?}");
         world.stores.collection = original;
         world.collect().await;
         world.assert_empty();
@@ -232,7 +245,7 @@ async fn an_unavailable_store_is_not_called_for_every_item() {
         world.abandon("a").await;
     }
     world.clock.pass(GRACE);
-    let (_, calls) = world.fail_collection("sweep", |_| Some(StoreError::unavailable("away")));
+    let (_, calls) = world.fail_collection(StoreMethod::Sweep, |_| Some(StoreError::unavailable("away")));
     let options = CollectionOptions {
         at_once: 4,
         ..CollectionOptions::default()
@@ -309,7 +322,7 @@ async fn the_next_run_continues_an_interrupted_one() {
     }
     world.clock.pass(GRACE);
     world.faults.plan(Fault {
-        method: Some("collect_metadata"),
+        method: Some(StoreMethod::CollectMetadata),
         nth: 3,
         kind: FaultKind::Unavailable,
         point: FaultPoint::Before,
@@ -334,7 +347,7 @@ async fn a_deep_run_begins_at_the_beginning() {
         world.push_blob("a", format!("loose {number}")).await;
     }
     world.faults.plan(Fault {
-        method: Some("collect_metadata"),
+        method: Some(StoreMethod::CollectMetadata),
         nth: 3,
         kind: FaultKind::Failed,
         point: FaultPoint::Before,
@@ -369,7 +382,7 @@ async fn an_interrupted_deep_run_continues_as_a_deep_run() {
             world.push_blob("a", format!("loose {number}")).await;
         }
         world.faults.plan(Fault {
-            method: Some("collect_metadata"),
+            method: Some(StoreMethod::CollectMetadata),
             nth: 3,
             kind: FaultKind::Failed,
             point: FaultPoint::Before,

@@ -16,6 +16,7 @@ use registry::collection::{CollectionOptions, Report, collect};
 use registry::store::blobs::{BlobStore, Upload};
 use registry::store::collection::{GracePeriods, Plan, UNTIL_IMPORTED};
 use registry::store::records::{RecordedObject, Unreadable};
+use registry::store::wrapped::StoreMethod;
 use registry::store::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreError, Timestamp, Uid};
 use tempfile::TempDir;
 
@@ -149,7 +150,7 @@ impl Fixture {
     /// Interrupts an import after its first batch, which has only records of blobs. Returns the saved progress.
     async fn interrupt(&self) -> ImportPosition {
         self.faults.plan(Fault {
-            method: Some("insert"),
+            method: Some(StoreMethod::Insert),
             nth: 2,
             kind: FaultKind::Failed,
             point: FaultPoint::Before,
