@@ -7,20 +7,16 @@ use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use registry::random::SplitMix64;
 use registry::store::blobs::{BodyError, Source};
 
 /// `len` pseudorandom bytes, which differ for each `seed`.
 #[must_use]
 pub fn noise(seed: u64, len: usize) -> Bytes {
-    // splitmix64
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut random = SplitMix64::new(seed.wrapping_mul(SplitMix64::STEP));
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+        bytes.extend_from_slice(&random.bits().to_le_bytes());
     }
     bytes.truncate(len);
     bytes.into()

@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::random::SplitMix64;
+
 /// A wait whose bound doubles with each failure. The wait itself is random, so that callers that failed together do not
 /// retry together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,8 @@ fn part(of: Duration, random: u64) -> Duration {
     Duration::from_micros(random % micros.max(1))
 }
 
-/// Random bits that are good enough to spread waits, and for nothing else: one of them reveals all others.
+/// Random bits that callers on several threads share. They are good enough to spread waits, and for nothing else: one of
+/// them reveals all others.
 #[derive(Debug)]
 pub struct Jitter(AtomicU64);
 
@@ -57,13 +60,10 @@ impl Jitter {
         Self(AtomicU64::new(seed))
     }
 
-    /// The next 64 bits (splitmix64).
+    /// The next 64 bits.
     pub fn bits(&self) -> u64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut word = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        let before = self.0.fetch_add(SplitMix64::STEP, Ordering::Relaxed);
+        SplitMix64::mix(before.wrapping_add(SplitMix64::STEP))
     }
 }
 

@@ -18,7 +18,8 @@
 //! 6. [`collection`] and [`check`]: the work that an operator runs on a registry while it serves requests.
 //! 7. [`delivery`]: whether a blob is redirected or proxied. [`own_host`]: hosts to which the registry never redirects.
 //!    [`limits`]: every limit. [`environment`]: time and randomness. [`memory`]: the memory that requests may use.
-//!    [`budget`]: how clients share a resource. [`backoff`]: the times between retries.
+//!    [`budget`]: how clients share a resource. [`backoff`]: the times between retries. [`random`]: numbers that a seed
+//!    repeats.
 //!
 //! Imports go one way: `dispatch` → `operations` → `call` → `registry`.
 //!
@@ -46,6 +47,7 @@ mod operations;
 mod overload;
 pub mod own_host;
 mod query;
+pub mod random;
 mod region;
 pub mod registry;
 mod response;

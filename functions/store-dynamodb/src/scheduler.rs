@@ -15,28 +15,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::BoxFuture;
+use registry::random::SplitMix64;
 
 /// The maximum number of requests in a schedule. A schedule with more would never end.
 const MAXIMUM_STEPS: usize = 20_000;
 
-/// Random numbers that are a function of the seed (`SplitMix64`).
+/// Random numbers that are a function of the seed.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         // Mixes the seed, so that neighbouring seeds give different first numbers.
-        let mut random = Self(seed.wrapping_mul(0xd134_2543_de82_ef95));
+        let mut random = Self(SplitMix64::new(seed.wrapping_mul(0xd134_2543_de82_ef95)));
         random.next();
         random
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.bits()
     }
 
     /// A number less than `bound`, which is small and not 0.

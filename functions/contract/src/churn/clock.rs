@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 use registry::environment::Environment;
+use registry::random::SplitMix64;
 use registry::store::Timestamp;
 
 pub(super) const MINUTE: u64 = 60_000;
@@ -14,20 +15,15 @@ pub(super) const HOUR: u64 = 60 * MINUTE;
 
 /// A random number generator that a seed repeats.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(super) struct Random(SplitMix64);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        self.0.bits()
     }
 
     /// A number below `bound`, which is not 0.

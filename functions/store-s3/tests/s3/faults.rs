@@ -14,19 +14,16 @@ use crate::fake::{Fake, Quirk, SeenRequest, ServerFault};
 use crate::session::{LongBody, MIB, UploadSession, cx};
 use contract::Guard;
 use contract::source::{Body, noise};
+use registry::random::SplitMix64;
 use registry::store::blobs::{AppendError, BlobStore, BodyError, Discarded, ObjectToDelete, Source};
 use registry::store::{Attempt, Location, Reason, SessionId, StoreError};
 use store_s3::Operation;
 
 /// Injects faults into this percentage of requests, always the same ones.
 fn percentage_of_requests(percent: u64) -> impl FnMut(&SeenRequest) -> Option<ServerFault> {
-    let mut state = 7_u64;
+    let mut random = SplitMix64::new(7);
     move |seen| {
-        // splitmix64
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^= word >> 31;
+        let word = random.bits();
         if word % 100 >= percent {
             return None;
         }

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use registry::Environment;
 use registry::budget::ClientKey;
 use registry::memory::{Memory, MemoryBudget, MemoryPermit, Purpose};
+use registry::random::SplitMix64;
 use registry::store::{StoreError, Timestamp};
 use tokio::sync::Notify;
 
 pub(crate) struct Clock {
     now: AtomicU64,
-    state: Mutex<u64>,
+    random: Mutex<SplitMix64>,
     grants: Mutex<Vec<(Purpose, usize)>>,
     held: Arc<AtomicUsize>,
     full: AtomicBool,
@@ -65,7 +66,7 @@ impl Clock {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             now: AtomicU64::new(1_900_000_000_000),
-            state: Mutex::new(seed),
+            random: Mutex::new(SplitMix64::new(seed)),
             grants: Mutex::default(),
             held: Arc::default(),
             full: AtomicBool::new(false),
@@ -113,15 +114,9 @@ impl Environment for Clock {
     }
 
     fn random(&self, bytes: &mut [u8]) {
-        // splitmix64
-        let mut state = self.state.lock().expect("no test panics while it holds this");
+        let mut random = self.random.lock().expect("no test panics while it holds this");
         for chunk in bytes.chunks_mut(8) {
-            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = *state;
-            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            word ^= word >> 31;
-            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&random.bits().to_le_bytes()[..chunk.len()]);
         }
     }
 

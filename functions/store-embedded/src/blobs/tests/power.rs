@@ -1,21 +1,17 @@
 //! Power failures at any call: everything that was acknowledged exists afterwards, in spite of unsynced writes.
 
+use registry::random::SplitMix64;
 use registry::store::blobs::Discarded;
 
 use super::*;
 
 /// A small pseudorandom number generator, so that a failure can report its seed.
-struct SeededNumbers(u64);
+struct SeededNumbers(SplitMix64);
 
 impl SeededNumbers {
     /// A number from 0 to `bound` - 1.
     fn below(&mut self, bound: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
+        self.0.bits() % bound
     }
 }
 
@@ -90,7 +86,7 @@ impl RecordedSession {
 /// Simulates several runs of a machine with the same disk. Each run ends with a power failure. Returns the number of
 /// sealed objects.
 async fn run_with_power_failures(seed: u64) -> usize {
-    let mut random = SeededNumbers(seed);
+    let mut random = SeededNumbers(SplitMix64::new(seed));
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("blobs");
     let mut sessions: Vec<_> = (1..=3).map(RecordedSession::new).collect();
