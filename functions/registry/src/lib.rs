@@ -56,6 +56,7 @@ mod settings;
 mod sparse;
 pub mod store;
 mod stores;
+mod text;
 mod token;
 
 pub use auth::{Anonymous, Authenticator, Identity, Permit, Principal};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::is_runs;
+
 /// The maximum length of a name, in bytes.
 const MAX_LEN: usize = 64;
 
@@ -53,13 +55,7 @@ impl FromStr for RegionName {
     type Err = RegionNameError;
 
     fn from_str(text: &str) -> Result<Self, RegionNameError> {
-        let is_run = |run: &str| {
-            !run.is_empty()
-                && run
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
-        if text.len() <= MAX_LEN && text.split('-').all(is_run) {
+        if text.len() <= MAX_LEN && is_runs(text, &['-']) {
             Ok(Self(text.to_owned()))
         } else {
             Err(RegionNameError)

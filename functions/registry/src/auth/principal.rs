@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::text::is_runs;
+
 /// The maximum length of an account's name, in bytes.
 const MAX_ACCOUNT: usize = 64;
 
@@ -170,13 +172,7 @@ fn is_text(text: &str) -> bool {
 
 /// Whether an account may have this name: `[a-z0-9]+([._-][a-z0-9]+)*`.
 fn is_account(name: &str) -> bool {
-    let is_run = |run: &str| {
-        !run.is_empty()
-            && run
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    name.len() <= MAX_ACCOUNT && name.split(['.', '_', '-']).all(is_run)
+    name.len() <= MAX_ACCOUNT && is_runs(name, &['.', '_', '-'])
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Attempt, StoreError};
+use crate::text::is_runs;
 
 /// The maximum lengths of a store's id and of a key, in bytes.
 const MAX_STORE: usize = 64;
@@ -51,14 +52,8 @@ impl Location {
     /// Parses a location from text that this registry did not write. Ids are `[a-z0-9]+(-[a-z0-9]+)*`, at most 64
     /// bytes. Keys are `[0-9a-f.]+`, at most 128 bytes.
     pub fn new(store: &str, key: &str) -> Result<Self, LocationError> {
-        let is_run = |run: &str| {
-            !run.is_empty()
-                && run
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
         let is_plain = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'.');
-        if store.len() > MAX_STORE || !store.split('-').all(is_run) {
+        if store.len() > MAX_STORE || !is_runs(store, &['-']) {
             return Err(LocationError::Store);
         }
         if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(is_plain) {
