@@ -167,17 +167,17 @@ impl Condition {
         }
     }
 
-    /// Checks the local files, the free space and a wrong clock from time to time, as long as the process runs.
+    /// Checks the local files, the free space and a wrong clock from time to time, until the last clone of this condition is
+    /// dropped. Nothing waits for the end of a check: it only reads.
     #[cfg(feature = "native")]
     pub fn watch(&self) {
         self.watch_time();
         if self.0.files.is_empty() {
             return;
         }
-        let condition = self.clone();
+        let watched = Arc::downgrade(&self.0);
         tokio::spawn(async move {
-            loop {
-                let looked = condition.clone();
+            while let Some(looked) = watched.upgrade().map(Self) {
                 // A disk that does not answer blocks only this thread.
                 let _ = tokio::task::spawn_blocking(move || looked.look()).await;
                 tokio::time::sleep(LOOK_EVERY).await;

@@ -6,7 +6,8 @@ use registry::store::collection::{GracePeriods, UNTIL_IMPORTED};
 
 use crate::text::{count, size};
 
-/// A time in the largest unit that divides it.
+/// A time in the largest unit that divides it, as an operator writes a grace period: `36 hours`. `humantime` splits it into
+/// several units in short form: `1day 12h`.
 fn duration(millis: u64) -> String {
     for (unit, one, several) in [
         (86_400_000, "day", "days"),

@@ -439,3 +439,24 @@ async fn s33_a_wrong_clock_is_compared_again_without_being_asked() {
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(asked.load(Ordering::Relaxed), right_after);
 }
+
+/// The checks end with the last clone of the condition.
+#[tokio::test(start_paused = true)]
+async fn the_checks_end_with_the_condition() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = embedded(&folder);
+    let service = TimeService::new("test", Arc::default(), async || Ok(()));
+    let condition = admitted(ConditionParts {
+        services: vec![service],
+        files: vec![files_of(&embedded.metadata)],
+    });
+    let tasks = tokio::runtime::Handle::current().metrics();
+    condition.watch();
+    let clone = condition.clone();
+    drop(condition);
+    tokio::time::sleep(2 * time::ASK_EVERY).await;
+    assert_eq!(tasks.num_alive_tasks(), 2, "a clone is left");
+    drop(clone);
+    tokio::time::sleep(2 * time::ASK_EVERY).await;
+    assert_eq!(tasks.num_alive_tasks(), 0);
+}

@@ -78,17 +78,20 @@ impl Condition {
         answers.into_iter().collect()
     }
 
-    /// While the clock is wrong, asks for the time regularly, as long as the process runs. Other requests to a service may
-    /// be refused before they are sent, or may not happen at all.
+    /// While the clock is wrong, asks for the time regularly, until the last clone of this condition is dropped. Other
+    /// requests to a service may be refused before they are sent, or may not happen at all.
     #[cfg(feature = "native")]
     pub(super) fn watch_time(&self) {
         if self.0.services.is_empty() {
             return;
         }
-        let condition = self.clone();
+        let watched = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(ASK_EVERY).await;
+                let Some(condition) = watched.upgrade().map(Self) else {
+                    return;
+                };
                 if condition.is_clock_right().is_err()
                     && let Err(error) = condition.ask_for_time().await
                 {

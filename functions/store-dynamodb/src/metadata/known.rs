@@ -15,6 +15,9 @@ use registry::store::collection::YOUNG_MS;
 pub(crate) const REMEMBERED_MS: u64 = YOUNG_MS;
 
 /// A bounded cache of repositories. A missing entry costs one read.
+///
+/// `lru` would keep the entries in the order of their uses. That order is of no use here, because an entry is as good as
+/// its age and a use does not renew it; and its links would double the size of an entry. So entries are dropped by halves.
 #[derive(Debug)]
 pub(crate) struct KnownRepositories {
     maximum: usize,

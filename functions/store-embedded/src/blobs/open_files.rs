@@ -13,6 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::files::{FileName, Files};
 
 /// The files that streams use, open or closed.
+///
+/// This is no cache from a library. Such a cache evicts its oldest entry, but here the entry of a stream stays until the
+/// stream ends: only its file is closed, and only while no caller reads it. The search for the file that has not been
+/// used for the longest time looks at all entries. There is one for each object that is being read, and the search
+/// happens only before a file is opened, which takes longer.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     files: Arc<dyn Files>,
