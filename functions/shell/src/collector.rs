@@ -199,7 +199,7 @@ mod tests {
     use registry::clock::ServiceClock;
     use registry::store::collection::Plan;
     use registry::store::memory::MemoryMetadata;
-    use registry::store::wrapped::{Hook, Wrapped};
+    use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
     use registry::store::{Context, Location, StoreError, Uid};
 
     use super::*;
@@ -323,14 +323,14 @@ mod tests {
     struct NoExpired;
 
     impl Hook for NoExpired {
-        fn before(&self, method: &'static str) -> Result<(), StoreError> {
+        fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
             match method {
-                "expired" => Err(StoreError::failed("a damaged page")),
+                StoreMethod::Expired => Err(StoreError::failed("a damaged page")),
                 _ => Ok(()),
             }
         }
 
-        fn after(&self, _: &'static str) -> Result<(), StoreError> {
+        fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
             Ok(())
         }
     }

@@ -12,7 +12,7 @@ use registry::store::blobs::{
     AppendError, Appended, BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Source, Upload,
 };
 use registry::store::collection::Clearing;
-use registry::store::{Attempt, SessionId};
+use registry::store::{Attempt, Location, SessionId};
 
 use super::ContractTest;
 use super::source::{Body, noise};

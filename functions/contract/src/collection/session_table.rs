@@ -1,7 +1,8 @@
 //! The table of the states and events of a session, cell by cell: see
 //! [`SessionStore`](registry::store::sessions::SessionStore).
 
-use registry::store::sessions::{Attempt, Cancelled, Claim, Claimed, End, Progress, Session, SessionKey, State};
+use registry::store::Attempt;
+use registry::store::sessions::{Cancelled, Claim, Claimed, End, Progress, Session, SessionKey, State};
 
 use super::{CollectionTest, GRACE};
 use crate::sessions::{CLAIM, digest, progress};
