@@ -20,6 +20,7 @@ use registry::{Environment, Stores};
 pub use self::start::LateRefusal;
 use crate::opened::Opened;
 use crate::probe::{MetadataProbe, ObjectStoreProbe, ProbeError};
+use crate::settings::{BEGIN_ANEW, BLOBS, DATA, METADATA, Spelling};
 
 /// Maximum time for one answer of a table, in milliseconds.
 const TABLE_MS: u64 = 10_000;
@@ -46,6 +47,7 @@ pub struct Admission {
     where_blobs: String,
     where_metadata: String,
     begin_anew: bool,
+    spelling: Spelling,
     /// The store that is being asked, and the reason to report if it does not answer.
     asked: Mutex<(Reason, String)>,
 }
@@ -78,8 +80,9 @@ impl fmt::Debug for Admission {
 
 impl Admission {
     /// Checks the stores of `opened`. `environment` is the clock. With `begin_anew`, lost blobs or lost metadata are no error.
+    /// `spelling` is for the texts of errors.
     #[must_use]
-    pub fn of(opened: &Opened, environment: Arc<dyn Environment>, begin_anew: bool) -> Self {
+    pub fn of(opened: &Opened, environment: Arc<dyn Environment>, begin_anew: bool, spelling: Spelling) -> Self {
         let statistics = &opened.statistics;
         Self {
             stores: opened.stores.clone(),
@@ -89,6 +92,7 @@ impl Admission {
             where_blobs: opened.blobs_description.clone(),
             where_metadata: opened.metadata_description.clone(),
             begin_anew,
+            spelling,
             asked: Mutex::new((Reason::MetadataUnreachable, String::new())),
         }
     }
@@ -156,9 +160,13 @@ impl Admission {
             Ok(ObjectSearch::Some | ObjectSearch::NotKnown) | Err(_) => Ok(()),
             Ok(ObjectSearch::Nothing) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) refers to blobs, and the store of blobs ({}) has none: the store is lost, is not \
-                 mounted, or is not the right one. Put it back, or check --data and --blobs. To continue without these \
-                 blobs until they are pushed again, start with --begin-anew",
-                self.where_metadata, self.where_blobs
+                 mounted, or is not the right one. Put it back, or check {data} and {blobs}. To continue without these \
+                 blobs until they are pushed again, start with {begin_anew}",
+                self.where_metadata,
+                self.where_blobs,
+                data = (self.spelling)(DATA),
+                blobs = (self.spelling)(BLOBS),
+                begin_anew = (self.spelling)(BEGIN_ANEW)
             ))),
         }
     }
@@ -198,10 +206,15 @@ impl Admission {
             Ok(ObjectSearch::Some) if !self.is_metadata_new().await? => Ok(()),
             Ok(ObjectSearch::Some) => Err(NotAdmitted::Never(format!(
                 "the metadata ({}) is empty, and the store of blobs ({}) is not: the metadata of these blobs is lost, or \
-                 --metadata, --data or --blobs is wrong. Put back a backup of the metadata, or run `roadstead metadata \
+                 {metadata}, {data} or {blobs} is wrong. Put back a backup of the metadata, or run `roadstead metadata \
                  import` with an export. To begin a new registry here, which does not have these blobs, start with \
-                 --begin-anew",
-                self.where_metadata, self.where_blobs
+                 {begin_anew}",
+                self.where_metadata,
+                self.where_blobs,
+                metadata = (self.spelling)(METADATA),
+                data = (self.spelling)(DATA),
+                blobs = (self.spelling)(BLOBS),
+                begin_anew = (self.spelling)(BEGIN_ANEW)
             ))),
             Err(error) => {
                 let text = format!(
@@ -284,6 +297,7 @@ mod tests {
             where_blobs: "disk".to_owned(),
             where_metadata: "table".to_owned(),
             begin_anew,
+            spelling: |setting| setting.variable.to_owned(),
             asked: Mutex::new((Reason::MetadataUnreachable, String::new())),
         }
     }
@@ -325,6 +339,10 @@ mod tests {
         let refused = starts(false).await.unwrap_err();
         assert!(
             matches!(&refused, NotAdmitted::Never(text) if text.contains("refers to blobs")),
+            "{refused}"
+        );
+        assert!(
+            refused.to_string().contains("start with ROADSTEAD_BEGIN_ANEW"),
             "{refused}"
         );
         assert_eq!(starts(true).await, Ok(()), "begun anew");

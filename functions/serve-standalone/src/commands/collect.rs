@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::progress::ProgressLine;
 use super::signals::Signals;
 use super::store::with;
-use crate::cli::CollectArgs;
+use crate::cli::{CollectArgs, flag};
 use crate::failure::Failure;
 
 /// Runs one collection pass, or one at each interval.
@@ -56,7 +56,9 @@ pub(super) fn run(args: &CollectArgs) -> Result<(), Failure> {
 
 /// Runs one pass and shows its report. Fails if the pass has not examined everything.
 async fn once(args: &CollectArgs, opened: &Opened, passes: &Passes, stop: &CancellationToken) -> Result<(), Failure> {
-    Admission::of(opened, Arc::new(SystemEnvironment), false).run().await?;
+    Admission::of(opened, Arc::new(SystemEnvironment), false, flag)
+        .run()
+        .await?;
     opened.condition.admit();
     opened.condition.look();
     let options = CollectionOptions {

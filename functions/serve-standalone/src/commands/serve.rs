@@ -182,7 +182,7 @@ async fn open(
     let registry = Arc::new(registry);
     opened.condition.look();
     opened.condition.watch();
-    let admission = Admission::of(&opened, environment.clone(), args.begin_anew);
+    let admission = Admission::of(&opened, environment.clone(), args.begin_anew, flag);
     let prepared = registry.clone();
     let passes = Passes::new(&opened, environment, metrics.clone());
     let refusals = admission

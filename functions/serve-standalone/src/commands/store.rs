@@ -54,7 +54,7 @@ pub(super) async fn open(args: &StoreArgs, absent: Absent) -> Result<Opened, Fai
     let opened = stores::open(&args.config(), &how(absent)).await?;
     if absent == Absent::Refuse {
         // A command that may create a registry, such as an import, may find blobs that were copied before.
-        let admission = Admission::of(&opened, Arc::new(SystemEnvironment), false);
+        let admission = Admission::of(&opened, Arc::new(SystemEnvironment), false, flag);
         admission.refuse_lost_metadata().await?;
     }
     Ok(opened)

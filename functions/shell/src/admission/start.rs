@@ -196,9 +196,11 @@ mod tests {
                 metadata_description: "the table t".to_owned(),
             };
             let (done, ready) = oneshot::channel();
-            let started = Admission::of(&opened, Arc::new(SystemEnvironment), false)
-                .start(condition.clone(), async move || done.send(()).unwrap())
-                .await;
+            let started = Admission::of(&opened, Arc::new(SystemEnvironment), false, |setting| {
+                setting.name.to_owned()
+            })
+            .start(condition.clone(), async move || done.send(()).unwrap())
+            .await;
             Self {
                 table,
                 condition,
