@@ -72,7 +72,7 @@ settings! {
     SYNC = "sync", "ROADSTEAD_SYNC", Some("full");
     /// The minimum free space on the file systems of stores on this host.
     MIN_FREE = "min-free", "ROADSTEAD_MIN_FREE", Some("");
-    /// Start although one half of a registry is lost.
+    /// Start although the metadata or all blobs of a registry are lost.
     BEGIN_ANEW = "begin-anew", "ROADSTEAD_BEGIN_ANEW", None;
     /// The interval between collection passes.
     COLLECT_EVERY = "collect-every", "ROADSTEAD_COLLECT_EVERY", None;
