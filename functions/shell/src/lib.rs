@@ -9,9 +9,9 @@
 //!    [`health`]: `/livez` and `/readyz`.
 //! 3. [`access`]: which clients may do what. [`delivery`]: which pulls are redirected. [`client_address`]: the address of
 //!    the client, behind proxies.
-//! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: the log of the
-//!    process, and which events are never logged. [`text`] and [`timestamp`]: numbers and dates as text. [`settings`]: names and defaults of settings.
-//!    [`values`]: durations and sizes that an operator writes.
+//! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: the log of the process, and
+//!    which events are never logged. [`text`] and [`timestamp`]: numbers and dates as text. [`settings`]: names and
+//!    defaults of settings. [`values`]: durations and sizes that an operator writes.
 //! 5. [`collector`]: collection passes, and the report of one.
 //! 6. `clock` and `memory`: time, randomness and memory of a host. `run_to_end`: finishes requests whose clients have
 //!    gone.
