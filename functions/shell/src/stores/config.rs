@@ -108,7 +108,7 @@ impl StoreConfig {
                 format!("disk in {}", absolute(data))
             }
             Backends::S3AndSqlite { bucket, .. } | Backends::S3AndDynamoDb { bucket, .. } => {
-                with_endpoint(bucket.to_string(), self.s3_endpoint())
+                with_endpoint(bucket.to_string(), s3_endpoint(self))
             }
         }
     }
@@ -121,30 +121,30 @@ impl StoreConfig {
                 format!("sqlite in {}", absolute(data))
             }
             Backends::DiskAndDynamoDb { table, .. } | Backends::S3AndDynamoDb { table, .. } => {
-                with_endpoint(format!("dynamodb://{}", table.0), self.dynamodb_endpoint())
+                with_endpoint(format!("dynamodb://{}", table.0), dynamodb_endpoint(self))
             }
         }
     }
+}
 
-    #[cfg(feature = "cloud")]
-    fn s3_endpoint(&self) -> Option<&ServiceUrl> {
-        self.cloud.s3_endpoint.as_ref()
-    }
+#[cfg(feature = "cloud")]
+fn s3_endpoint(config: &StoreConfig) -> Option<&ServiceUrl> {
+    config.cloud.s3_endpoint.as_ref()
+}
 
-    #[cfg(feature = "cloud")]
-    fn dynamodb_endpoint(&self) -> Option<&ServiceUrl> {
-        self.cloud.dynamodb_endpoint.as_ref()
-    }
+#[cfg(feature = "cloud")]
+fn dynamodb_endpoint(config: &StoreConfig) -> Option<&ServiceUrl> {
+    config.cloud.dynamodb_endpoint.as_ref()
+}
 
-    #[cfg(not(feature = "cloud"))]
-    fn s3_endpoint(&self) -> Option<&ServiceUrl> {
-        None
-    }
+#[cfg(not(feature = "cloud"))]
+fn s3_endpoint(_: &StoreConfig) -> Option<&ServiceUrl> {
+    None
+}
 
-    #[cfg(not(feature = "cloud"))]
-    fn dynamodb_endpoint(&self) -> Option<&ServiceUrl> {
-        None
-    }
+#[cfg(not(feature = "cloud"))]
+fn dynamodb_endpoint(_: &StoreConfig) -> Option<&ServiceUrl> {
+    None
 }
 
 /// The path as an absolute path, which does not depend on the working directory.
