@@ -146,8 +146,8 @@ struct CompareArgs {
     /// Debian's `docker-registry` program; the one in the search path if not given.
     #[arg(long, value_name = "PATH")]
     docker_registry: Option<PathBuf>,
-    /// Keep the bytes of all of them in one S3 server (versitygw), each in a bucket of its own. roadstead takes part
-    /// twice: with its names in SQLite, and in DynamoDB (ministack). Without --only, the rows that this concerns.
+    /// Keep the blobs of all of them in one S3 server (versitygw), each in a bucket of its own. roadstead takes part
+    /// twice: with its metadata in SQLite, and in DynamoDB (ministack). Without --only, the rows that this concerns.
     #[arg(long)]
     s3: bool,
     /// With --s3: how blobs are read, by redirects to the S3 server or through the registry.
