@@ -101,13 +101,13 @@ fn behind_redirects_a_repair_finds_what_is_lost() {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         for (repository, tag) in [("app", "1"), ("other", "2")] {
-            let is_told = lines.iter().any(|line| {
+            let is_named = lines.iter().any(|line| {
                 line["finding"] == "manifest_not_pullable"
                     && line["repository"] == repository
                     && line["tags"][0] == tag
-                    && line["lost"][0] == digest(&layer)
+                    && line["missing"][0] == digest(&layer)
             });
-            assert!(is_told, "{reported}");
+            assert!(is_named, "{reported}");
         }
         for repository in ["app", "other"] {
             for method in ["HEAD", "GET"] {

@@ -257,7 +257,7 @@ fn a_check_names_what_cannot_be_pulled_and_repairs() {
             .collect();
         assert_eq!(images.len(), 2, "{lines:?}");
         assert!(images.iter().any(|image| {
-            image["repository"] == "app" && image["tags"][0] == "1" && image["lost"][0] == digest(&layer)
+            image["repository"] == "app" && image["tags"][0] == "1" && image["missing"][0] == digest(&layer)
         }));
         assert_eq!(pull(&server, "app", &layer).0, 404, "{accident:?}");
         let quick = fsck(&server, &[]);
