@@ -44,11 +44,10 @@ from harness import (  # noqa: E402
 )  # fmt: skip
 from harness.backend import Backend  # noqa: E402
 from harness.build import roadstead  # noqa: E402
-from harness.cache import build_folder_in_use  # noqa: E402
 from harness.faults import KINDS  # noqa: E402
 from harness.process import STORE_HOST, stop_all, tail, unmount_below  # noqa: E402
 from harness.progress import say, step  # noqa: E402
-from harness.sources import copy_in_use  # noqa: E402
+from harness.sources import building  # noqa: E402
 from images import Images  # noqa: E402
 from verify import Registry  # noqa: E402
 
@@ -360,7 +359,7 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     if arguments.registry:
         found = _elsewhere(arguments, _report)
     else:
-        with build_folder_in_use(), copy_in_use():
+        with building():
             found = results(arguments.full, arguments.only, _report)
     failed = sum(result.ok is False for result in found)
     print(f"{len(found)} checks, {failed} failed, {time.monotonic() - began:.0f} s")

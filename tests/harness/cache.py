@@ -55,13 +55,7 @@ def locked(name: str) -> Iterator[None]:
 
 @contextmanager
 def build_folder_in_use() -> Iterator[None]:
-    """Holds the cache's build outputs for one run, after emptying them if they have grown past their bound. A second run waits here.
-
-    $CARGO_TARGET_DIR names a folder of a person's own, which cargo guards itself.
-    """
-    if os.environ.get("CARGO_TARGET_DIR"):
-        yield
-        return
+    """Holds the cache's build outputs for one run, after emptying them if they have grown past their bound. A second run waits here."""
     locks = cache_dir() / "locks"
     locks.mkdir(exist_ok=True)
     with open(locks / "target", "w", encoding="utf-8") as handle:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Set
 
-from .cache import ROOT, cache_dir
+from .api import HarnessError
+from .cache import ROOT, build_folder_in_use, cache_dir
+from .process import run
 
 # Where git does not list the files: the history, and what a person builds and runs there.
 _LEFT_OUT = (".git", "target", "roadstead-data", "__pycache__")
@@ -25,31 +26,33 @@ _sources = ROOT
 
 
 def sources() -> Path:
-    """The folder that cargo builds from: within `copy_in_use` the copy, otherwise the checkout itself."""
+    """The folder that cargo builds from: within `building` the copy, otherwise the checkout itself."""
     return _sources
 
 
 @contextmanager
-def copy_in_use() -> Iterator[None]:
-    """Brings the copy up to date and makes it the folder to build from; within `build_folder_in_use`.
+def building() -> Iterator[None]:
+    """Holds the cache's build outputs, brings the copy up to date, and makes it the folder to build from.
 
-    Where $CARGO_TARGET_DIR names a folder of build outputs the checkout itself stays that: a person's own calls of cargo share those.
+    Where $CARGO_TARGET_DIR names a folder of build outputs, which cargo guards itself, the checkout stays the folder to build from: a
+    person's own calls of cargo share both.
     """
     global _sources
     if os.environ.get("CARGO_TARGET_DIR"):
         yield
         return
-    folder = cache_dir() / "sources"
-    update(ROOT, folder)
-    # A file that tells git where the history is, as a work tree has it.
-    history = ROOT / ".git"
-    found = history.read_text(encoding="utf-8") if history.is_file() else f"gitdir: {history}\n"
-    (folder / ".git").write_text(found, encoding="utf-8")
-    _sources = folder
-    try:
-        yield
-    finally:
-        _sources = ROOT
+    with build_folder_in_use():
+        folder = cache_dir() / "sources"
+        update(ROOT, folder)
+        # A file that tells git where the history is, as a work tree has it.
+        history = ROOT / ".git"
+        found = history.read_text(encoding="utf-8") if history.is_file() else f"gitdir: {history}\n"
+        (folder / ".git").write_text(found, encoding="utf-8")
+        _sources = folder
+        try:
+            yield
+        finally:
+            _sources = ROOT
 
 
 def update(checkout: Path, copy: Path) -> None:
@@ -76,12 +79,10 @@ def _listed(checkout: Path) -> Set[str]:
     """The names of the files of a checkout that git knows or does not ignore; of all files where there is no git."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        done = subprocess.run(command, cwd=checkout, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except OSError:
+        printed = run(command, timeout=60, cwd=checkout).stdout
+    except HarnessError:
         return _walked(checkout)
-    if done.returncode != 0:
-        return _walked(checkout)
-    return {name for name in map(os.fsdecode, done.stdout.split(b"\0")) if name and (checkout / name).is_file()}
+    return {name for name in printed.split("\0") if name and (checkout / name).is_file()}
 
 
 def _walked(root: Path) -> Set[str]:
