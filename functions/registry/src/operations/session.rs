@@ -143,7 +143,7 @@ fn uuid(id: SessionId) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use oci::RepositoryName;
 

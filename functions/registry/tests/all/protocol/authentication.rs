@@ -13,61 +13,33 @@ use registry::{Authenticator, Identity, Principal, RequestBody};
 use crate::support::content::{bytes_of, index};
 use crate::support::{Answer, Setup, Users, World, sha256};
 
-/// An authenticator that refuses every request in the same way.
-struct Refusing(fn() -> AuthenticationError);
+/// An authenticator that decides in the same way about every request.
+struct Deciding<F>(F);
 
 #[async_trait]
-impl Authenticator for Refusing {
+impl<F> Authenticator for Deciding<F>
+where
+    F: Fn() -> Result<Identity, AuthenticationError> + Send + Sync + 'static,
+{
     async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        Err((self.0)())
+        (self.0)()
     }
 
     async fn reauthorize(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
-        Err((self.0)())
+        (self.0)()
     }
 
+    /// A challenge for tokens, with all its parts.
     fn challenge(
         &self,
         head: &Parts,
         scope: Option<&ChallengeScope>,
         error: Option<TokenError>,
     ) -> Option<HeaderValue> {
-        challenge(head, scope, error)
-    }
-}
-
-/// A challenge for tokens, with all its parts.
-fn challenge(head: &Parts, scope: Option<&ChallengeScope>, error: Option<TokenError>) -> Option<HeaderValue> {
-    let host = head.headers[HOST].to_str().ok()?;
-    let scope = scope.map_or_else(String::new, |scope| format!(r#",scope="{scope}""#));
-    let error = error.map_or_else(String::new, |error| format!(r#",error="{}""#, error.as_str()));
-    HeaderValue::from_str(&format!(r#"Bearer realm="https://{host}/token"{scope}{error}"#)).ok()
-}
-
-/// An authenticator with one user, whose token has a scope.
-struct Tokens {
-    policy: Scope,
-    token: Scope,
-}
-
-#[async_trait]
-impl Authenticator for Tokens {
-    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        let alice = Principal::user("alice").expect("a legal name");
-        Ok(Identity::new(alice, self.policy.clone()).with_token_scope(self.token.clone()))
-    }
-
-    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(principal.clone(), self.policy.clone()))
-    }
-
-    fn challenge(
-        &self,
-        head: &Parts,
-        scope: Option<&ChallengeScope>,
-        error: Option<TokenError>,
-    ) -> Option<HeaderValue> {
-        challenge(head, scope, error)
+        let host = head.headers[HOST].to_str().ok()?;
+        let scope = scope.map_or_else(String::new, |scope| format!(r#",scope="{scope}""#));
+        let error = error.map_or_else(String::new, |error| format!(r#",error="{}""#, error.as_str()));
+        HeaderValue::from_str(&format!(r#"Bearer realm="https://{host}/token"{scope}{error}"#)).ok()
     }
 }
 
@@ -119,7 +91,7 @@ async fn each_failure_of_authentication_has_its_response() {
     ];
     for (failure, status, code, token_error, retry_after) in failures {
         let world = World::with(Setup {
-            authenticator: Arc::new(Refusing(failure)),
+            authenticator: Arc::new(Deciding(move || Err(failure()))),
             ..Setup::default()
         })
         .await;
@@ -149,7 +121,7 @@ async fn each_failure_of_authentication_has_its_response() {
 /// A token that lacks what the policy allows is answered with a challenge for another token; what the policy forbids is
 /// denied, whatever the token contains.
 #[tokio::test]
-async fn a_token_that_lacks_a_scope_is_told_apart_from_a_denial() {
+async fn a_token_that_lacks_a_scope_is_distinguished_from_a_denial() {
     for (policy, token, status, code, error) in [
         (Scope::EVERYTHING, Scope::EVERYTHING, 404, "MANIFEST_UNKNOWN", None),
         (
@@ -162,8 +134,9 @@ async fn a_token_that_lacks_a_scope_is_told_apart_from_a_denial() {
         (Scope::PULL_ONLY, Scope::EVERYTHING, 403, "DENIED", None),
         (Scope::PULL_ONLY, Scope::PULL_ONLY, 403, "DENIED", None),
     ] {
+        let alice = Identity::new(Principal::user("alice").unwrap(), policy).with_token_scope(token);
         let world = World::with(Setup {
-            authenticator: Arc::new(Tokens { policy, token }),
+            authenticator: Arc::new(Deciding(move || Ok(alice.clone()))),
             ..Setup::default()
         })
         .await;
