@@ -81,13 +81,9 @@ impl<S: ?Sized> ContractTest<S> {
     #[must_use]
     pub fn cx(&self) -> Context {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-        Context {
-            now: self.now(),
-            deadline: self.now().plus_millis(MAX_CALL_MILLIS),
-            // Spread over all 64 bits, like random numbers.
-            uid: Uid(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            client: registry::budget::ClientKey::INTERNAL,
-        }
+        // Spread over all 64 bits, like random numbers.
+        let uid = Uid(call.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Context::internal(self.now(), MAX_CALL_MILLIS, uid)
     }
 
     /// Runs a future as a task of its own, and returns its result.

@@ -35,11 +35,8 @@ pub fn random_u64(environment: &dyn Environment) -> u64 {
 /// The context of a store call that begins now, on behalf of `client`, with a timeout of `budget_ms` milliseconds. Its uid is
 /// random.
 pub fn context(environment: &dyn Environment, client: ClientKey, budget_ms: u64) -> Context {
-    let now = environment.now();
     Context {
-        now,
-        deadline: now.plus_millis(budget_ms),
-        uid: Uid(random_u64(environment)),
         client,
+        ..Context::internal(environment.now(), budget_ms, Uid(random_u64(environment)))
     }
 }

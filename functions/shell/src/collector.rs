@@ -195,7 +195,6 @@ mod tests {
 
     use async_trait::async_trait;
     use oci::{Algorithm, Digest};
-    use registry::budget::ClientKey;
     use registry::clock::ServiceClock;
     use registry::store::collection::Plan;
     use registry::store::memory::MemoryMetadata;
@@ -425,12 +424,7 @@ mod tests {
 
         // One blob is unreferenced. The other one was unlinked, and its object is pending deletion.
         let name = "app".parse().unwrap();
-        let cx = || Context {
-            now: host.now(),
-            deadline: host.now().plus_millis(HOUR),
-            uid: Uid(3),
-            client: ClientKey::INTERNAL,
-        };
+        let cx = || Context::internal(host.now(), HOUR, Uid(3));
         let digests = [b"x", b"y"].map(|bytes| Digest::of(Algorithm::Sha256, bytes));
         for (digest, key) in digests.iter().zip(["1.1", "2.1"]) {
             let location = Location::main(key);

@@ -91,12 +91,7 @@ impl TableOptions {
 
 /// The context of a check at start.
 fn context() -> Context {
-    Context {
-        now: Timestamp(0),
-        deadline: Timestamp(CHECK_TIMEOUT_MS),
-        uid: Uid(0),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(0), CHECK_TIMEOUT_MS, Uid(0))
 }
 
 impl DynamoStore {

@@ -19,12 +19,7 @@ const BLOBS: u64 = 333_400;
 const MEMORY: u64 = 24 << 20;
 
 fn cx(now: u64) -> Context {
-    Context {
-        now: Timestamp(now),
-        deadline: Timestamp(now + 60_000),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(now), 60_000, Uid(1))
 }
 
 /// The maximum memory that this process has used so far, in bytes.

@@ -58,12 +58,7 @@ impl Drop for MountedDisk {
 }
 
 fn cx() -> Context {
-    Context {
-        now: Timestamp(1_000),
-        deadline: Timestamp(11_000),
-        uid: Uid(3),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1_000), 10_000, Uid(3))
 }
 
 fn attempt(session: u128) -> Attempt {

@@ -35,12 +35,7 @@ fn key(id: u32) -> SigningKey {
 }
 
 fn cx() -> Context {
-    Context {
-        now: Timestamp(1),
-        deadline: Timestamp(10_001),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1), 10_000, Uid(1))
 }
 
 #[tokio::test]

@@ -55,12 +55,7 @@ fn open(data: &Path) -> Embedded {
 fn cx() -> Context {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let now = Timestamp(u64::try_from(now).unwrap());
-    Context {
-        now,
-        deadline: now.plus_millis(60_000),
-        uid: Uid(getrandom::u64().unwrap()),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(now, 60_000, Uid(getrandom::u64().unwrap()))
 }
 
 fn repository(number: u64) -> RepositoryName {

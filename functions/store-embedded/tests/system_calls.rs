@@ -217,12 +217,7 @@ fn report(what: &str) {
 }
 
 fn cx(number: u64) -> Context {
-    Context {
-        now: Timestamp(1_000 + number),
-        deadline: Timestamp(61_000 + number),
-        uid: Uid(number),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1_000 + number), 60_000, Uid(number))
 }
 
 fn repository() -> RepositoryName {

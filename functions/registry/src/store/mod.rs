@@ -37,7 +37,7 @@ pub struct Timestamp(pub u64);
 impl Timestamp {
     /// The time `millis` milliseconds later (saturating).
     #[must_use]
-    pub fn plus_millis(self, millis: u64) -> Self {
+    pub const fn plus_millis(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 
@@ -72,6 +72,20 @@ pub struct Context {
     pub uid: Uid,
     /// The client to which a store charges memory and files, if it shares them between clients.
     pub client: ClientKey,
+}
+
+impl Context {
+    /// The context of a call that begins `now`, with a timeout of `timeout_ms` milliseconds, for the registry itself and not
+    /// for a client.
+    #[must_use]
+    pub const fn internal(now: Timestamp, timeout_ms: u64, uid: Uid) -> Self {
+        Self {
+            now,
+            deadline: now.plus_millis(timeout_ms),
+            uid,
+            client: ClientKey::INTERNAL,
+        }
+    }
 }
 
 /// A position in a walk over everything. Only the store that made it can read its text.

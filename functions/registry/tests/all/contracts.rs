@@ -83,12 +83,7 @@ fn every_clause_is_run() {
 }
 
 fn cx(uid: u64) -> Context {
-    Context {
-        now: Timestamp(1_000_000),
-        deadline: Timestamp(1_001_000),
-        uid: Uid(uid),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1_000_000), 1_000, Uid(uid))
 }
 
 fn name(name: &str) -> RepositoryName {

@@ -26,12 +26,7 @@ fn stores() -> Stores {
 }
 
 fn cx() -> Context {
-    Context {
-        now: Timestamp(1_000),
-        deadline: Timestamp(11_000),
-        uid: Uid(3),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1_000), 10_000, Uid(3))
 }
 
 /// A condition of a process whose start has been let through.

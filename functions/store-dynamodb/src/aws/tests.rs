@@ -187,12 +187,7 @@ async fn a_request_without_an_answer_fails_at_the_deadline() {
         Arc::new(ScriptedConnection::default().table()),
         Arc::new(SystemRetryEnvironment::new()),
     );
-    let cx = Context {
-        now: Timestamp(0),
-        deadline: Timestamp(300),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    };
+    let cx = Context::internal(Timestamp(0), 300, Uid(1));
     let (all, write) = ([key()].into(), Write::delete(key()));
     let writes = [write.clone(), write.clone()];
     let requests = || client.within(cx);

@@ -167,13 +167,8 @@ mod tests {
     async fn an_upload_of_many_attempts_is_swept_over_several_calls() {
         const BODIES: u32 = 20_500;
         let client = TableClient::new(Arc::new(MemoryTable::new()), Arc::new(SteppingClock::default()));
-        let cx = |pass: u64| Context {
-            now: Timestamp(1_900_000_000_000 + pass),
-            // One step takes a second.
-            deadline: Timestamp(1_900_000_000_000 + pass + 10_000),
-            uid: Uid(pass + 1),
-            client: registry::budget::ClientKey::INTERNAL,
-        };
+        // One step takes a second.
+        let cx = |pass: u64| Context::internal(Timestamp(1_900_000_000_000 + pass), 10_000, Uid(pass + 1));
         let key = SessionKey {
             expires: Timestamp(1),
             id: SessionId(7),

@@ -16,12 +16,7 @@ fn local() -> TableClient {
 }
 
 fn cx() -> Context {
-    Context {
-        now: NOW,
-        deadline: NOW.plus_millis(30_000),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(NOW, 30_000, Uid(1))
 }
 
 fn pending_deletion(key: String, at: Timestamp) -> PendingDeletion {

@@ -33,12 +33,11 @@ const NOW: Timestamp = Timestamp(1_900_000_000_000);
 /// The context of one call.
 fn cx() -> Context {
     static CALLS: AtomicU64 = AtomicU64::new(1);
-    Context {
-        now: NOW,
-        deadline: NOW.plus_millis(30_000),
-        uid: Uid(CALLS.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(
+        NOW,
+        30_000,
+        Uid(CALLS.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+    )
 }
 
 fn repository() -> RepositoryName {

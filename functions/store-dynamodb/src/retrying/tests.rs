@@ -155,12 +155,7 @@ fn client(table: &Arc<ScriptedTable>) -> TableClient {
 }
 
 fn cx(timeout_ms: u64) -> Context {
-    Context {
-        now: Timestamp(1_900_000_000_000),
-        deadline: Timestamp(1_900_000_000_000 + timeout_ms),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1_900_000_000_000), timeout_ms, Uid(1))
 }
 
 #[tokio::test]

@@ -209,12 +209,7 @@ impl World {
     pub(super) fn cx(&self) -> Context {
         let now = self.own_clock();
         let mut shared = self.lock();
-        Context {
-            now,
-            deadline: now.plus_millis(CALL_TIMEOUT),
-            uid: Uid(shared.random.next()),
-            client: registry::budget::ClientKey::INTERNAL,
-        }
+        Context::internal(now, CALL_TIMEOUT, Uid(shared.random.next()))
     }
 
     pub(super) fn make_object(&self, key: String) {

@@ -25,12 +25,7 @@ const NOW: Timestamp = Timestamp(1_900_000_000_000);
 /// A call this many hours after the start, with its own uid.
 fn cx(hours: u64, uid: u64) -> Context {
     let now = NOW.plus_millis(hours * HOUR);
-    Context {
-        now,
-        deadline: now.plus_millis(30_000),
-        uid: Uid(uid),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(now, 30_000, Uid(uid))
 }
 
 fn app() -> RepositoryName {

@@ -16,12 +16,7 @@ use store_dynamodb::{DynamoStore, OpenError, TableOptions};
 
 fn cx(uid: u64, timeout_ms: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
-    Context {
-        now,
-        deadline: now.plus_millis(timeout_ms),
-        uid: Uid(uid),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(now, timeout_ms, Uid(uid))
 }
 
 fn repository() -> RepositoryName {

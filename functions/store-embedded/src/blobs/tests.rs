@@ -86,12 +86,7 @@ impl Store {
 }
 
 fn cx() -> Context {
-    Context {
-        now: Timestamp(1),
-        deadline: Timestamp(60_001),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1), 60_000, Uid(1))
 }
 
 fn segment(number: u32) -> FileName {

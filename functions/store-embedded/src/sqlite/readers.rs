@@ -168,7 +168,6 @@ mod tests {
     use std::sync::Barrier;
 
     use futures_util::future::join_all;
-    use registry::budget::ClientKey;
     use registry::store::{Timestamp, Uid};
 
     use super::*;
@@ -176,12 +175,7 @@ mod tests {
     use crate::sqlite::schema::prepare;
 
     fn cx(timeout: u64) -> Context {
-        Context {
-            now: Timestamp(1_000),
-            deadline: Timestamp(1_000 + timeout),
-            uid: Uid(1),
-            client: ClientKey::INTERNAL,
-        }
+        Context::internal(Timestamp(1_000), timeout, Uid(1))
     }
 
     fn readers(directory: &Path) -> Arc<Readers> {

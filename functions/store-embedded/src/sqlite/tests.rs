@@ -79,12 +79,7 @@ fn cx() -> Context {
 }
 
 fn with_timeout(millis: u64) -> Context {
-    Context {
-        now: Timestamp(1_000),
-        deadline: Timestamp(1_000 + millis),
-        uid: Uid(u64::MAX - 7),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(Timestamp(1_000), millis, Uid(u64::MAX - 7))
 }
 
 fn key(id: u128) -> SessionKey {

@@ -19,12 +19,7 @@ pub(crate) const MIB: usize = 1 << 20;
 /// A context with a time limit of this many seconds.
 pub(crate) fn cx(seconds: u64) -> Context {
     let now = Timestamp(1_900_000_000_000);
-    Context {
-        now,
-        deadline: now.plus_millis(seconds * 1000),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(now, seconds * 1000, Uid(1))
 }
 
 /// An upload.

@@ -13,12 +13,7 @@ use serde_json::json;
 use crate::support::content::{Image, artifact, bytes_of, image, index, padded};
 use crate::support::{World, sha256, sha512};
 
-pub(super) const CX: Context = Context {
-    now: Timestamp(1_900_000_000_000),
-    deadline: Timestamp(1_900_000_060_000),
-    uid: Uid(4711),
-    client: registry::budget::ClientKey::INTERNAL,
-};
+pub(super) const CX: Context = Context::internal(Timestamp(1_900_000_000_000), 60_000, Uid(4711));
 
 pub(super) fn options() -> CheckOptions {
     CheckOptions {

@@ -50,12 +50,7 @@ impl World {
     fn cx(&self) -> Context {
         use registry::Environment as _;
         let now = self.clock.now();
-        Context {
-            now,
-            deadline: now.plus_millis(1000),
-            uid: Uid(now.0),
-            client: registry::budget::ClientKey::INTERNAL,
-        }
+        Context::internal(now, 1000, Uid(now.0))
     }
 
     /// An image with a large manifest, an index over it and another image, and a mounted layer.

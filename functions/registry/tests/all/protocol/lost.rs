@@ -14,12 +14,7 @@ use registry::store::{Context, Location, StoreError, Timestamp, Uid};
 use crate::support::content::{image, padded};
 use crate::support::{World, sha256};
 
-const CX: Context = Context {
-    now: Timestamp(1_900_000_000_000),
-    deadline: Timestamp(1_900_000_060_000),
-    uid: Uid(4711),
-    client: registry::budget::ClientKey::INTERNAL,
-};
+const CX: Context = Context::internal(Timestamp(1_900_000_000_000), 60_000, Uid(4711));
 
 impl World {
     /// The location of a blob or of a large manifest in `a`.

@@ -418,12 +418,7 @@ async fn a_hash_of_an_unknown_version() {
     world.patch(location.clone()).bytes("ab").send().await.expect(202);
 
     let now = world.clock.now();
-    let cx = Context {
-        now,
-        deadline: now.plus_millis(MINUTE),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    };
+    let cx = Context::internal(now, MINUTE, Uid(1));
     let every = world.sessions.expired(cx, Timestamp(u64::MAX), None, 10).await.unwrap();
     let [(key, _)] = every.as_slice() else {
         panic!("one session");
@@ -465,11 +460,6 @@ async fn the_row_is_written_before_the_first_byte() {
         id: SessionId(0),
     };
     let now = world.clock.now();
-    let cx = Context {
-        now,
-        deadline: now,
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    };
+    let cx = Context::internal(now, 0, Uid(1));
     assert!(world.sessions.get(cx, unknown).await.unwrap().is_none());
 }

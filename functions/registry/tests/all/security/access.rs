@@ -243,12 +243,7 @@ async fn s14_no_request_passes_while_credentials_cannot_be_checked() {
 async fn s15_no_default_secret() {
     let secret_of = async |world: &World| {
         let now = Timestamp(0);
-        let cx = Context {
-            now,
-            deadline: now,
-            uid: Uid(0),
-            client: registry::budget::ClientKey::INTERNAL,
-        };
+        let cx = Context::internal(now, 0, Uid(0));
         let candidate = SigningKey {
             id: 7,
             secret: [7; 32],

@@ -22,12 +22,7 @@ fn store_over(table: &MemoryTable, seed: u64) -> DynamoStore {
 }
 
 fn cx() -> Context {
-    Context {
-        now: NOW,
-        deadline: NOW.plus_millis(30_000),
-        uid: Uid(1),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(NOW, 30_000, Uid(1))
 }
 
 fn deletion(tag: &str, version: u64) -> Record {

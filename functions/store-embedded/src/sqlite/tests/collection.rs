@@ -29,12 +29,7 @@ fn plan(deep: bool) -> Plan {
 /// A context at a time that is later than the previous one by more than each grace period.
 fn later(times: u64) -> Context {
     let now = Timestamp(1_000 + times * (GRACE + 1));
-    Context {
-        now,
-        deadline: now.plus_millis(20_000),
-        uid: Uid(times),
-        client: registry::budget::ClientKey::INTERNAL,
-    }
+    Context::internal(now, 20_000, Uid(times))
 }
 
 async fn pass(store: &SqliteStore, cx: Context, plan: &Plan, limit: usize) -> PassStatistics {
