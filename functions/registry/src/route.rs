@@ -7,6 +7,8 @@
 //! split, and each segment is percent-decoded once. All checks come after that. So a decoded dot or backslash never
 //! changes the meaning of a path, and text that was encoded twice is still encoded when it is checked.
 
+mod challenge_scope;
+
 use std::borrow::Cow;
 use std::str::FromStr as _;
 
@@ -15,7 +17,6 @@ use http::{Method, Uri};
 use oci::{Digest, MediaType, Reference, RepositoryName, Tag};
 use percent_encoding::percent_decode_str;
 
-use crate::auth::{ChallengeActions, ChallengeScope};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::query::{OpenUpload, PageRequest, Query};
@@ -35,9 +36,7 @@ macro_rules! endpoints {
             /// does not have this method. The rest of the request is not checked, and neither is a digest in the path.
             #[must_use]
             pub fn of(head: &Parts) -> Option<Self> {
-                let path = decode_slashes(head.uri.path());
-                let segments = segments(&path)?;
-                Resource::parse(&segments).ok()?.endpoint(&head.method).ok()
+                find(head, |_, endpoint| endpoint)
             }
 
             /// A short stable name of the endpoint.
@@ -249,38 +248,14 @@ impl Route {
     }
 }
 
-impl ChallengeScope {
-    /// What a challenge to the request with this head asks for. `None`: the request needs an identity at most, or there
-    /// is no such endpoint.
-    #[must_use]
-    pub fn of(head: &Parts) -> Option<Self> {
-        let path = decode_slashes(head.uri.path());
-        let segments = segments(&path)?;
-        let resource = Resource::parse(&segments).ok()?;
-        let actions = match resource.endpoint(&head.method).ok()? {
-            Endpoint::Home | Endpoint::Base => return None,
-            Endpoint::ListRepositories => return Some(Self::Catalog),
-            Endpoint::GetBlob | Endpoint::GetManifest | Endpoint::ListTags | Endpoint::ListReferrers => {
-                ChallengeActions::Pull
-            }
-            Endpoint::OpenUpload
-            | Endpoint::PatchUpload
-            | Endpoint::FinishUpload
-            | Endpoint::GetUpload
-            | Endpoint::CancelUpload
-            | Endpoint::PutManifest => ChallengeActions::PullAndPush,
-            Endpoint::DeleteManifest | Endpoint::DeleteBlob => ChallengeActions::Delete,
-        };
-        match resource {
-            Resource::Home | Resource::Base | Resource::Repositories => None,
-            Resource::Blob(repository, _)
-            | Resource::Manifest(repository, _)
-            | Resource::Uploads(repository)
-            | Resource::Upload(repository, _)
-            | Resource::Tags(repository)
-            | Resource::Referrers(repository, _) => Some(Self::Repository { repository, actions }),
-        }
-    }
+/// What `read` makes of the resource and the endpoint of a request. `None`: there is no such endpoint, or it does not have
+/// this method.
+fn find<T>(head: &Parts, read: impl FnOnce(Resource, Endpoint) -> T) -> Option<T> {
+    let path = decode_slashes(head.uri.path());
+    let segments = segments(&path)?;
+    let resource = Resource::parse(&segments).ok()?;
+    let endpoint = resource.endpoint(&head.method).ok()?;
+    Some(read(resource, endpoint))
 }
 
 impl<'a> Resource<'a> {
@@ -397,84 +372,6 @@ mod tests {
             | Route::CancelUpload { repository, .. } => Some(repository.to_string()),
         };
         Some((route.endpoint(), name))
-    }
-
-    /// The scope of a challenge depends on the method and the path only.
-    #[test]
-    fn what_challenges_ask_for() {
-        let digest = Digest::of(Algorithm::Sha256, b"");
-        let mut seen = std::collections::BTreeSet::new();
-        for (methods, target, expected) in [
-            ("GET HEAD", "/".to_owned(), None),
-            ("GET HEAD", "/v2/".to_owned(), None),
-            ("GET HEAD", "/v2/_catalog".to_owned(), Some("registry:catalog:*")),
-            (
-                "GET HEAD",
-                "/v2/a/b/manifests/t".to_owned(),
-                Some("repository:a/b:pull"),
-            ),
-            (
-                "GET HEAD",
-                format!("/v2/a/b/manifests/{digest}"),
-                Some("repository:a/b:pull"),
-            ),
-            (
-                "GET HEAD",
-                format!("/v2/a/b/blobs/{digest}"),
-                Some("repository:a/b:pull"),
-            ),
-            ("GET HEAD", "/v2/a/b/tags/list".to_owned(), Some("repository:a/b:pull")),
-            (
-                "GET HEAD",
-                format!("/v2/a/b/referrers/{digest}"),
-                Some("repository:a/b:pull"),
-            ),
-            (
-                "POST",
-                "/v2/a/b/blobs/uploads/".to_owned(),
-                Some("repository:a/b:pull,push"),
-            ),
-            // The source of a mount is not part of it.
-            (
-                "POST",
-                format!("/v2/a/b/blobs/uploads/?mount={digest}&from=c"),
-                Some("repository:a/b:pull,push"),
-            ),
-            (
-                "GET HEAD PATCH PUT DELETE",
-                format!("/v2/a/b/blobs/uploads/x?digest={digest}"),
-                Some("repository:a/b:pull,push"),
-            ),
-            (
-                "PUT",
-                "/v2/a/b/manifests/t".to_owned(),
-                Some("repository:a/b:pull,push"),
-            ),
-            (
-                "PUT",
-                format!("/v2/a/b/manifests/{digest}"),
-                Some("repository:a/b:pull,push"),
-            ),
-            (
-                "DELETE",
-                "/v2/a/b/manifests/t".to_owned(),
-                Some("repository:a/b:delete"),
-            ),
-            (
-                "DELETE",
-                format!("/v2/a/b/blobs/{digest}"),
-                Some("repository:a/b:delete"),
-            ),
-        ] {
-            for method in methods.split(' ') {
-                let request = http::Request::builder().method(method).uri(&target).body(()).unwrap();
-                let (head, ()) = request.into_parts();
-                let scope = ChallengeScope::of(&head).map(|scope| scope.to_string());
-                assert_eq!(scope.as_deref(), expected, "{method} {target}");
-                seen.extend(Endpoint::of(&head));
-            }
-        }
-        assert_eq!(seen.len(), Endpoint::ALL.len(), "every endpoint is in the table");
     }
 
     /// A path is read from its end: the part before the last words of the protocol is the name.

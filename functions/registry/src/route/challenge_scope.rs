@@ -1,0 +1,127 @@
+//! What a challenge for tokens asks for, by the endpoint of the request.
+
+use http::request::Parts;
+
+use super::{Endpoint, Resource, find};
+use crate::auth::{ChallengeActions, ChallengeScope};
+
+impl ChallengeScope {
+    /// What a challenge to the request with this head asks for. `None`: the request needs an identity at most, or there
+    /// is no such endpoint.
+    #[must_use]
+    pub fn of(head: &Parts) -> Option<Self> {
+        find(head, Self::of_endpoint)?
+    }
+
+    fn of_endpoint(resource: Resource, endpoint: Endpoint) -> Option<Self> {
+        let actions = match endpoint {
+            Endpoint::Home | Endpoint::Base => return None,
+            Endpoint::ListRepositories => return Some(Self::Catalog),
+            Endpoint::GetBlob | Endpoint::GetManifest | Endpoint::ListTags | Endpoint::ListReferrers => {
+                ChallengeActions::Pull
+            }
+            Endpoint::OpenUpload
+            | Endpoint::PatchUpload
+            | Endpoint::FinishUpload
+            | Endpoint::GetUpload
+            | Endpoint::CancelUpload
+            | Endpoint::PutManifest => ChallengeActions::PullAndPush,
+            Endpoint::DeleteManifest | Endpoint::DeleteBlob => ChallengeActions::Delete,
+        };
+        match resource {
+            Resource::Home | Resource::Base | Resource::Repositories => None,
+            Resource::Blob(repository, _)
+            | Resource::Manifest(repository, _)
+            | Resource::Uploads(repository)
+            | Resource::Upload(repository, _)
+            | Resource::Tags(repository)
+            | Resource::Referrers(repository, _) => Some(Self::Repository { repository, actions }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use oci::{Algorithm, Digest};
+
+    use super::*;
+
+    /// The scope of a challenge depends on the method and the path only.
+    #[test]
+    fn what_challenges_ask_for() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let mut seen = std::collections::BTreeSet::new();
+        for (methods, target, expected) in [
+            ("GET HEAD", "/".to_owned(), None),
+            ("GET HEAD", "/v2/".to_owned(), None),
+            ("GET HEAD", "/v2/_catalog".to_owned(), Some("registry:catalog:*")),
+            (
+                "GET HEAD",
+                "/v2/a/b/manifests/t".to_owned(),
+                Some("repository:a/b:pull"),
+            ),
+            (
+                "GET HEAD",
+                format!("/v2/a/b/manifests/{digest}"),
+                Some("repository:a/b:pull"),
+            ),
+            (
+                "GET HEAD",
+                format!("/v2/a/b/blobs/{digest}"),
+                Some("repository:a/b:pull"),
+            ),
+            ("GET HEAD", "/v2/a/b/tags/list".to_owned(), Some("repository:a/b:pull")),
+            (
+                "GET HEAD",
+                format!("/v2/a/b/referrers/{digest}"),
+                Some("repository:a/b:pull"),
+            ),
+            (
+                "POST",
+                "/v2/a/b/blobs/uploads/".to_owned(),
+                Some("repository:a/b:pull,push"),
+            ),
+            // The source of a mount is not part of it.
+            (
+                "POST",
+                format!("/v2/a/b/blobs/uploads/?mount={digest}&from=c"),
+                Some("repository:a/b:pull,push"),
+            ),
+            (
+                "GET HEAD PATCH PUT DELETE",
+                format!("/v2/a/b/blobs/uploads/x?digest={digest}"),
+                Some("repository:a/b:pull,push"),
+            ),
+            (
+                "PUT",
+                "/v2/a/b/manifests/t".to_owned(),
+                Some("repository:a/b:pull,push"),
+            ),
+            (
+                "PUT",
+                format!("/v2/a/b/manifests/{digest}"),
+                Some("repository:a/b:pull,push"),
+            ),
+            (
+                "DELETE",
+                "/v2/a/b/manifests/t".to_owned(),
+                Some("repository:a/b:delete"),
+            ),
+            (
+                "DELETE",
+                format!("/v2/a/b/blobs/{digest}"),
+                Some("repository:a/b:delete"),
+            ),
+        ] {
+            for method in methods.split(' ') {
+                let request = http::Request::builder().method(method).uri(&target).body(()).unwrap();
+                let (head, ()) = request.into_parts();
+                let scope = ChallengeScope::of(&head).map(|scope| scope.to_string());
+                assert_eq!(scope.as_deref(), expected, "{method} {target}");
+                seen.extend(Endpoint::of(&head));
+            }
+        }
+        assert_eq!(seen.len(), Endpoint::ALL.len(), "every endpoint is in the table");
+    }
+}
