@@ -294,9 +294,10 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError>;
 
     /// Ends a session that the caller has marked as committing, or cancels one that it has claimed (see
-    /// [`State::finished`]). Does nothing if the claim is lost. Idempotent. The row stays until the token has expired, so that a repeated request finds it. A session that does not end as
-    /// [`End::Done`] is swept later. The caller acknowledges a commit only after this call: a repeated request would
-    /// otherwise publish again what was deleted since.
+    /// [`State::finished`]). Does nothing if the claim is lost. Idempotent. The row stays until the token has expired, so
+    /// that a repeated request finds it. A session that does not end as [`End::Done`] is swept later. The caller
+    /// acknowledges a commit only after this call: a repeated request would otherwise publish again what was deleted
+    /// since.
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError>;
 
     /// Ends a committing session, for a caller that has finished the publication that another request began. Does

@@ -305,21 +305,16 @@ fn session(row: &Row<'_>) -> Result<Session, OperationFailure> {
 fn state(row: &Row<'_>) -> Result<State, OperationFailure> {
     let text: String = row.value(1)?;
     let claimed_until: Option<i64> = row.value(3)?;
-    let publishing = publishing(row)?;
     let damaged = |lacks: &str| OperationFailure::Damaged(format!("a session is {text:?}{lacks}"));
-    match &*text {
-        OPEN => Ok(State::Open {
+    match (&*text, publishing(row)?) {
+        (OPEN, _) => Ok(State::Open {
             claimed_until: claimed_until.map(|_| row.timestamp(3)).transpose()?,
         }),
-        CANCELLED => Ok(State::Cancelled(publishing)),
-        COMMITTING | DONE => {
-            let publishing = publishing.ok_or_else(|| damaged(", and has no blob"))?;
-            Ok(match claimed_until {
-                _ if text == DONE => State::Done(publishing),
-                Some(ACKNOWLEDGED) => State::Published(publishing),
-                _ => State::Committing(publishing),
-            })
-        }
+        (COMMITTING, Some(publishing)) if claimed_until == Some(ACKNOWLEDGED) => Ok(State::Published(publishing)),
+        (COMMITTING, Some(publishing)) => Ok(State::Committing(publishing)),
+        (DONE, Some(publishing)) => Ok(State::Done(publishing)),
+        (CANCELLED, publishing) => Ok(State::Cancelled(publishing)),
+        (COMMITTING | DONE, None) => Err(damaged(", and has no blob")),
         _ => Err(damaged("")),
     }
 }
