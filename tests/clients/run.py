@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import shutil
 import signal
 import sys
@@ -49,6 +50,7 @@ from harness.process import STORE_HOST, stop_all, tail, unmount_below  # noqa: E
 from harness.progress import say, step  # noqa: E402
 from harness.sources import building  # noqa: E402
 from images import Images  # noqa: E402
+from layout import sha256  # noqa: E402
 from verify import Registry  # noqa: E402
 
 # How much of each server's log a failure shows.
@@ -248,6 +250,7 @@ def _faulty(stack: ExitStack, work: Path) -> Registry:
     def whole() -> None:
         """After all families: whatever a tag names is there, and hashes; and so does all else, when nothing is between."""
         _every_kind((s3, dynamodb), registry, work)
+        _lost_answers(s3, registry)
         verified = sum(len(registry.verify(repository, tag)) for repository in registry.repositories() for tag in registry.tags(repository))
         assert verified, "no tag names anything"
         direct = cloud.direct(backend)
@@ -324,6 +327,17 @@ def _every_kind(proxies: Sequence[FaultProxy], registry: Registry, work: Path) -
     say("    faults: " + ", ".join(f"{kind} {count or 'on purpose'}" for kind, count in by_chance.items()))
     never = [kind for kind, count in injected().items() if not count]
     assert not never, f"no request ever met: {', '.join(never)}"
+
+
+def _lost_answers(s3: FaultProxy, registry: Registry) -> None:
+    """A blob of one object is pushed though no answer of the store arrives: versitygw refuses the object, which is there by then, before it
+    has read the body, and closes the connection. A sender of so many bytes gets a reset instead of the answer, every time."""
+    for kind in ("error-after", "reset-after"):
+        s3.inject(1, kinds=[kind], operations=["PutObject"], limit=1)
+        blob = secrets.token_bytes(1_000_000)
+        answer = registry.request("POST", f"/v2/lost/answers/blobs/uploads/?digest={sha256(blob)}", blob)
+        assert answer.status == 201, f"{kind}: {answer.status} {answer.body[:300]!r}"
+    s3.inject(FAULTS)
 
 
 def _elsewhere(arguments: argparse.Namespace, report: Callable[[Result], None]) -> List[Result]:

@@ -65,17 +65,10 @@ impl BucketClient {
             }
         }
         match stored {
-            // Most likely the response to an earlier attempt was lost. The hash shows whether the existing object is
-            // the one that was sent. A store without hashes only shows the size. That is enough if this request was
-            // sent before, since no other request writes to this key now. If the first attempt already met an object,
-            // that object is from elsewhere.
+            // Most likely the response to an earlier attempt was lost.
             Err(error) if error.is_precondition_failed() => {
-                let info = self.head(key, deadline).await?;
-                let is_same = |info: ObjectInfo| {
-                    let same = info.sha256.map_or(sent > 1, |there| there == sha256);
-                    same && info.size == content.len() as u64
-                };
-                if info.is_some_and(is_same) { Ok(()) } else { Err(error) }
+                let is_stored = self.is_stored(key, content, &sha256, sent, deadline).await?;
+                if is_stored { Ok(()) } else { Err(error) }
             }
             other => other,
         }
@@ -88,10 +81,13 @@ impl BucketClient {
         sha256: &str,
         condition: Option<String>,
         sent: &mut u32,
-        deadline: CallDeadline,
+        mut deadline: CallDeadline,
     ) -> Result<(), RequestError> {
         let (sse, kms_key) = self.sse();
-        let answer = self.call(Operation::PutObject, deadline, || {
+        let operation = Operation::PutObject;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             *sent += 1;
             self.counters.bytes_sent(content.len());
             let (body, accepted) = content.body();
@@ -108,9 +104,37 @@ impl BucketClient {
                 .checksum_sha256(sha256)
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(body.into());
-            (request.send(), AttemptTimeout::Progress { accepted, of })
-        });
-        answer.await.map(drop)
+            let timeout = AttemptTimeout::Progress { accepted, of };
+            let Err(last) = self.attempt(operation, &mut deadline, (request.send(), timeout)).await? else {
+                return Ok(());
+            };
+            // If an earlier attempt stored the object, the store may refuse this one before it has read the body, and
+            // close the connection. The sender then gets a reset instead of the response, at every attempt. So the
+            // object is looked for before the request is sent a third time.
+            let may_exist = condition.is_some() && *sent > 1;
+            if may_exist && matches!(self.is_stored(key, content, sha256, *sent, deadline).await, Ok(true)) {
+                self.counters.failed(operation);
+                return Ok(());
+            }
+            self.pause(operation, attempts, last, deadline).await?;
+        }
+    }
+
+    /// Whether the object under the key is the one that was sent, `sent` times so far. Its hash shows that. A store
+    /// without hashes only shows the size. That is enough if the request was sent before, since no other request writes
+    /// to this key now. If the first attempt already met an object, that object is from elsewhere.
+    async fn is_stored(
+        &self,
+        key: &str,
+        content: &ByteChunks,
+        sha256: &str,
+        sent: u32,
+        deadline: CallDeadline,
+    ) -> Result<bool, RequestError> {
+        let info = self.head(key, deadline).await?;
+        Ok(info.is_some_and(|info| {
+            info.sha256.map_or(sent > 1, |there| there == sha256) && info.size == content.len() as u64
+        }))
     }
 
     /// The properties of the object under a key, if it exists.

@@ -106,21 +106,37 @@ impl BucketClient {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            self.counters.sent(operation);
-            let (request, timeout) = send();
-            // Boxed, because the SDK's futures are large.
-            let request = Box::pin(request);
-            let (answer, progress) = with_timeout(request, timeout, deadline.left()).await;
-            deadline = deadline.later(progress);
-            let last = match answer {
-                Some(Ok(answer)) => return Ok((answer, attempts)),
-                Some(Err(error)) => match classify(operation, &error) {
-                    AttemptOutcome::Refused(error) => return Err(error),
-                    AttemptOutcome::Transient(last) => last,
-                },
-                None => TransientError::no_response("no response"),
-            };
-            self.pause(operation, attempts, last, deadline).await?;
+            match self.attempt(operation, &mut deadline, send()).await? {
+                Ok(answer) => return Ok((answer, attempts)),
+                Err(last) => self.pause(operation, attempts, last, deadline).await?,
+            }
+        }
+    }
+
+    /// Sends a request once. The outer error is that the store refused it; the inner one, that another attempt may help.
+    /// Moves `deadline` by the time in which the connection accepted bytes of the body.
+    pub(crate) async fn attempt<T, E, F>(
+        &self,
+        operation: Operation,
+        deadline: &mut CallDeadline,
+        (request, timeout): (F, AttemptTimeout),
+    ) -> Result<Result<T, TransientError>, RequestError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        self.counters.sent(operation);
+        // Boxed, because the SDK's futures are large.
+        let request = Box::pin(request);
+        let (answer, progress) = with_timeout(request, timeout, deadline.left()).await;
+        *deadline = deadline.later(progress);
+        match answer {
+            Some(Ok(answer)) => Ok(Ok(answer)),
+            Some(Err(error)) => match classify(operation, &error) {
+                AttemptOutcome::Refused(error) => Err(error),
+                AttemptOutcome::Transient(last) => Ok(Err(last)),
+            },
+            None => Ok(Err(TransientError::no_response("no response"))),
         }
     }
 

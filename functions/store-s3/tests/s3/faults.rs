@@ -436,6 +436,28 @@ async fn an_object_whose_response_was_lost_is_distinguished_from_another() {
     }
 }
 
+/// A store may refuse an object that exists, and close the connection before it has read the body: the response is lost
+/// again, at every attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_found_although_every_later_response_is_lost() {
+    for quirk in [None, Some(Quirk::NoChecksums)] {
+        let fake = Fake::start().await;
+        fake.state(|state| state.quirk = quirk);
+        let store = fake.store(|_| {}).await;
+        let mut session = UploadSession::new(&store);
+        let mut is_first = true;
+        fake.faults(move |seen| match seen.operation {
+            Operation::PutObject if std::mem::take(&mut is_first) => Some(ServerFault::LoseAnswer),
+            Operation::PutObject => Some(ServerFault::HangUp),
+            _ => None,
+        });
+        session.append(1000).await;
+        let counts = fake.counts();
+        assert_eq!((counts["PutObject"], counts["HeadObject"]), (2, 1), "{quirk:?}");
+        session.seal_and_check().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_store_is_reported_within_the_time_limit() {
     let fake = Fake::start().await;
