@@ -105,7 +105,10 @@ impl BucketClient {
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(body.into());
             let timeout = AttemptTimeout::Progress { accepted, of };
-            let Err(last) = self.attempt(operation, &mut deadline, (request.send(), timeout)).await? else {
+            let Err(last) = self
+                .attempt(operation, &mut deadline, (request.send(), timeout))
+                .await?
+            else {
                 return Ok(());
             };
             // If an earlier attempt stored the object, the store may refuse this one before it has read the body, and

@@ -13,19 +13,23 @@ use crate::support::{MANIFEST_TYPE, Server, digest, eventually};
 
 /// Streams of one connection.
 const STREAMS: usize = 60;
-/// Between two bytes of each body: less than what the registry takes for a pause.
+/// Between two pieces of each body: less than what the registry takes for a pause.
 const SHORT: Duration = Duration::from_millis(300);
 /// More than that: what has arrived is written to its file, which stays open.
 const LONG: Duration = Duration::from_millis(700);
 
-/// Bodies of which a byte comes now and then.
+/// What comes of a body at a time. The HTTP/2 library ends a connection on which more than 100 smaller frames wait to be read,
+/// and on a busy machine as many may wait.
+const PIECE: &[u8] = &[b' '; 256];
+
+/// Bodies of which a little comes now and then.
 struct Trickle {
     stop: Arc<AtomicBool>,
     client: thread::JoinHandle<usize>,
 }
 
 impl Trickle {
-    /// Begins so many uploads, and so many manifests that say that they are large, and pauses for so long between bytes.
+    /// Begins so many uploads, and so many manifests that say that they are large, and pauses for so long between pieces.
     fn begin(server: SocketAddr, uploads: usize, manifests: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (begun, wait) = mpsc::channel();
@@ -51,7 +55,7 @@ impl Trickle {
                             client.open("PUT", &path, &[MANIFEST_TYPE, length], false).await
                         };
                         let mut stream = stream.unwrap();
-                        stream.send(b"{", false).unwrap();
+                        stream.send(PIECE, false).unwrap();
                         streams.push(Some(stream));
                         tokio::task::yield_now().await;
                     }
@@ -59,7 +63,7 @@ impl Trickle {
                     let mut ended = 0;
                     while !stop.load(Ordering::Relaxed) {
                         for stream in &mut streams {
-                            let sends = stream.as_mut().is_some_and(|stream| stream.send(b" ", false).is_ok());
+                            let sends = stream.as_mut().is_some_and(|stream| stream.send(PIECE, false).is_ok());
                             if !sends && stream.take().is_some() {
                                 ended += 1;
                             }
