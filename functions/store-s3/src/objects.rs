@@ -54,24 +54,13 @@ impl BucketClient {
             None => STANDARD.encode(content.sha256().await),
         };
         let condition = self.if_absent();
-        let mut sent = 0;
-        let mut stored = self
-            .put_if(key, content, &sha256, condition.clone(), &mut sent, deadline)
-            .await;
-        if Self::must_repeat_without_condition(condition.is_some(), &stored) {
-            stored = self.put_if(key, content, &sha256, None, &mut sent, deadline).await;
-            if stored.is_ok() {
-                mark_unsupported(&self.conditional_writes, "conditional writes");
-            }
+        let stored = self.put_if(key, content, &sha256, condition.clone(), deadline).await;
+        if !Self::must_repeat_without_condition(condition.is_some(), &stored) {
+            return stored;
         }
-        match stored {
-            // Most likely the response to an earlier attempt was lost.
-            Err(error) if error.is_precondition_failed() => {
-                let is_stored = self.is_stored(key, content, &sha256, sent, deadline).await?;
-                if is_stored { Ok(()) } else { Err(error) }
-            }
-            other => other,
-        }
+        self.put_if(key, content, &sha256, None, deadline).await?;
+        mark_unsupported(&self.conditional_writes, "conditional writes");
+        Ok(())
     }
 
     async fn put_if(
@@ -80,15 +69,13 @@ impl BucketClient {
         content: &ByteChunks,
         sha256: &str,
         condition: Option<String>,
-        sent: &mut u32,
         mut deadline: CallDeadline,
     ) -> Result<(), RequestError> {
         let (sse, kms_key) = self.sse();
         let operation = Operation::PutObject;
-        let mut attempts = 0;
+        let mut sent = 0;
         loop {
-            attempts += 1;
-            *sent += 1;
+            sent += 1;
             self.counters.bytes_sent(content.len());
             let (body, accepted) = content.body();
             let of = content.len();
@@ -105,21 +92,26 @@ impl BucketClient {
                 .content_length(i64::try_from(content.len()).unwrap_or(i64::MAX))
                 .body(body.into());
             let timeout = AttemptTimeout::Progress { accepted, of };
-            let Err(last) = self
-                .attempt(operation, &mut deadline, (request.send(), timeout))
-                .await?
-            else {
-                return Ok(());
+            let sending = self.attempt(operation, &mut deadline, (request.send(), timeout));
+            let last = match sending.await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(last)) => last,
+                // Most likely the response to an earlier attempt was lost.
+                Err(error) if error.is_precondition_failed() => {
+                    let is_stored = self.is_stored(key, content, sha256, sent, deadline).await?;
+                    return if is_stored { Ok(()) } else { Err(error) };
+                }
+                Err(error) => return Err(error),
             };
             // If an earlier attempt stored the object, the store may refuse this one before it has read the body, and
             // close the connection. The sender then gets a reset instead of the response, at every attempt. So the
             // object is looked for before the request is sent a third time.
-            let may_exist = condition.is_some() && *sent > 1;
-            if may_exist && matches!(self.is_stored(key, content, sha256, *sent, deadline).await, Ok(true)) {
+            let may_exist = condition.is_some() && sent > 1;
+            if may_exist && matches!(self.is_stored(key, content, sha256, sent, deadline).await, Ok(true)) {
                 self.counters.failed(operation);
                 return Ok(());
             }
-            self.pause(operation, attempts, last, deadline).await?;
+            self.pause(operation, sent, last, deadline).await?;
         }
     }
 
