@@ -16,6 +16,7 @@ use oci::{RepositoryName, Tag};
 use crate::budget::ClientKey;
 use crate::store::Cause;
 
+mod account_name;
 mod challenge;
 mod credential_id;
 mod credentials;
@@ -23,12 +24,13 @@ mod pattern;
 mod principal;
 mod scope;
 
+pub use self::account_name::{AccountName, AccountNameError, GroupName, GroupNameError};
 pub use self::challenge::{ChallengeActions, ChallengeScope};
 pub use self::credential_id::{CredentialId, CredentialIdError};
 pub use self::credentials::Credentials;
 pub use self::pattern::{PatternError, RepositoryPattern};
 pub use self::principal::{Principal, PrincipalError, PrincipalKind};
-pub use self::scope::{ActionKind, Actions, RepositoryGrant, Scope, TooManyGrants};
+pub use self::scope::{ActionKind, Actions, ActionsError, RepositoryGrant, Scope, TooManyGrants};
 
 /// Read the content and the lists of one repository.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,11 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The id of the key that proved an identity, for the log and the audit trail: 8 characters of base62. It is not secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct CredentialId(
     // The characters. None of them is 0, so `Option<CredentialId>` needs no more space than an id.
     NonZeroU64,
@@ -32,6 +35,20 @@ impl FromStr for CredentialId {
         NonZeroU64::new(u64::from_be_bytes(bytes))
             .map(Self)
             .ok_or(CredentialIdError)
+    }
+}
+
+impl TryFrom<String> for CredentialId {
+    type Error = CredentialIdError;
+
+    fn try_from(text: String) -> Result<Self, CredentialIdError> {
+        text.parse()
+    }
+}
+
+impl From<CredentialId> for String {
+    fn from(id: CredentialId) -> Self {
+        id.to_string()
     }
 }
 

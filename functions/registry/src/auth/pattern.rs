@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use oci::RepositoryName;
+use serde::{Deserialize, Serialize};
 
 /// A set of repository names, written as a pattern. Cloning is cheap.
 ///
@@ -14,7 +15,8 @@ use oci::RepositoryName;
 /// | `team/app-*` | `*` matches any text within one component, also none |
 /// | `team/**` | `**` at the end matches one or more components: `team/a` and `team/a/b`, not `team` |
 /// | `**` | all |
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RepositoryPattern(Arc<str>);
 
 /// The text is not a pattern for repositories.
@@ -70,6 +72,20 @@ impl FromStr for RepositoryPattern {
         } else {
             Err(PatternError)
         }
+    }
+}
+
+impl TryFrom<String> for RepositoryPattern {
+    type Error = PatternError;
+
+    fn try_from(text: String) -> Result<Self, PatternError> {
+        text.parse()
+    }
+}
+
+impl From<RepositoryPattern> for String {
+    fn from(pattern: RepositoryPattern) -> Self {
+        pattern.to_string()
     }
 }
 

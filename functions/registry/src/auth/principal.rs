@@ -95,6 +95,16 @@ impl Principal {
         }
     }
 
+    /// The user with this name, which is that of an account.
+    pub(super) fn of_user(name: Arc<str>) -> Self {
+        Self::named(PrincipalKind::User, name)
+    }
+
+    /// The robot with this name, which is that of an account.
+    pub(super) fn of_robot(name: &str) -> Self {
+        Self::named(PrincipalKind::Robot, format!("{ROBOT}{name}").into())
+    }
+
     fn named(kind: PrincipalKind, text: Arc<str>) -> Self {
         Self(Some(Named { kind, text }))
     }
@@ -171,7 +181,7 @@ fn is_text(text: &str) -> bool {
 }
 
 /// Whether an account may have this name: `[a-z0-9]+([._-][a-z0-9]+)*`.
-fn is_account(name: &str) -> bool {
+pub(super) fn is_account(name: &str) -> bool {
     name.len() <= MAX_ACCOUNT && is_runs(name, &['.', '_', '-'])
 }
 

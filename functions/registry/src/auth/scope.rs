@@ -1,8 +1,10 @@
 //! The scope of an identity: some actions in some repositories.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use oci::RepositoryName;
+use serde::{Deserialize, Serialize};
 
 use super::RepositoryPattern;
 
@@ -19,9 +21,16 @@ pub enum ActionKind {
     Delete,
 }
 
-/// A set of permissions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A set of permissions. As JSON it is a list of words, as policies, grants and scopes have them: `pull` reads, `create`
+/// writes, `move` moves tags, `push` is `create` and `move`, and `delete` deletes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Actions(u8);
+
+/// The text is not the word of an action.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not an action: expected `pull`, `create`, `move`, `push` or `delete`")]
+pub struct ActionsError;
 
 impl Actions {
     /// No permission.
@@ -69,6 +78,39 @@ impl Actions {
         self.0 & Self::bit(kind) != 0
     }
 
+    /// The permissions of the set that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The permissions that are in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether the set contains no permission.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The set as words, each permission once: `pull`, then `push`, `create` or `move`, then `delete`.
+    #[must_use]
+    pub fn words(self) -> Vec<&'static str> {
+        let push = if self.intersection(Self::PUSH) == Self::PUSH {
+            Some("push")
+        } else if self.contains(ActionKind::Write) {
+            Some("create")
+        } else {
+            self.contains(ActionKind::Move).then_some("move")
+        };
+        let pull = self.contains(ActionKind::Read).then_some("pull");
+        let delete = self.contains(ActionKind::Delete).then_some("delete");
+        [pull, push, delete].into_iter().flatten().collect()
+    }
+
     const fn bit(kind: ActionKind) -> u8 {
         match kind {
             ActionKind::Read => 1,
@@ -79,8 +121,41 @@ impl Actions {
     }
 }
 
-/// These actions in these repositories.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl FromStr for Actions {
+    type Err = ActionsError;
+
+    /// Reads one word.
+    fn from_str(word: &str) -> Result<Self, ActionsError> {
+        match word {
+            "pull" => Ok(Self::PULL),
+            "create" => Ok(Self::CREATE),
+            "move" => Ok(Self::of(&[ActionKind::Move])),
+            "push" => Ok(Self::PUSH),
+            "delete" => Ok(Self::of(&[ActionKind::Delete])),
+            _ => Err(ActionsError),
+        }
+    }
+}
+
+impl TryFrom<Vec<String>> for Actions {
+    type Error = ActionsError;
+
+    fn try_from(words: Vec<String>) -> Result<Self, ActionsError> {
+        words
+            .iter()
+            .try_fold(Self::NONE, |actions, word| Ok(actions.union(word.parse()?)))
+    }
+}
+
+impl From<Actions> for Vec<String> {
+    fn from(actions: Actions) -> Self {
+        actions.words().into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// These actions in these repositories: a grant of a robot, or a part of the scope of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RepositoryGrant {
     /// The repositories, including repositories that do not exist yet.
     pub repositories: RepositoryPattern,
@@ -212,6 +287,27 @@ mod tests {
             assert_eq!(allowed, expected, "{repository}");
             assert!(!scope.is_everything());
         }
+    }
+
+    #[test]
+    fn actions_are_words() {
+        for (actions, words) in [
+            (Actions::NONE, &[] as &[&str]),
+            (Actions::PULL, &["pull"]),
+            (Actions::CREATE, &["create"]),
+            (Actions::PUSH, &["push"]),
+            (Actions::of(&[ActionKind::Move, ActionKind::Read]), &["pull", "move"]),
+            (Actions::ALL, &["pull", "push", "delete"]),
+        ] {
+            assert_eq!(actions.words(), words);
+            let json = serde_json::to_string(&actions).unwrap();
+            assert_eq!(json, serde_json::to_string(words).unwrap());
+            assert_eq!(serde_json::from_str::<Actions>(&json).unwrap(), actions);
+            assert_eq!(Actions::ALL.without(actions).union(actions), Actions::ALL);
+            assert_eq!(Actions::ALL.without(actions).intersection(actions), Actions::NONE);
+            assert_eq!(actions.is_empty(), words.is_empty());
+        }
+        assert!(serde_json::from_str::<Actions>(r#"["read"]"#).is_err());
     }
 
     #[test]

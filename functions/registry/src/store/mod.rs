@@ -1,7 +1,8 @@
 //! The contracts between the protocol core and the stores of blobs, sessions and metadata.
 //!
 //! Read in this order: this file (types that all contracts share), [`blobs`] (the bytes of objects), [`sessions`]
-//! (uploads in progress), [`metadata`] (links, manifests and tags). Then the contracts that operators need:
+//! (uploads in progress), [`metadata`] (links, manifests and tags), [`access`] (accounts and the policy). Then the
+//! contracts that operators need:
 //! [`collection`] (garbage collection) and [`records`] (moving a registry to another store, and checking one).
 //! [`memory`] is the reference implementation of all contracts. The crate `contract` has the test suite that every
 //! implementation must pass.
@@ -10,6 +11,7 @@
 //! An [`Err`] means that the store could not do its work. Stores retry; the core does not sleep between attempts. Every
 //! call has the current time and a deadline in its [`Context`].
 
+pub mod access;
 mod attempt;
 pub mod blobs;
 pub mod collection;
