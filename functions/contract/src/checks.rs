@@ -9,7 +9,7 @@ use oci::{Descriptor, Digest, MediaType, RepositoryName};
 use registry::Stores;
 use registry::check::{CheckOptions, Event, Finding, Summary, check};
 use registry::store::blobs::Upload;
-use registry::store::metadata::{ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
+use registry::store::metadata::{AllowAll, ManifestPut, ManifestRecord, NewContent, PutManifest, Referrer};
 use registry::store::records::{BackReference, LinkKind, Record};
 use registry::store::{Attempt, Location, SessionId, Slice, Uid};
 use serde_json::{Value, json};
@@ -101,7 +101,12 @@ impl CheckTest {
     async fn put(&self, app: &RepositoryName, bytes: Bytes, required: &[Digest], edit: impl FnOnce(&mut PutManifest)) {
         let mut put = manifest(app, bytes).requiring(required.iter().copied());
         edit(&mut put);
-        let answer = self.store.stores.metadata.put_manifest(self.cx(), &put).await;
+        let answer = self
+            .store
+            .stores
+            .metadata
+            .put_manifest(self.cx(), &put, &AllowAll::shared())
+            .await;
         assert_eq!(answer.expect("put_manifest"), ManifestPut::Stored);
     }
 

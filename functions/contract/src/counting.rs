@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use registry::store::StoreError;
+use registry::store::access::AccessStore;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -21,6 +22,8 @@ pub type CountingMetadata = Wrapped<dyn MetadataStore, Counts>;
 pub type CountingCollection = Wrapped<dyn CollectionStore, Counts>;
 /// A store of records that counts.
 pub type CountingRecords = Wrapped<dyn RecordStore, Counts>;
+/// A store of accounts, policy and audit that counts.
+pub type CountingAccess = Wrapped<dyn AccessStore, Counts>;
 
 /// The number of calls of one store or several. Clones share the counts.
 #[derive(Clone, Debug, Default)]

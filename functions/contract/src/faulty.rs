@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use registry::store::StoreError;
+use registry::store::access::AccessStore;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -20,6 +21,8 @@ pub type FaultyMetadata = Wrapped<dyn MetadataStore, Faults>;
 pub type FaultyCollection = Wrapped<dyn CollectionStore, Faults>;
 /// A store of records that fails as planned.
 pub type FaultyRecords = Wrapped<dyn RecordStore, Faults>;
+/// A store of accounts, policy and audit that fails as planned.
+pub type FaultyAccess = Wrapped<dyn AccessStore, Faults>;
 
 /// The error of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! The expression is a future of [`TestStores`], which each test evaluates anew. A crate that implements one trait alone uses
-//! [`blob_contract_tests!`](crate::blob_contract_tests), [`session_contract_tests!`](crate::session_contract_tests) or
-//! [`metadata_contract_tests!`](crate::metadata_contract_tests) with a future of `(store, guard)`.
-//! [`collection_contract_tests!`](crate::collection_contract_tests) and
-//! [`record_contract_tests!`](crate::record_contract_tests) take a future of `(`[`MetadataStores`]`, guard)`. The calling
+//! [`blob_contract_tests!`](crate::blob_contract_tests), [`session_contract_tests!`](crate::session_contract_tests),
+//! [`metadata_contract_tests!`](crate::metadata_contract_tests) or [`access_contract_tests!`](crate::access_contract_tests) with
+//! a future of `(store, guard)`.
+//! [`collection_contract_tests!`](crate::collection_contract_tests),
+//! [`record_contract_tests!`](crate::record_contract_tests) and [`audit_contract_tests!`](crate::audit_contract_tests) take a future of `(`[`MetadataStores`]`, guard)`. The calling
 //! crate needs `tokio` with `macros`, `rt-multi-thread` and `time` among its development dependencies; this crate has no
 //! runtime.
 //!
@@ -18,8 +19,8 @@
 //!
 //! 1. [`ContractTest`]: what a clause receives. Time and randomness come from it, so that no test sleeps; races run as
 //!    tasks on several threads.
-//! 2. [`blobs`], [`sessions`], [`metadata`], [`collection`] and [`records`]: the clauses, a module for each trait of a
-//!    store.
+//! 2. [`blobs`], [`sessions`], [`metadata`], [`collection`], [`records`] and [`access`]: the clauses, a module for each
+//!    trait of a store. [`audit`]: the clauses about changes of metadata and their events, which two traits share.
 //! 3. [`checks`]: what a check must find in corrupted stores
 //!    ([`check_contract_tests!`](crate::check_contract_tests)). [`churn`]: pushes, deletions and collections of a whole
 //!    registry at the same time ([`churn_tests!`](crate::churn_tests)).
@@ -30,6 +31,8 @@
     reason = "a clause is a test: it panics when the store breaks the contract"
 )]
 
+pub mod access;
+pub mod audit;
 pub mod blobs;
 pub mod checks;
 pub mod churn;
@@ -54,6 +57,7 @@ pub use registry;
 pub use contract_test::{ContractTest, Guard, Spawn};
 
 use registry::Stores;
+use registry::store::access::AccessStore;
 use registry::store::collection::CollectionStore;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::store::metadata::MetadataStore;
@@ -73,10 +77,12 @@ pub mod compiled {
     crate::__metadata_clauses! { __compiled metadata, dyn registry::store::metadata::MetadataStore, }
     crate::__collection_clauses! { __compiled collection, crate::MetadataStores, }
     crate::__record_clauses! { __compiled records, crate::records::Pair, }
+    crate::__audit_clauses! { __compiled audit, crate::MetadataStores, }
+    crate::__access_clauses! { __compiled access, dyn registry::store::access::AccessStore, }
     crate::__check_clauses! { __compiled checks, crate::checks::CorruptibleStores, }
 }
 
-/// All stores but the blobs, empty: what the clauses about collection and records receive.
+/// The stores of metadata, empty: what the clauses about collection, records and the events of changes receive.
 #[derive(Clone)]
 pub struct MetadataStores {
     /// The metadata store.
@@ -87,6 +93,8 @@ pub struct MetadataStores {
     pub collection: Arc<dyn CollectionStore>,
     /// The records of the metadata store.
     pub records: Arc<dyn RecordStore>,
+    /// The accounts and the audit trail of the metadata store.
+    pub access: Arc<dyn AccessStore>,
 }
 
 /// All stores, empty: what a test of all contracts receives.
@@ -108,13 +116,14 @@ impl TestStores {
             metadata: metadata.clone(),
             sessions: sessions.clone(),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
-            records: metadata,
+            records: metadata.clone(),
+            access: metadata,
         };
         let guard = Box::new(());
         Self { stores, guard }
     }
 
-    /// All stores but the blobs, and the guard.
+    /// The stores of metadata, and the guard.
     #[must_use]
     pub fn into_metadata_stores(self) -> (MetadataStores, Guard) {
         let Stores {
@@ -123,12 +132,14 @@ impl TestStores {
             sessions,
             collection,
             records,
+            access,
         } = self.stores;
         let stores = MetadataStores {
             metadata,
             sessions,
             collection,
             records,
+            access,
         };
         // The blob store may depend on the guard too.
         (stores, Box::new((blobs, self.guard)))

@@ -3,7 +3,7 @@
 //! Those of one contract take attributes for all of its tests behind the store: `#[ignore = "needs a server"]`.
 
 /// Runs the whole contract suite: one test for each clause, in the modules `session_contract`, `blob_contract`,
-/// `metadata_contract`, `collection_contract` and `record_contract` of the calling module. The argument is a future of
+/// `metadata_contract`, `collection_contract`, `record_contract`, `audit_contract` and `access_contract` of the calling module. The argument is a future of
 /// [`TestStores`](crate::TestStores).
 #[macro_export]
 macro_rules! contract_tests {
@@ -27,6 +27,14 @@ macro_rules! contract_tests {
         $crate::record_contract_tests!(async {
             let stores: $crate::TestStores = $stores.await;
             stores.into_metadata_stores()
+        });
+        $crate::audit_contract_tests!(async {
+            let stores: $crate::TestStores = $stores.await;
+            stores.into_metadata_stores()
+        });
+        $crate::access_contract_tests!(async {
+            let $crate::TestStores { stores, guard } = $stores.await;
+            (stores.access, guard)
         });
     };
 }
@@ -121,6 +129,43 @@ macro_rules! record_contract_tests {
                 let guard: $crate::Guard = ::std::boxed::Box::new((from_guard, to_guard));
                 (::std::sync::Arc::new(pair), guard)
             },
+        }
+    };
+}
+
+/// Runs the clauses about changes of metadata and their events ([`audit`](crate::audit)). The argument is a future of
+/// `(`[`MetadataStores`](crate::MetadataStores)`, Guard)`.
+#[macro_export]
+macro_rules! audit_contract_tests {
+    ($names:expr $(, #[$attribute:meta])*) => {
+        $crate::__audit_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            audit_contract,
+            audit,
+            $crate::MetadataStores,
+            audit_contract_store,
+            async {
+                let (names, guard): ($crate::MetadataStores, $crate::Guard) = $names.await;
+                (::std::sync::Arc::new(names), guard)
+            },
+        }
+    };
+}
+
+/// Runs the clauses about [`AccessStore`](registry::store::access::AccessStore). The argument is a future of
+/// `(Arc<dyn AccessStore>, Guard)`.
+#[macro_export]
+macro_rules! access_contract_tests {
+    ($store:expr $(, #[$attribute:meta])*) => {
+        $crate::__access_clauses! {
+            __clauses
+            [$(#[$attribute])*],
+            access_contract,
+            access,
+            dyn $crate::registry::store::access::AccessStore,
+            access_contract_store,
+            $store,
         }
     };
 }
@@ -357,6 +402,14 @@ macro_rules! __metadata_clauses {
                 deleting_a_tag_keeps_its_manifest,
                 each_tag_has_its_own_history,
                 history_is_listed_in_pages,
+                a_guard_is_asked_about_the_rows_of_the_tags,
+                a_frozen_tag_keeps_its_digest,
+                one_frozen_tag_of_twenty_refuses_all,
+                a_guard_can_allow_new_tags_only,
+                a_frozen_tag_is_not_deleted,
+                a_deleted_frozen_tag_comes_back_with_its_digest,
+                creators_at_once_leave_one_tag,
+                a_restricted_caller_loses_every_race,
                 tags_are_listed_in_ascii_order,
                 repositories_are_listed_in_ascii_order,
                 only_a_published_manifest_creates_a_repository,
@@ -445,6 +498,8 @@ macro_rules! __collection_clauses {
                 a_repository_with_a_blob_stays_in_the_catalog,
                 a_repository_that_is_pushed_to_again_is_listed_again,
                 a_collection_of_the_catalog_races_a_put,
+                a_created_repository_stays_in_the_catalog,
+                a_creation_races_a_collection_and_another_creation,
                 a_collection_races_link_and_unmark,
                 a_collection_races_a_put,
                 a_collection_races_a_commit,
@@ -480,6 +535,67 @@ macro_rules! __record_clauses {
                 a_moved_registry_works,
                 ages_are_moved,
                 records_hold_extreme_values,
+            ]
+        }
+    };
+}
+
+/// The clauses about changes of metadata and their events: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __audit_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
+            [
+                a_push_has_one_event,
+                a_push_of_twenty_tags_has_one_event,
+                deletions_and_creations_have_one_event_each,
+                a_manifest_with_many_tags_is_deleted_with_one_event,
+                a_refused_or_unchanged_request_has_no_event,
+                racing_changes_have_one_event_each,
+                one_of_racing_requests_has_the_event,
+                a_collection_has_no_events,
+                a_large_manifest_has_one_event,
+            ]
+        }
+    };
+}
+
+/// The clauses about accounts, policy and audit: calls `$macro` with what it is given and the list of their names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __access_clauses {
+    ($macro:ident $($given:tt)*) => {
+        $crate::$macro! {
+            $($given)*
+            [
+                the_state_before_the_first_change_is_the_default,
+                a_change_writes_all_that_it_holds,
+                each_change_raises_the_version,
+                a_change_from_another_state_changes_nothing,
+                a_change_that_was_made_already_is_applied,
+                an_account_is_replaced_as_a_whole,
+                an_account_can_be_removed_and_made_again,
+                one_of_racing_changes_is_made,
+                racing_changes_are_all_made_in_the_end,
+                accounts_are_listed_in_ascii_order,
+                many_accounts_are_listed,
+                versions_of_the_policy_are_listed_newest_first,
+                events_are_read_in_the_order_of_time,
+                events_of_the_same_time_are_all_read,
+                events_are_read_by_every_filter,
+                events_are_read_over_days,
+                a_cursor_of_the_audit_trail_stays_valid,
+                a_seed_is_written_once,
+                one_of_racing_seeds_is_written,
+                a_counter_is_written_from_its_version,
+                a_deleted_counter_begins_anew,
+                racing_counters_lose_no_failure,
+                the_day_of_last_use_never_goes_back,
+                the_largest_accounts_are_stored_and_listed,
+                the_largest_policies_are_stored_and_listed,
+                the_largest_state_is_stored,
             ]
         }
     };

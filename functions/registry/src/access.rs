@@ -1,16 +1,18 @@
 //! Permits for one request, or the error for a client without the permission.
 
-use std::sync::Arc;
-
 use http::HeaderValue;
 use http::request::Parts;
 use oci::{RepositoryName, Tag};
 
+use crate::api_endpoint::{ApiCaller, ApiDecision, ApiRoute};
 use crate::auth::{
-    Action, AuthenticationError, Authenticator, ChallengeScope, Denied, Identity, Permit, TagPermit, TokenError,
+    Action, AuthenticationError, Challenge, ChallengeScope, Credentials, Denied, Identity, Origin, Permit, TagPermit,
+    TokenError,
 };
-use crate::error::Error;
+use crate::denial::DenialReason;
+use crate::error::{Error, Refusal};
 use crate::overload::Overload;
+use crate::registry::Registry;
 use crate::store::{Reason, StoreError};
 
 /// The result of the authentication of a request.
@@ -18,30 +20,60 @@ pub(crate) type Caller = Result<Identity, AuthenticationError>;
 
 /// The access that one request asks for.
 pub(crate) struct Access<'a> {
-    authenticator: &'a Arc<dyn Authenticator>,
+    registry: &'a Registry,
     head: &'a Parts,
+    origin: &'a Origin,
 }
 
 impl<'a> Access<'a> {
     /// The access of the request with this head.
-    pub(crate) fn new(authenticator: &'a Arc<dyn Authenticator>, head: &'a Parts) -> Self {
-        Self { authenticator, head }
+    pub(crate) fn new(registry: &'a Registry, head: &'a Parts, origin: &'a Origin) -> Self {
+        Self { registry, head, origin }
     }
 
+    /// The challenge to the client. `None` if no credentials would help. Without a token endpoint it never asks for a
+    /// token.
     fn challenge(&self, error: Option<TokenError>) -> Option<HeaderValue> {
-        let scope = ChallengeScope::of(self.head);
-        self.authenticator.challenge(self.head, scope.as_ref(), error)
+        let Registry {
+            authenticator,
+            settings,
+            token_endpoint,
+            ..
+        } = self.registry;
+        authenticator.takes_credentials().then(|| match token_endpoint {
+            Some(_) => {
+                let scope = ChallengeScope::of(self.head);
+                settings.challenge.header(self.origin, scope.as_ref(), error)
+            }
+            None => Challenge::BASIC,
+        })
     }
 
     /// The identity of the caller.
     pub(crate) fn identify(&self, caller: Caller) -> Result<Identity, Error> {
-        caller.map_err(|error| match error {
-            AuthenticationError::Unauthenticated => Error::Unauthenticated(self.challenge(None)),
-            AuthenticationError::Token(error) => Error::Unauthenticated(self.challenge(Some(error))),
+        caller.map_err(|error| self.unidentified(error))
+    }
+
+    /// The error for a caller without an identity.
+    fn unidentified(&self, error: AuthenticationError) -> Error {
+        match error {
+            AuthenticationError::Unauthenticated => Error::Unauthenticated {
+                reason: match Credentials::from_headers(&self.head.headers) {
+                    Credentials::Absent => DenialReason::NoCredentials,
+                    Credentials::Basic { .. } | Credentials::Bearer { .. } | Credentials::Unreadable => {
+                        DenialReason::InvalidCredentials
+                    }
+                },
+                challenge: self.challenge(None),
+            },
+            AuthenticationError::Token(error) => Error::Unauthenticated {
+                reason: reason(Some(error)),
+                challenge: self.challenge(Some(error)),
+            },
             AuthenticationError::TooManyAttempts { retry_after } => Error::TooManyAttempts { retry_after },
             AuthenticationError::TooManyRequests => Error::TooManyRequests(Overload::Passwords),
             AuthenticationError::Unavailable(cause) => Error::Store(StoreError::because(Reason::Credentials, cause)),
-        })
+        }
     }
 
     /// The caller's permit for an action in `repository`.
@@ -71,9 +103,43 @@ impl<'a> Access<'a> {
             && !identity.is_unrestricted()
             && let Some(challenge) = self.challenge(None)
         {
-            return Err(Error::Unauthenticated(Some(challenge)));
+            return Err(Error::Unauthenticated {
+                reason: DenialReason::NoCredentials,
+                challenge: Some(challenge),
+            });
         }
         Ok(())
+    }
+
+    /// The caller, if it may use the list of repositories: every principal that is logged in, and an anonymous one that may
+    /// pull something.
+    pub(crate) fn check_catalog(&self, caller: Caller) -> Result<Identity, Error> {
+        let identity = self.identify(caller)?;
+        if identity.needs_token_to_list() {
+            return Err(self.challenged(Some(TokenError::InsufficientScope)));
+        }
+        if identity.principal().is_anonymous() && identity.list_ranges().is_empty() {
+            return Err(self.challenged(None));
+        }
+        Ok(identity)
+    }
+
+    /// The caller of the API, if it may use the route.
+    pub(crate) fn check_api(
+        &self,
+        caller: Result<ApiCaller, AuthenticationError>,
+        route: &ApiRoute,
+    ) -> Result<ApiCaller, Error> {
+        let caller = caller.map_err(|error| self.unidentified(error))?;
+        match caller.decide(route) {
+            ApiDecision::Allowed => Ok(caller),
+            ApiDecision::NoLogin => Err(self.challenged(None)),
+            ApiDecision::NoScope => Err(self.challenged(Some(TokenError::InsufficientScope))),
+            ApiDecision::Forbidden => Err(Error::ApiDenied(
+                "only members of the group admins may do this; members of auditors may read".into(),
+            )),
+            ApiDecision::Hidden => Err(Error::ApiUnknown),
+        }
     }
 
     /// The error for an identity that lacks a permission. An anonymous client is asked for credentials if credentials
@@ -81,13 +147,42 @@ impl<'a> Access<'a> {
     pub(crate) fn refusal(&self, identity: &Identity, denied: Denied) -> Error {
         let error = match denied {
             Denied::Scope => Some(TokenError::InsufficientScope),
-            Denied::Policy { .. } if identity.principal().is_anonymous() => None,
-            Denied::Policy { rule } => return Error::Denied { rule },
+            Denied::Policy { .. } | Denied::OtherPrincipal if identity.principal().is_anonymous() => None,
+            Denied::OtherPrincipal => return Error::Denied { refusal: None },
+            Denied::Policy {
+                action,
+                repository,
+                rule,
+            } => {
+                let refusal = Refusal {
+                    action,
+                    repository,
+                    rule,
+                };
+                return Error::Denied { refusal: Some(refusal) };
+            }
         };
+        self.challenged(error)
+    }
+
+    /// Asks for other credentials, if the registry has a way to ask.
+    fn challenged(&self, error: Option<TokenError>) -> Error {
         match self.challenge(error) {
-            Some(challenge) => Error::Unauthenticated(Some(challenge)),
-            // The names of rules are only for clients that are logged in.
-            None => Error::Denied { rule: None },
+            Some(challenge) => Error::Unauthenticated {
+                reason: reason(error),
+                challenge: Some(challenge),
+            },
+            // The reason is only for clients that are logged in.
+            None => Error::Denied { refusal: None },
         }
+    }
+}
+
+/// Why a request is answered with a challenge that has this error.
+fn reason(error: Option<TokenError>) -> DenialReason {
+    match error {
+        None => DenialReason::NoCredentials,
+        Some(TokenError::Invalid) => DenialReason::InvalidToken,
+        Some(TokenError::InsufficientScope) => DenialReason::InsufficientScope,
     }
 }

@@ -1,36 +1,48 @@
 //! Authentication and authorization: [`Identity`] and [`Permit`].
 //!
-//! An [`Authenticator`] turns [`Credentials`] into an [`Identity`]: a [`Principal`], and the [`Scope`] of what it may
-//! do. Only an identity makes a [`Permit`], or a [`TagPermit`] for a push of tags. An operation takes the names of its
-//! repository, principal and tags from a permit alone. So an operation without authorization, or on another repository,
-//! does not compile.
+//! An [`Authenticator`] turns [`Credentials`] into an [`Identity`]: a [`Principal`], the [`Rules`] of the policy that
+//! concern it, and the [`Scope`] of its token. Only an identity makes a [`Permit`], or a [`TagPermit`] for a push of
+//! tags. An operation takes the names of its repository, principal and tags from a permit alone. So an operation without
+//! authorization, or on another repository, does not compile.
 
+use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::HeaderValue;
-use http::request::Parts;
 use oci::{RepositoryName, Tag};
-
-use crate::budget::ClientKey;
-use crate::store::Cause;
 
 mod account_name;
 mod challenge;
+mod challenge_scope;
 mod credential_id;
 mod credentials;
+mod name_ranges;
+mod origin;
 mod pattern;
 mod principal;
+mod public_url;
+mod rules;
 mod scope;
+mod shared_rules;
+mod subject;
+mod tag_pattern;
 
 pub use self::account_name::{AccountName, AccountNameError, GroupName, GroupNameError};
-pub use self::challenge::{ChallengeActions, ChallengeScope};
+pub use self::challenge::{Challenge, ChallengeSchemes};
+pub use self::challenge_scope::{ChallengeActions, ChallengeScope};
 pub use self::credential_id::{CredentialId, CredentialIdError};
 pub use self::credentials::Credentials;
+pub use self::name_ranges::{NameRange, NameRanges};
+pub use self::origin::{Forwarded, ForwardedHost, Origin};
 pub use self::pattern::{PatternError, RepositoryPattern};
 pub use self::principal::{Principal, PrincipalError, PrincipalKind};
+pub use self::public_url::{PublicUrl, PublicUrlError, UrlScheme};
+pub use self::rules::{AccessRule, Decision, Rules};
 pub use self::scope::{ActionKind, Actions, ActionsError, RepositoryGrant, Scope, TooManyGrants};
+pub use self::shared_rules::{Creation, ImmutableRule, RepositoryRule, RepositorySettings, SharedRules};
+pub use self::subject::Subject;
+pub use self::tag_pattern::{TagPattern, TagPatternError};
 
 /// Read the content and the lists of one repository.
 #[derive(Clone, Copy, Debug)]
@@ -56,17 +68,30 @@ mod sealed {
 pub trait Action: sealed::Sealed {
     /// The permission that the action requires.
     const KIND: ActionKind;
+
+    /// Whether the scope of a token contains the action in a repository.
+    fn is_in(scope: &Scope, repository: &RepositoryName) -> bool;
 }
 
 macro_rules! actions {
-    ($($action:ident => $kind:ident),*) => {$(
+    ($($action:ident => $kind:ident, $is_in:path;)*) => {$(
         impl sealed::Sealed for $action {}
         impl Action for $action {
             const KIND: ActionKind = ActionKind::$kind;
+
+            fn is_in(scope: &Scope, repository: &RepositoryName) -> bool {
+                $is_in(scope, ActionKind::$kind, repository)
+            }
         }
     )*};
 }
-actions!(Pull => Read, Push => Write, Move => Move, Delete => Delete, List => Read);
+actions! {
+    Pull => Read, Scope::covers;
+    Push => Write, Scope::covers;
+    Move => Move, Scope::covers;
+    Delete => Delete, Scope::covers;
+    List => Read, Scope::lists;
+}
 
 /// Why an identity may not perform an action.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,9 +102,16 @@ pub enum Denied {
     /// The policy forbids the action. The response is 403; for an anonymous client, whom credentials may help, it is
     /// 401.
     Policy {
+        /// The action.
+        action: ActionKind,
+        /// The repository.
+        repository: RepositoryName,
         /// The name of the rule that forbids it. `None`: no rule allows it.
         rule: Option<Arc<str>>,
     },
+    /// What the request continues was begun by another principal. The response is that of
+    /// [`Denied::Policy`], without a reason.
+    OtherPrincipal,
 }
 
 /// The principal has no account, so it has no keys.
@@ -92,22 +124,40 @@ pub struct NoAccount;
 pub struct Identity {
     principal: Principal,
     /// What the policy allows.
-    scope: Scope,
+    rules: Rules,
     /// What the token contains; everything if the identity was not proved by a token.
     token_scope: Scope,
     credential: Option<CredentialId>,
+    /// The rules of the policy that concern every principal; `None` if there are none.
+    shared: Option<Arc<SharedRules>>,
 }
 
 impl Identity {
-    /// An identity that an [`Authenticator`] has found. `scope` is what the policy allows it.
+    /// An identity that an [`Authenticator`] has found. `rules` are those of the policy that concern it.
     #[must_use]
-    pub fn new(principal: Principal, scope: Scope) -> Self {
+    pub fn new(principal: Principal, rules: Rules) -> Self {
         Self {
             principal,
-            scope,
+            rules,
             token_scope: Scope::EVERYTHING,
             credential: None,
+            shared: None,
         }
+    }
+
+    /// The same identity, under the rules that concern every principal.
+    #[must_use]
+    pub fn with_shared_rules(self, shared: Arc<SharedRules>) -> Self {
+        Self {
+            shared: Some(shared),
+            ..self
+        }
+    }
+
+    /// The rules that concern every principal, if there are any.
+    #[must_use]
+    pub fn shared_rules(&self) -> Option<&Arc<SharedRules>> {
+        self.shared.as_ref()
     }
 
     /// The same identity, proved by a token that contains `scope`.
@@ -145,19 +195,28 @@ impl Identity {
     /// Whether it may perform every action in every repository.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
-        self.scope.is_everything() && self.token_scope.is_everything()
+        self.rules.is_everything() && self.token_scope.is_everything()
     }
 
     /// Whether it may perform `A` in `repository`.
     #[must_use]
     pub fn may<A: Action>(&self, repository: &RepositoryName) -> bool {
-        self.check(A::KIND, repository).is_ok()
+        self.rules.allow(A::KIND, repository) && A::is_in(&self.token_scope, repository)
     }
 
-    fn check(&self, action: ActionKind, repository: &RepositoryName) -> Result<(), Denied> {
-        if !self.scope.covers(action, repository) {
-            Err(Denied::Policy { rule: None })
-        } else if !self.token_scope.covers(action, repository) {
+    /// The policy decides first: another token would not help a principal that the policy forbids the action.
+    fn check<A: Action>(&self, repository: &RepositoryName) -> Result<(), Denied> {
+        if !self.rules.allow(A::KIND, repository) {
+            let rule = match self.rules.decide(A::KIND, repository) {
+                Decision::Denied { rule } => rule,
+                Decision::Allowed { .. } => None,
+            };
+            Err(Denied::Policy {
+                action: A::KIND,
+                repository: repository.clone(),
+                rule,
+            })
+        } else if !A::is_in(&self.token_scope, repository) {
             Err(Denied::Scope)
         } else {
             Ok(())
@@ -166,7 +225,7 @@ impl Identity {
 
     /// The permit for `A` in `repository`.
     pub fn permit<A: Action>(&self, repository: &RepositoryName) -> Result<Permit<A>, Denied> {
-        self.check(A::KIND, repository)?;
+        self.check::<A>(repository)?;
         Ok(Permit {
             identity: self.clone(),
             repository: repository.clone(),
@@ -175,15 +234,31 @@ impl Identity {
     }
 
     /// The permit to publish a manifest in `repository` with these tags, or without a tag. It is not known yet whether
-    /// the tags exist, so a tag requires [`Move`] as well as [`Push`].
+    /// the tags exist. So the guard of the tags decides, inside the write, which of them may be moved.
     pub fn permit_tags(&self, repository: &RepositoryName, tags: Vec<Tag>) -> Result<TagPermit, Denied> {
-        if !tags.is_empty() {
-            self.check(Move::KIND, repository)?;
-        }
         Ok(TagPermit {
             push: self.permit(repository)?,
             tags,
         })
+    }
+
+    /// Whether it may list every repository, so that no name needs to be compared.
+    #[must_use]
+    pub fn may_list_everything(&self) -> bool {
+        self.rules.allow_everywhere(ActionKind::Read) && self.token_scope.lists_everything()
+    }
+
+    /// The ranges of names in which the repositories are that it may list. Whether it may list a repository in them, is
+    /// [`Identity::may`] with [`List`].
+    #[must_use]
+    pub fn list_ranges(&self) -> NameRanges {
+        self.rules.pull_ranges().intersection(&self.token_scope.list_ranges())
+    }
+
+    /// Whether the policy lets it list some repository, but its token does not.
+    #[must_use]
+    pub fn needs_token_to_list(&self) -> bool {
+        !self.rules.pull_ranges().is_empty() && self.token_scope.list_ranges().is_empty()
     }
 }
 
@@ -213,6 +288,19 @@ impl<A: Action> Permit<A> {
     #[must_use]
     pub fn credential(&self) -> Option<CredentialId> {
         self.identity.credential()
+    }
+
+    /// The rules of the policy that concern every principal, if there are any.
+    #[must_use]
+    pub fn shared_rules(&self) -> Option<&Arc<SharedRules>> {
+        self.identity.shared_rules()
+    }
+
+    /// The settings that the policy has for the repository.
+    #[must_use]
+    pub fn settings(&self) -> RepositorySettings {
+        let shared = self.shared_rules();
+        shared.map_or_else(RepositorySettings::default, |shared| shared.settings(&self.repository))
     }
 
     /// Whether the same identity may also perform `B` in the same repository.
@@ -249,14 +337,6 @@ impl TagPermit {
     }
 }
 
-/// The origin of a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Origin {
-    /// The client that shares the budget of password checks. A check takes time, and the guesses of one client must not
-    /// use all of it.
-    pub client: ClientKey,
-}
-
 /// Why a request has no identity.
 #[derive(Debug)]
 pub enum AuthenticationError {
@@ -271,7 +351,7 @@ pub enum AuthenticationError {
         retry_after: u64,
     },
     /// The credentials could not be checked now (503).
-    Unavailable(Cause),
+    Unavailable(Box<dyn Error + Send + Sync>),
     /// Too many other credentials wait for their check (503). A client that guesses passwords can cause this as often
     /// as it wants, so the core does not log it. The authenticator logs it, at a rate that it chooses.
     TooManyRequests,
@@ -301,27 +381,27 @@ impl TokenError {
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
     /// The identity that the credentials of a request prove.
-    async fn authenticate(&self, origin: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
+    async fn authenticate(&self, origin: &Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
 
-    /// The current identity of `principal`, which was authenticated earlier. An upload token is valid for longer than the
-    /// request that opened the upload, and a blob must not be published after the permission was revoked.
-    /// [`AuthenticationError::Unauthenticated`] if the principal is not known any more.
-    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError>;
+    /// The current identity of `principal`, which was authenticated earlier, by the key `credential` if it was a key. An
+    /// upload token is valid for longer than the request that opened the upload, and a blob must not be published after the
+    /// permission was revoked. So the identity has the present scope of the key.
+    /// [`AuthenticationError::Unauthenticated`] if the principal is not known any more, or the key is not good any more.
+    async fn reauthorize(
+        &self,
+        principal: &Principal,
+        credential: Option<CredentialId>,
+    ) -> Result<Identity, AuthenticationError>;
 
-    /// The value of `WWW-Authenticate` in a 401 (RFC 9110, 11.6.1). `None` if no credentials would help.
-    ///
-    /// A challenge for tokens contains three things. The URL of the token endpoint may depend on `head`, the head of the
-    /// request: on its host, and on what a trusted proxy says about the host. `scope` is what the request needs; `None`
-    /// for `/v2/`, which needs an identity only. `error` says why the token of the request was refused; `None` if there
-    /// was no token.
-    fn challenge(&self, head: &Parts, scope: Option<&ChallengeScope>, error: Option<TokenError>)
-    -> Option<HeaderValue>;
+    /// Whether credentials can change what a client may do. Then the answer to an anonymous client that lacks a permission
+    /// is 401, with a challenge ([`Challenge`]); else it is 403.
+    fn takes_credentials(&self) -> bool;
 }
 
-/// An authenticator that accepts every request as anonymous, always with the same scope.
+/// An authenticator that accepts every request as anonymous, always with the same rules.
 #[derive(Clone, Debug)]
 pub struct Anonymous {
-    scope: Scope,
+    rules: Rules,
 }
 
 impl Anonymous {
@@ -329,7 +409,7 @@ impl Anonymous {
     #[must_use]
     pub fn all() -> Self {
         Self {
-            scope: Scope::EVERYTHING,
+            rules: Rules::everything(),
         }
     }
 
@@ -337,25 +417,29 @@ impl Anonymous {
     #[must_use]
     pub fn pull() -> Self {
         Self {
-            scope: Scope::PULL_ONLY,
+            rules: Rules::pull_only(),
         }
     }
 }
 
 #[async_trait]
 impl Authenticator for Anonymous {
-    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(Principal::ANONYMOUS, self.scope.clone()))
+    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
+        Ok(Identity::new(Principal::ANONYMOUS, self.rules.clone()))
     }
 
     /// Every principal may do what an anonymous one may. An upload may have been opened by a user, when the registry
     /// still had users.
-    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(principal.clone(), self.scope.clone()))
+    async fn reauthorize(
+        &self,
+        principal: &Principal,
+        _: Option<CredentialId>,
+    ) -> Result<Identity, AuthenticationError> {
+        Ok(Identity::new(principal.clone(), self.rules.clone()))
     }
 
-    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
-        None
+    fn takes_credentials(&self) -> bool {
+        false
     }
 }
 
@@ -364,19 +448,48 @@ impl Authenticator for Anonymous {
 mod tests {
     use super::*;
 
-    const FORBIDDEN: Denied = Denied::Policy { rule: None };
+    /// What the policy says of an action that no rule allows.
+    fn forbidden(action: ActionKind, repository: &str) -> Denied {
+        Denied::Policy {
+            action,
+            repository: repository.parse().unwrap(),
+            rule: None,
+        }
+    }
+
+    fn rule(name: &str, repositories: &str, actions: Actions) -> AccessRule {
+        AccessRule {
+            name: name.into(),
+            repositories: vec![repositories.parse().unwrap()],
+            actions,
+        }
+    }
+
+    fn anonymous(rules: Rules) -> Identity {
+        Identity::new(Principal::ANONYMOUS, rules)
+    }
 
     #[test]
-    fn scopes() {
+    fn permits() {
         let only: RepositoryName = "a/b".parse().unwrap();
-        for (scope, repository, expected) in [
-            (Scope::EVERYTHING, "a/b", [true; 5]),
-            (Scope::PULL_ONLY, "a/b", [true, false, false, false, true]),
-            (Scope::upload(&only), "a/b", [false, true, false, false, false]),
-            (Scope::upload(&only), "a/b/c", [false; 5]),
-            (Scope::upload(&only), "a", [false; 5]),
+        let creator = Rules::new(vec![rule("r", "a/b", Actions::CREATE)], Vec::new());
+        for (identity, repository, expected) in [
+            (anonymous(Rules::everything()), "a/b", [true; 5]),
+            (anonymous(Rules::pull_only()), "a/b", [true, false, false, false, true]),
+            (anonymous(Rules::nothing()), "a/b", [false; 5]),
+            (anonymous(creator.clone()), "a/b", [false, true, false, false, false]),
+            (anonymous(creator.clone()), "a/b/c", [false; 5]),
+            (
+                anonymous(Rules::everything()).with_token_scope(Scope::upload(&only)),
+                "a/b",
+                [false, true, false, false, false],
+            ),
+            (
+                anonymous(Rules::everything()).with_token_scope(Scope::upload(&only)),
+                "a",
+                [false; 5],
+            ),
         ] {
-            let identity = Identity::new(Principal::ANONYMOUS, scope.clone());
             let repository = repository.parse().unwrap();
             let granted = [
                 identity.permit::<Pull>(&repository).is_ok(),
@@ -385,12 +498,42 @@ mod tests {
                 identity.permit::<Delete>(&repository).is_ok(),
                 identity.permit::<List>(&repository).is_ok(),
             ];
-            assert_eq!(granted, expected, "{scope:?} {repository}");
+            assert_eq!(granted, expected, "{identity:?} {repository}");
+            let may = [
+                identity.may::<Pull>(&repository),
+                identity.may::<Push>(&repository),
+                identity.may::<Move>(&repository),
+                identity.may::<Delete>(&repository),
+                identity.may::<List>(&repository),
+            ];
+            assert_eq!(may, expected, "{identity:?} {repository}");
             assert_eq!(identity.is_unrestricted(), expected == [true; 5]);
         }
-        let identity = Identity::new(Principal::ANONYMOUS, Scope::EVERYTHING);
+        let identity = anonymous(Rules::everything());
         let name: RepositoryName = "x".parse().unwrap();
         assert_eq!(identity.permit::<Pull>(&name).unwrap().repository(), &name);
+    }
+
+    #[test]
+    fn a_refusal_says_what_and_why() {
+        let (name, tags): (RepositoryName, Vec<Tag>) = ("a/b".parse().unwrap(), vec!["t".parse().unwrap()]);
+        let rules = Rules::new(
+            vec![rule(
+                "all",
+                "**",
+                Actions::ALL.without(Actions::of(&[ActionKind::Move])),
+            )],
+            vec![rule("kept", "a/**", Actions::of(&[ActionKind::Delete]))],
+        );
+        let identity = Identity::new(Principal::user("alice").unwrap(), rules);
+        let denied = Denied::Policy {
+            action: ActionKind::Delete,
+            repository: name.clone(),
+            rule: Some("kept".into()),
+        };
+        assert_eq!(identity.permit::<Delete>(&name).unwrap_err(), denied);
+        // Whether a tag exists is not known yet, so the guard of its tags decides about them.
+        assert!(identity.permit_tags(&name, tags).is_ok());
     }
 
     #[test]
@@ -398,7 +541,7 @@ mod tests {
         let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
         let alice = Principal::user("alice").unwrap();
         let key: CredentialId = "3f9aK2dQ".parse().unwrap();
-        let reader = Identity::new(alice.clone(), Scope::PULL_ONLY)
+        let reader = Identity::new(alice.clone(), Rules::pull_only())
             .with_credential(key)
             .unwrap();
         let permit = reader.permit::<Pull>(&here).unwrap();
@@ -408,27 +551,69 @@ mod tests {
         let another = permit.another::<Pull>(&there).unwrap();
         assert_eq!((another.principal(), another.repository()), (&alice, &there));
         assert_eq!(another.credential(), Some(key));
-        assert_eq!(permit.another::<Push>(&there).unwrap_err(), FORBIDDEN);
-        let uploader = Identity::new(Principal::ANONYMOUS, Scope::upload(&here));
+        assert_eq!(
+            permit.another::<Push>(&there).unwrap_err(),
+            forbidden(ActionKind::Write, "c")
+        );
+        let uploader = anonymous(Rules::everything()).with_token_scope(Scope::upload(&here));
         let permit = uploader.permit::<Push>(&here).unwrap();
         assert!(permit.principal().is_anonymous() && permit.credential().is_none() && !permit.also::<Pull>());
-        assert_eq!(permit.another::<Push>(&there).unwrap_err(), FORBIDDEN);
+        assert_eq!(permit.another::<Push>(&there).unwrap_err(), Denied::Scope);
     }
 
     #[test]
     fn a_token_allows_what_both_its_scope_and_the_policy_allow() {
         let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
-        let alice = Identity::new(Principal::user("alice").unwrap(), Scope::PULL_ONLY);
+        let alice = Identity::new(Principal::user("alice").unwrap(), Rules::pull_only());
         let identity = alice.clone().with_token_scope(Scope::upload(&here));
         // The policy decides first: a token with a wider scope would not help.
-        assert_eq!(identity.permit::<Push>(&here).unwrap_err(), FORBIDDEN);
+        assert_eq!(
+            identity.permit::<Push>(&here).unwrap_err(),
+            forbidden(ActionKind::Write, "a/b")
+        );
         assert_eq!(identity.permit::<Pull>(&here).unwrap_err(), Denied::Scope);
         assert_eq!(identity.permit::<Pull>(&there).unwrap_err(), Denied::Scope);
         assert!(alice.may::<Pull>(&there) && !identity.may::<Pull>(&there));
         let identity = alice.with_token_scope(Scope::PULL_ONLY);
         assert!(identity.permit::<Pull>(&there).is_ok());
-        let alice = Identity::new(Principal::user("alice").unwrap(), Scope::EVERYTHING);
+        let alice = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
         assert!(alice.is_unrestricted() && !alice.with_token_scope(Scope::PULL_ONLY).is_unrestricted());
+    }
+
+    #[test]
+    fn lists_show_what_both_policy_and_token_allow() {
+        let rules = Rules::new(vec![rule("r", "team/**", Actions::PULL)], Vec::new());
+        let alice = Identity::new(Principal::user("alice").unwrap(), rules);
+        let of = |pattern: &str, actions| {
+            let repositories = pattern.parse().unwrap();
+            Scope::new(vec![RepositoryGrant { repositories, actions }]).unwrap()
+        };
+        let nothing = Scope::new(Vec::new()).unwrap();
+        // Which of three repositories it may list, and whether another token is needed to list any.
+        for (scope, expected, needs_token) in [
+            (Scope::EVERYTHING, [true, true, false], false),
+            (of("team/a", Actions::PULL), [true, false, false], false),
+            (of("other/**", Actions::PULL), [false, false, false], false),
+            (of("team/**", Actions::CREATE), [false, false, false], true),
+            (nothing.clone(), [false, false, false], true),
+            // The token of a client that asked for the catalog.
+            (nothing.with_catalog(), [true, true, false], false),
+            (
+                of("team/**", Actions::CREATE).with_catalog(),
+                [true, true, false],
+                false,
+            ),
+        ] {
+            let identity = alice.clone().with_token_scope(scope);
+            for (name, expected) in ["team/a", "team/b", "x"].into_iter().zip(expected) {
+                let name = name.parse().unwrap();
+                assert_eq!(identity.may::<List>(&name), expected, "{name}");
+                assert!(!expected || identity.list_ranges().contains(&name), "{name}");
+            }
+            assert_eq!(identity.needs_token_to_list(), needs_token);
+        }
+        let nobody = Identity::new(Principal::user("bob").unwrap(), Rules::nothing());
+        assert!(nobody.list_ranges().is_empty() && !nobody.needs_token_to_list());
     }
 
     #[test]
@@ -440,31 +625,8 @@ mod tests {
             (Principal::workload("main", "acme/app").unwrap(), Err(NoAccount)),
             (Principal::ANONYMOUS, Err(NoAccount)),
         ] {
-            let identity = Identity::new(principal, Scope::EVERYTHING).with_credential(key);
+            let identity = Identity::new(principal, Rules::everything()).with_credential(key);
             assert_eq!(identity.map(|identity| identity.credential()), expected);
         }
-    }
-
-    /// A push of tags requires the permission to move them, since they may exist.
-    #[test]
-    fn tags_need_their_own_permission() {
-        let repository: RepositoryName = "a/b".parse().unwrap();
-        let tags: Vec<Tag> = vec!["t".parse().unwrap(), "u".parse().unwrap()];
-        let may = |actions| {
-            let grant = RepositoryGrant {
-                repositories: (&repository).into(),
-                actions,
-            };
-            Identity::new(Principal::ANONYMOUS, Scope::new(vec![grant]).unwrap())
-        };
-        let creator = may(Actions::CREATE);
-        assert!(creator.permit_tags(&repository, Vec::new()).unwrap().tags().is_empty());
-        assert_eq!(creator.permit_tags(&repository, tags.clone()).unwrap_err(), FORBIDDEN);
-        let mover = may(Actions::of(&[ActionKind::Move]));
-        assert_eq!(mover.permit_tags(&repository, tags.clone()).unwrap_err(), FORBIDDEN);
-        let permit = may(Actions::PUSH).permit_tags(&repository, tags.clone()).unwrap();
-        assert_eq!((permit.tags(), permit.push().repository()), (&*tags, &repository));
-        let narrowed = may(Actions::PUSH).with_token_scope(Scope::upload(&repository));
-        assert_eq!(narrowed.permit_tags(&repository, tags).unwrap_err(), Denied::Scope);
     }
 }

@@ -1,12 +1,15 @@
 //! The registry as one request sees it. Each operation is a method of [`Call`].
 
+use std::net::IpAddr;
 use std::ops::Deref;
 
+use crate::auth::{Action, Permit};
 use crate::budget::ClientKey;
 use crate::delivery::Client;
 use crate::environment::{Deadline, context};
 use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
+use crate::store::access::Author;
 use crate::store::{Context, StoreError, Timestamp};
 
 /// The largest response, in bytes, that counts as small. Most manifests and most lists are small.
@@ -15,7 +18,10 @@ pub(crate) const SMALL_ANSWER: usize = 64 << 10;
 /// The registry as one request sees it. It adds the request's client and deadline to the calls of stores and shell.
 pub(crate) struct Call<'a> {
     registry: &'a Registry,
+    /// The client to which memory and files are charged.
     client: ClientKey,
+    /// The address of the client. `None`: the shell does not know it.
+    address: Option<IpAddr>,
     deadline: Option<Deadline>,
 }
 
@@ -34,13 +40,28 @@ impl<'a> Call<'a> {
         Self {
             registry,
             client: client.map_or(ClientKey::INTERNAL, |client| ClientKey::of(client.0)),
+            address: client.map(|client| client.0),
             deadline: head.extensions.get().copied(),
         }
     }
 
-    /// The client to which memory and files are charged.
-    pub(crate) fn client(&self) -> ClientKey {
-        self.client
+    /// The call for work that a shell does by itself, without a request.
+    pub(crate) fn internal(registry: &'a Registry) -> Self {
+        Self {
+            registry,
+            client: ClientKey::INTERNAL,
+            deadline: None,
+            address: None,
+        }
+    }
+
+    /// The author of the changes that this request makes with a permit.
+    pub(crate) fn author<A: Action>(&self, permit: &Permit<A>) -> Author {
+        Author {
+            credential: permit.credential(),
+            address: self.address.map(|address| address.to_string()),
+            ..Author::new(permit.principal().to_string())
+        }
     }
 
     /// Waits for a permit for `bytes` of memory for this request's response; see [`crate::MemoryBudget::memory`].
@@ -145,6 +166,7 @@ mod tests {
             blobs: Arc::new(MemoryBlobs::new()),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
             records: metadata.clone(),
+            access: metadata.clone(),
             metadata,
             sessions,
         };

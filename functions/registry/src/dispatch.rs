@@ -1,22 +1,28 @@
 //! The steps of every request: route, authorize, dispatch, respond.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
 use oci::{Reference, RepositoryName, Tag};
 
 use crate::access::{Access, Caller};
-use crate::auth::{Credentials, Identity, Origin, Principal, Scope};
+use crate::api_endpoint::ApiRoute;
+use crate::auth::{
+    AuthenticationError, CredentialId, Credentials, Identity, Origin, Principal, Rules, Scope, SharedRules,
+};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
+use crate::delivery::Client;
+use crate::denial::DenialReason;
 use crate::environment::random_u64;
 use crate::error::Error;
 use crate::operations::home;
 use crate::operations::session::{FinalSession, OpenSession};
 use crate::registry::Registry;
 use crate::response;
-use crate::route::{Endpoint, Route};
+use crate::route::{Endpoint, OptionalParts, Route};
 use crate::store::StoreError;
 
 /// What the core knows about a request, for the log and the metrics of a shell. It is an extension of every response.
@@ -24,8 +30,12 @@ use crate::store::StoreError;
 pub struct RequestRecord {
     /// The endpoint. `None`: the request line matches no endpoint.
     pub endpoint: Option<Endpoint>,
-    /// The principal, if authentication succeeded.
+    /// The principal, if authentication succeeded; at the token endpoint, the principal of the token.
     pub principal: Option<Principal>,
+    /// The key that proved the principal, or for which its token was granted.
+    pub credential: Option<CredentialId>,
+    /// Why the request was denied. `None`: it was not, or failed for another reason.
+    pub denial: Option<DenialReason>,
 }
 
 impl Registry {
@@ -41,13 +51,53 @@ impl Registry {
             .catch_unwind()
             .await;
         let answered = answered.unwrap_or_else(|_| Err(StoreError::failed("the operation panicked").into()));
-        let answered = answered.unwrap_or_else(|error| error.into_response(|| random_u64(&*self.environment)));
+        let answered = answered.unwrap_or_else(|error| {
+            record.denial = error.denial();
+            self.log_denial(&error, &head, &record);
+            error.into_response(|| random_u64(&*self.environment))
+        });
         let mut response = response::complete(answered);
         if head.method == Method::HEAD {
             *response.body_mut() = ResponseBody::empty();
         }
         response.extensions_mut().insert(record);
         response
+    }
+
+    /// The parts of this registry that have routes of their own.
+    fn optional_parts(&self) -> OptionalParts {
+        OptionalParts {
+            tokens: self.token_endpoint.is_some(),
+            api: self.api_endpoint.is_some(),
+        }
+    }
+
+    /// Logs that a client was identified and is refused what it asks for. Every text in the line was parsed, or is one of
+    /// the registry.
+    fn log_denial(&self, error: &Error, head: &http::request::Parts, record: &RequestRecord) {
+        let Some(reason) = record.denial.filter(|reason| reason.is_after_login()) else {
+            return;
+        };
+        let route = Route::parse(&head.method, &head.uri, &self.settings.limits, self.optional_parts());
+        let (repository, reference) = match route.as_ref().ok().and_then(Route::subject) {
+            Some((repository, reference)) => (Some(repository.as_str()), reference),
+            None => (None, None),
+        };
+        let tag = error.protected_tag().map(|tag| tag.as_str().to_owned());
+        let detail = match reason {
+            DenialReason::InsufficientScope => reason.to_string(),
+            _ => format!("{reason}: {error}"),
+        };
+        tracing::info!(
+            target: "audit",
+            event = "request.denied",
+            principal = record.principal.as_ref().map(Principal::as_str),
+            credential = record.credential.map(tracing::field::display),
+            address = head.extensions.get::<Client>().map(|client| tracing::field::display(client.0)),
+            repository,
+            reference = tag.or(reference),
+            detail
+        );
     }
 }
 
@@ -59,18 +109,24 @@ impl Call<'_> {
         body: RequestBody,
         record: &mut RequestRecord,
     ) -> Result<Response<ResponseBody>, Error> {
-        self.settings.hosts.check(head)?;
-        let route = Route::parse(&head.method, &head.uri, &self.settings.limits)?;
+        let host = self.settings.hosts.check(head)?;
+        let route = Route::parse(&head.method, &head.uri, &self.settings.limits, self.optional_parts())?;
         record.endpoint = Some(route.endpoint());
-        let caller = self
-            .authenticator
-            .authenticate(
-                Origin { client: self.client() },
-                &Credentials::from_headers(&head.headers),
-            )
-            .await;
-        record.principal = caller.as_ref().ok().map(|identity| identity.principal().clone());
-        self.dispatch(route, caller, head, body).await
+        let origin = Origin::new(head, host);
+        let caller = match route {
+            // These need no identity. The token endpoint checks the credentials of the header and the form itself, and the
+            // API finds out what else than an identity they prove.
+            Route::IssueToken | Route::GetKeySet | Route::Api(_) => Err(AuthenticationError::Unauthenticated),
+            _ => {
+                let credentials = Credentials::from_headers(&head.headers);
+                self.authenticator.authenticate(&origin, &credentials).await
+            }
+        };
+        if let Ok(identity) = &caller {
+            record.principal = Some(identity.principal().clone());
+            record.credential = identity.credential();
+        }
+        self.dispatch(route, caller, &origin, head, body, record).await
     }
 
     /// Maps each route to its operation. The type of an operation's permit states the action that must be allowed.
@@ -81,26 +137,45 @@ impl Call<'_> {
         &self,
         route: Route,
         caller: Caller,
+        origin: &Origin,
         head: &http::request::Parts,
         body: RequestBody,
+        record: &mut RequestRecord,
     ) -> Result<Response<ResponseBody>, Error> {
-        let access = Access::new(&self.authenticator, head);
+        let access = Access::new(self, head, origin);
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
             // The page is the same for every client, and reveals nothing about the content of the registry.
             Route::Home => Ok(home::page(headers)),
+            Route::IssueToken => {
+                let (granted, response) = Box::pin(self.issue_token(origin, head, body)).await?;
+                record.principal = Some(granted.principal);
+                record.credential = granted.credential;
+                Ok(response)
+            }
+            Route::GetKeySet => self.get_key_set().await,
+            Route::Api(ApiRoute::GetApiDocument) => self.get_api_document(),
+            Route::Api(route) => {
+                let caller = Box::pin(self.api_caller(&route, origin, headers)).await;
+                record.principal = caller.as_ref().ok().map(|caller| caller.identity.principal().clone());
+                let caller = access.check_api(caller, &route)?;
+                Box::pin(self.perform_api(&caller, &route, origin, head, body)).await
+            }
             // end-1
             Route::Base => {
                 access.check_base(caller)?;
                 Ok(response::json("application/json", "{}".into()))
             }
-            Route::ListRepositories { page } => self.list_repositories(&access.identify(caller)?, page).await,
+            Route::ListRepositories { page } => {
+                let identity = access.check_catalog(caller)?;
+                Box::pin(self.list_repositories(&identity, page)).await
+            }
             Route::GetBlob { repository, digest } => {
                 self.get_blob(access.permit(caller, &repository)?, digest, head).await
             }
             Route::DeleteBlob { repository, digest } => {
-                self.delete_blob(access.permit(caller, &repository)?, digest).await
+                Box::pin(self.delete_blob(access.permit(caller, &repository)?, digest)).await
             }
             Route::GetManifest { repository, reference } => {
                 self.get_manifest(access.permit(caller, &repository)?, reference, headers, head_only)
@@ -115,10 +190,11 @@ impl Call<'_> {
                 Box::pin(self.put_manifest(permit, reference, tags, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
-                self.delete_manifest(access.permit(caller, &repository)?, reference)
-                    .await
+                Box::pin(self.delete_manifest(access.permit(caller, &repository)?, reference)).await
             }
-            Route::ListTags { repository, page } => self.list_tags(access.permit(caller, &repository)?, page).await,
+            Route::ListTags { repository, page } => {
+                Box::pin(self.list_tags(access.permit(caller, &repository)?, page)).await
+            }
             Route::ListReferrers {
                 repository,
                 subject,
@@ -133,7 +209,7 @@ impl Call<'_> {
                 Box::pin(self.open_upload(permit, open, headers, body)).await
             }
             Route::PatchUpload { repository, token } => {
-                let session = self.session(caller, &repository, &token).await?;
+                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
                 Box::pin(self.patch_upload(session, headers, body)).await
             }
             Route::FinishUpload {
@@ -141,15 +217,16 @@ impl Call<'_> {
                 token,
                 digest,
             } => {
-                let session = self.session(caller, &repository, &token).await?;
-                let session = self.reauthorize(session, &access).await?;
+                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
+                let session = Box::pin(self.reauthorize(session, &access)).await?;
                 Box::pin(self.finish_upload(session, digest, headers, body)).await
             }
             Route::GetUpload { repository, token } => {
-                self.get_upload(self.session(caller, &repository, &token).await?).await
+                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
+                Box::pin(self.get_upload(session)).await
             }
             Route::CancelUpload { repository, token } => {
-                let session = self.session(caller, &repository, &token).await?;
+                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
                 Box::pin(self.cancel_upload(session)).await
             }
         }
@@ -158,28 +235,62 @@ impl Call<'_> {
     /// Opens the session of an upload's path. The token authorizes the request, because some clients send no
     /// credentials to that path. Absent and invalid credentials are ignored. Valid credentials of another principal are
     /// refused.
-    async fn session(&self, caller: Caller, repository: &RepositoryName, text: &str) -> Result<OpenSession, Error> {
+    async fn session(
+        &self,
+        caller: Caller,
+        origin: &Origin,
+        repository: &RepositoryName,
+        text: &str,
+    ) -> Result<OpenSession, Error> {
         let token = self
             .tokens()
             .await?
             .verify(repository, text, self.environment.now())
             .ok_or(Error::UploadUnknown)?;
-        if let Ok(identity) = caller
+        if let Ok(identity) = &caller
             && !identity.principal().is_anonymous()
             && *identity.principal() != token.principal
         {
-            return Err(Error::Denied { rule: None });
+            return Err(Error::Denied { refusal: None });
         }
+        let shared = self.shared_rules(&caller, origin).await;
         // A verified token grants uploads to its repository, and nothing else.
-        let identity = Identity::new(token.principal.clone(), Scope::upload(repository));
-        let permit = identity.permit(repository).map_err(|_| Error::Denied { rule: None })?;
+        let identity =
+            Identity::new(token.principal.clone(), Rules::everything()).with_token_scope(Scope::upload(repository));
+        let identity = match shared {
+            Some(shared) => identity.with_shared_rules(shared),
+            None => identity,
+        };
+        let permit = identity
+            .permit(repository)
+            .map_err(|_| Error::Denied { refusal: None })?;
         OpenSession::new(permit, token, text)
     }
 
-    /// Authorizes the principal of an upload again: if the permission was revoked after the upload was opened, the blob
-    /// must not be published.
+    /// The rules that concern every principal, for a request to the path of an upload. Invalid credentials count as absent
+    /// ones. `None`: there are no such rules, or they cannot be found out now. The last request of an upload finds them out.
+    async fn shared_rules(&self, caller: &Caller, origin: &Origin) -> Option<Arc<SharedRules>> {
+        match caller {
+            Ok(identity) => identity.shared_rules().cloned(),
+            Err(AuthenticationError::Unauthenticated | AuthenticationError::Token(_)) => {
+                let anonymous = self.authenticator.authenticate(origin, &Credentials::Absent).await;
+                anonymous.ok()?.shared_rules().cloned()
+            }
+            Err(
+                AuthenticationError::TooManyAttempts { .. }
+                | AuthenticationError::Unavailable(_)
+                | AuthenticationError::TooManyRequests,
+            ) => None,
+        }
+    }
+
+    /// Authorizes the principal of an upload again, with the key by which it opened the upload: if the permission or the key
+    /// was revoked after that, the blob must not be published.
     async fn reauthorize(&self, session: OpenSession, access: &Access<'_>) -> Result<FinalSession, Error> {
-        let identity = access.identify(self.authenticator.reauthorize(session.principal()).await)?;
+        let reauthorized = self
+            .authenticator
+            .reauthorize(session.principal(), session.credential());
+        let identity = access.identify(reauthorized.await)?;
         let session = session.reauthorized(&identity);
         session.map_err(|denied| access.refusal(&identity, denied))
     }

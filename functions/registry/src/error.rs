@@ -4,18 +4,23 @@
 //! of the server is a [`StoreError`] inside [`Error::Store`]. It is logged once, with its causes and an id, and the
 //! response contains the id and the general reason only.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
-use oci::{Digest, DigestError, ManifestError, MediaType, NameError};
+use oci::{Digest, DigestError, ManifestError, MediaType, NameError, RepositoryName, Tag};
 use serde_json::{Value, json};
 
+use crate::auth::{Action, ActionKind, Challenge, Permit, Pull};
 use crate::body::ResponseBody;
+use crate::denial::DenialReason;
 use crate::overload::Overload;
 use crate::response::{UploadPosition, complete};
 use crate::store::blobs::{AppendError, BodyError};
+use crate::store::metadata::{Protected, Protection};
 use crate::store::{Reason, StoreError};
+use crate::token_endpoint::TokenRefusal;
 
 /// The id of a server fault in the log. Only such faults have it: nothing else is logged with an id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,7 +31,7 @@ pub(crate) enum Error {
     #[error("there is no such endpoint")]
     NoSuchEndpoint,
     #[error("the method is not supported here")]
-    MethodNotAllowed(&'static [Method]),
+    MethodNotAllowed(Cow<'static, [Method]>),
     #[error("invalid repository name: {0}")]
     NameInvalid(#[from] NameError),
     #[error("invalid tag: it must match [a-zA-Z0-9_][a-zA-Z0-9._-]{{0,127}}")]
@@ -53,6 +58,11 @@ pub(crate) enum Error {
     ManifestTooLarge { limit: usize },
     #[error("the manifest refers to content that is not in the repository")]
     ManifestReferencesUnknown(Vec<Digest>),
+    #[error(
+        "the manifest says that {0} is stored elsewhere (by `urls`, or by the type of a non-distributable layer), which the \
+         policy forbids in this repository"
+    )]
+    ForeignLayer(Digest),
     #[error("more than {limit} tags in one push")]
     TooManyTags { limit: usize },
     #[error("the uploaded bytes have the digest {computed}")]
@@ -90,15 +100,56 @@ pub(crate) enum Error {
     NotAcceptable(MediaType),
     #[error("the repository is not known")]
     NameUnknown,
+    #[error(
+        "the repository {0} does not exist, and a push does not create it: an administrator creates it with `roadstead \
+         repo create {0}`"
+    )]
+    RepositoryNotCreated(RepositoryName),
     #[error("the manifest {0} refers to it: delete that first")]
     Referenced(Digest),
-    #[error("authentication required")]
-    Unauthenticated(Option<HeaderValue>),
-    #[error("the requested access is denied")]
-    Denied {
-        /// The rule of the policy that forbids it, if there is one.
-        rule: Option<Arc<str>>,
+    /// The text differs from distribution's, "authentication required". docker takes that one, without a detail, for a fault
+    /// of the registry, and repeats a push for 50 seconds.
+    #[error("authentication required; log in first")]
+    Unauthenticated {
+        reason: DenialReason,
+        challenge: Option<HeaderValue>,
     },
+    /// The credentials of a request for a token are not good.
+    #[error("{0}")]
+    TokenNotGranted(Cow<'static, str>),
+    #[error("invalid request for a token: {0}")]
+    TokenRequestInvalid(Cow<'static, str>),
+    #[error("the grant type is not supported: use password or refresh_token")]
+    TokenGrantTypeUnsupported,
+    #[error("the form exceeds {limit} bytes")]
+    TokenFormTooLarge { limit: usize },
+    #[error("{message}")]
+    ApiInvalid {
+        message: Cow<'static, str>,
+        detail: Option<Value>,
+    },
+    #[error("the body exceeds {limit} bytes")]
+    ApiBodyTooLarge { limit: usize },
+    #[error("the request needs the Content-Type {expected}")]
+    ApiContentType { expected: &'static str },
+    /// Also for what is not the client's own.
+    #[error("there is no such account, key or version")]
+    ApiUnknown,
+    #[error("{0}")]
+    ApiDenied(Cow<'static, str>),
+    #[error("{0}")]
+    ApiConflict(Cow<'static, str>),
+    #[error("the request must say by If-Match which version it changes: the ETag of the answer to a GET")]
+    PreconditionRequired,
+    #[error("the version is not the one that If-Match names: somebody else has changed it")]
+    ApiChanged,
+    #[error("{}", denial(.refusal.as_ref()))]
+    Denied {
+        /// What the policy forbids, and why. Only clients that are logged in are told.
+        refusal: Option<Refusal>,
+    },
+    #[error("{}", protection_text(.0))]
+    Protected(Box<ProtectedTag>),
     #[error("the request must name exactly one host")]
     HostInvalid,
     #[error("the registry is not served under the host name {host}{}", allowed_with(.setting.as_deref()))]
@@ -123,6 +174,63 @@ pub(crate) enum Error {
     Store(#[source] StoreError),
 }
 
+/// What the policy forbids, and why.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) action: ActionKind,
+    pub(crate) repository: RepositoryName,
+    /// The rule that forbids it. `None`: no rule allows it.
+    pub(crate) rule: Option<Arc<str>>,
+}
+
+/// The message of a denial.
+fn denial(refusal: Option<&Refusal>) -> String {
+    let Some(Refusal {
+        action,
+        repository,
+        rule,
+    }) = refusal
+    else {
+        return "the requested access is denied".to_owned();
+    };
+    let action = action.word();
+    match rule {
+        Some(rule) => format!("the rule {rule:?} of the policy denies the action {action} in {repository}"),
+        None => format!("no rule of the policy allows you the action {action} in {repository}"),
+    }
+}
+
+/// A change of a tag that was refused, and what the client may know about it.
+#[derive(Debug)]
+pub(crate) struct ProtectedTag {
+    protected: Protected,
+    /// The principal is logged in. The names of rules are only for those.
+    shows_rule: bool,
+    /// The principal may pull from the repository.
+    shows_digest: bool,
+}
+
+fn protection_text(refused: &ProtectedTag) -> String {
+    let tag = &refused.protected.tag;
+    match refused.protected.why {
+        Protection::Frozen { .. } => {
+            format!("the tag {tag} is immutable: only a push of the digest that it names would be accepted")
+        }
+        Protection::DeletedWhileFrozen { .. } => {
+            format!(
+                "the tag {tag} was immutable when it was deleted: only a push of the digest that it had would be \
+                 accepted"
+            )
+        }
+        Protection::CreateOnly { .. } => {
+            format!(
+                "the tag {tag} exists, and the principal may only create tags: only a push of the digest that it names \
+                 would be accepted"
+            )
+        }
+    }
+}
+
 /// Says how an operator allows a host name.
 fn allowed_with(setting: Option<&str>) -> String {
     setting.map_or_else(String::new, |setting| {
@@ -133,6 +241,19 @@ fn allowed_with(setting: Option<&str>) -> String {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<TokenRefusal> for Error {
+    fn from(refusal: TokenRefusal) -> Self {
+        match refusal {
+            TokenRefusal::InvalidGrant(text) => Self::TokenNotGranted(text),
+            TokenRefusal::InvalidRequest(text) => Self::TokenRequestInvalid(text),
+            TokenRefusal::UnsupportedGrantType => Self::TokenGrantTypeUnsupported,
+            TokenRefusal::TooManyAttempts { retry_after } => Self::TooManyAttempts { retry_after },
+            TokenRefusal::TooManyRequests => Self::TooManyRequests(Overload::Passwords),
+            TokenRefusal::Unavailable(cause) => Self::Store(StoreError::because(Reason::Credentials, cause)),
+        }
     }
 }
 
@@ -152,6 +273,15 @@ impl From<BodyError> for Error {
 }
 
 impl Error {
+    /// The refusal of a change of a tag.
+    pub(crate) fn protected<A: Action>(permit: &Permit<A>, protected: Protected) -> Self {
+        Self::Protected(Box::new(ProtectedTag {
+            protected,
+            shows_rule: !permit.principal().is_anonymous(),
+            shows_digest: permit.also::<Pull>(),
+        }))
+    }
+
     /// Maps the ways in which a request body can fail to errors. An upload passes its `position`. A body of another
     /// length than declared is then answered with the position from which the client can continue.
     pub(crate) fn of_body(error: BodyError, position: Option<UploadPosition>) -> Self {
@@ -172,17 +302,28 @@ impl Error {
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
-            Self::TagInvalid | Self::ContentTypeInvalid | Self::ManifestInvalid(_) | Self::ManifestOfOtherType(_) => {
-                (StatusCode::BAD_REQUEST, "MANIFEST_INVALID")
-            }
+            Self::TagInvalid
+            | Self::ContentTypeInvalid
+            | Self::ManifestInvalid(_)
+            | Self::ManifestOfOtherType(_)
+            | Self::ForeignLayer(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
             Self::DigestInvalid(_)
             | Self::DigestMissing
             | Self::AlgorithmUnsupported
             | Self::ManifestDigestMismatch { .. }
             | Self::BlobDigestMismatch { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
-            Self::PageSizeInvalid | Self::QueryInvalid(_) | Self::HostInvalid => {
-                (StatusCode::BAD_REQUEST, "UNSUPPORTED")
+            Self::PageSizeInvalid
+            | Self::QueryInvalid(_)
+            | Self::HostInvalid
+            | Self::TokenRequestInvalid(_)
+            | Self::TokenGrantTypeUnsupported
+            | Self::ApiInvalid { .. } => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
+            Self::TokenFormTooLarge { .. } | Self::ApiBodyTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "UNSUPPORTED")
             }
+            Self::ApiContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED"),
+            Self::ApiConflict(_) => (StatusCode::CONFLICT, "UNSUPPORTED"),
+            Self::PreconditionRequired => (StatusCode::PRECONDITION_REQUIRED, "UNSUPPORTED"),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
             Self::ManifestReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
@@ -199,19 +340,48 @@ impl Error {
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
-            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "UNSUPPORTED"),
+            Self::PreconditionFailed | Self::ApiChanged => (StatusCode::PRECONDITION_FAILED, "UNSUPPORTED"),
             Self::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
             // Not 406: clients know 404 from other registries, and then try what they can.
             Self::ManifestUnknown | Self::NotAcceptable(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
-            Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            Self::NameUnknown | Self::RepositoryNotCreated(_) | Self::ApiUnknown => {
+                (StatusCode::NOT_FOUND, "NAME_UNKNOWN")
+            }
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
-            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::Denied { .. } | Self::HostRefused { .. } | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Unauthenticated { .. } | Self::TokenNotGranted(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Denied { .. }
+            | Self::Protected(_)
+            | Self::ApiDenied(_)
+            | Self::HostRefused { .. }
+            | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             // This client has to wait, and not the registry: RFC 6585, 4.
             Self::TooManyAttempts { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Store(fault) => fault_status_and_code(fault.reason()),
+        }
+    }
+
+    /// Why the request is denied. `None`: it fails for another reason than what the client may do.
+    pub(crate) fn denial(&self) -> Option<DenialReason> {
+        match self {
+            Self::Unauthenticated { reason, .. } => Some(*reason),
+            Self::TokenNotGranted(_) => Some(DenialReason::InvalidCredentials),
+            Self::Denied { .. } => Some(DenialReason::Policy),
+            Self::Protected(refused) => Some(match refused.protected.why {
+                Protection::Frozen { .. } | Protection::DeletedWhileFrozen { .. } => DenialReason::FrozenTag,
+                Protection::CreateOnly { .. } => DenialReason::CreateOnly,
+            }),
+            Self::TooManyAttempts { .. } => Some(DenialReason::TooManyAttempts),
+            _ => None,
+        }
+    }
+
+    /// The tag that may not be changed, if that is the reason.
+    pub(crate) fn protected_tag(&self) -> Option<&Tag> {
+        match self {
+            Self::Protected(refused) => Some(&refused.protected.tag),
+            _ => None,
         }
     }
 
@@ -227,7 +397,38 @@ impl Error {
                 Some(json!({ "computed": computed }))
             }
             Self::Referenced(referrer) => Some(json!({ "referrer": referrer })),
-            Self::Denied { rule: Some(rule) } => Some(json!({ "rule": &**rule })),
+            Self::ForeignLayer(digest) => Some(json!({ "digest": digest })),
+            Self::RepositoryNotCreated(repository) => Some(json!({ "repository": repository })),
+            Self::ApiInvalid { detail, .. } => detail.clone(),
+            Self::Denied { refusal: Some(refusal) } => {
+                let mut detail = json!({ "action": refusal.action.word(), "repository": refusal.repository });
+                if let Some(rule) = &refusal.rule {
+                    detail["rule"] = json!(&**rule);
+                }
+                Some(detail)
+            }
+            Self::Protected(refused) => {
+                let ProtectedTag { protected, .. } = &**refused;
+                let mut detail = json!({ "tag": protected.tag.as_str() });
+                if let Some(rule) = protected.why.rule().filter(|_| refused.shows_rule) {
+                    detail["rule"] = json!(&**rule);
+                }
+                if refused.shows_digest {
+                    detail["digest"] = json!(protected.why.digest());
+                }
+                Some(detail)
+            }
+            _ => None,
+        }
+    }
+
+    /// The error as `OAuth2` names it (RFC 6749, 5.2), for requests for tokens. Clients of either specification find theirs
+    /// in the same response.
+    fn oauth_error(&self) -> Option<&'static str> {
+        match self {
+            Self::TokenNotGranted(_) => Some("invalid_grant"),
+            Self::TokenRequestInvalid(_) | Self::TokenFormTooLarge { .. } => Some("invalid_request"),
+            Self::TokenGrantTypeUnsupported => Some("unsupported_grant_type"),
             _ => None,
         }
     }
@@ -261,7 +462,11 @@ impl Error {
                 None => json!({ "code": code, "message": message }),
             }],
         };
-        let body = json!({ "errors": errors }).to_string();
+        let mut body = json!({ "errors": errors });
+        if let Some(error) = self.oauth_error() {
+            body["error"] = error.into();
+        }
+        let body = body.to_string();
         let mut response = Response::new(ResponseBody::full(body.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -292,8 +497,15 @@ impl Error {
                     headers.insert(CONTENT_RANGE, value);
                 }
             }
-            Self::Unauthenticated(Some(challenge)) => {
+            Self::Unauthenticated {
+                challenge: Some(challenge),
+                ..
+            } => {
                 headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            // A token for a token would be a circle: the endpoint takes a name and a password.
+            Self::TokenNotGranted(_) => {
+                headers.insert(WWW_AUTHENTICATE, Challenge::BASIC);
             }
             Self::TooManyRequests(overload) => {
                 headers.insert(RETRY_AFTER, overload.retry_after().into());
@@ -436,21 +648,33 @@ mod tests {
         assert_eq!(error.status(), StatusCode::NOT_FOUND);
     }
 
-    /// The rule that forbids a request is named if there is one.
+    /// A client that is logged in is told what the policy forbids, and by which rule.
     #[tokio::test]
-    async fn a_refusal_names_its_rule() {
-        for (rule, expected) in [
-            (None, json!(null)),
+    async fn a_refusal_says_what_and_why() {
+        let refusal = |action, rule: Option<&str>| Refusal {
+            action,
+            repository: "prod/x".parse().unwrap(),
+            rule: rule.map(Into::into),
+        };
+        for (refusal, message, detail) in [
+            (None, "the requested access is denied", json!(null)),
             (
-                Some("production is never deleted".into()),
-                json!({ "rule": "production is never deleted" }),
+                Some(refusal(ActionKind::Write, None)),
+                "no rule of the policy allows you the action create in prod/x",
+                json!({ "action": "create", "repository": "prod/x" }),
+            ),
+            (
+                Some(refusal(ActionKind::Delete, Some("production is \"never\" deleted"))),
+                r#"the rule "production is \"never\" deleted" of the policy denies the action delete in prod/x"#,
+                json!({ "action": "delete", "repository": "prod/x", "rule": "production is \"never\" deleted" }),
             ),
         ] {
-            let response = Error::Denied { rule }.into_response(|| panic!("an id for a 403"));
+            let response = Error::Denied { refusal }.into_response(|| panic!("an id for a 403"));
             assert_eq!(response.status(), StatusCode::FORBIDDEN);
             let body: Value = serde_json::from_str(&body_of(response).await).unwrap();
-            assert_eq!(body["errors"][0]["code"], "DENIED");
-            assert_eq!(body["errors"][0]["detail"], expected);
+            let error = &body["errors"][0];
+            assert_eq!((&error["code"], &error["message"]), (&json!("DENIED"), &json!(message)));
+            assert_eq!(error["detail"], detail);
         }
     }
 

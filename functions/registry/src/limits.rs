@@ -9,6 +9,10 @@ pub struct Limits {
     pub manifest_references: usize,
     /// Nesting depth of JSON; deeper is 400.
     pub json_depth: usize,
+    /// Bytes of the form of a request for a token; more is 413.
+    pub token_form_bytes: usize,
+    /// Bytes of the body of a request to the API, for instance of a policy; more is 413.
+    pub api_body_bytes: usize,
     /// Tags in one push; more is 414. The specification requires at least 10.
     pub tags_per_push: usize,
     /// Bytes of a manifest that are stored in the metadata table; a larger manifest becomes an object.
@@ -24,6 +28,9 @@ pub struct Limits {
     pub ranges: usize,
     /// Items in a page; a larger `n` is capped.
     pub page: usize,
+    /// Rows that a request for the list of repositories reads at most, including those that the client may not see; then the
+    /// list ends with a warning.
+    pub catalog_rows: usize,
     /// Bytes of a blob; more is 413.
     pub blob_bytes: u64,
     /// Request bodies of one upload, including failed ones; one more is 400. The upload can then still be finished by a
@@ -39,7 +46,7 @@ pub struct Limits {
     /// The maximum time, in milliseconds, that the last request of an upload waits while another request has the
     /// claim; then the answer is 429. Less than a minute, which is a common timeout of proxies.
     pub upload_wait_ms: u64,
-    /// The maximum time, in milliseconds, to wait in total for the client of a manifest, since received bytes stay in
+    /// The maximum time, in milliseconds, to wait in total for the client of a manifest or a form, since received bytes stay in
     /// memory meanwhile. It begins when the memory permit is granted, and stops while the request waits for more
     /// memory.
     pub manifest_ms: u64,
@@ -58,6 +65,8 @@ impl Default for Limits {
             manifest_bytes: 4 << 20,
             manifest_references: 4096,
             json_depth: 64,
+            token_form_bytes: 16 << 10,
+            api_body_bytes: 64 << 10,
             tags_per_push: 20,
             inline_manifest_bytes: 32 << 10,
             referrer_annotations_bytes: 32 << 10,
@@ -65,6 +74,7 @@ impl Default for Limits {
             stream_bytes: 64 << 10,
             ranges: 100,
             page: 1000,
+            catalog_rows: 10_000,
             blob_bytes: 500 << 30,
             // 500 GiB in bodies of 5 MiB.
             upload_bodies: 102_400,

@@ -4,16 +4,19 @@ use std::sync::{Arc, OnceLock};
 
 use http::Response;
 
+use crate::api_endpoint::ApiEndpoint;
 use crate::auth::Authenticator;
 use crate::body::ResponseBody;
 use crate::budget::ClientKey;
 use crate::environment::{Environment, context, random_u64};
 use crate::memory::MemoryBudget;
+use crate::remembered::RememberedRepositories;
 use crate::settings::Settings;
 use crate::store::StoreError;
 use crate::store::sessions::SigningKey;
 use crate::stores::Stores;
 use crate::token::TokenKeys;
+use crate::token_endpoint::TokenEndpoint;
 
 /// A registry. Several instances over the same stores act as one registry.
 pub struct Registry {
@@ -22,6 +25,12 @@ pub struct Registry {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) memory: Arc<dyn MemoryBudget>,
     pub(crate) settings: Settings,
+    /// Grants tokens. Without it, challenges are Basic, and its routes do not exist.
+    pub(crate) token_endpoint: Option<Arc<dyn TokenEndpoint>>,
+    /// The repositories that are known to exist, of those that a push does not create.
+    pub(crate) remembered: RememberedRepositories,
+    /// Performs the operations of the API. Without it, its routes do not exist.
+    pub(crate) api_endpoint: Option<Arc<dyn ApiEndpoint>>,
     /// Read on first use, so that a registry can start while its stores are unavailable.
     tokens: OnceLock<TokenKeys>,
 }
@@ -41,7 +50,29 @@ impl Registry {
             environment,
             memory,
             settings,
+            token_endpoint: None,
+            remembered: RememberedRepositories::new(),
+            api_endpoint: None,
             tokens: OnceLock::new(),
+        }
+    }
+
+    /// The same registry, with an endpoint that grants tokens. From now on challenges ask for tokens where
+    /// [`Settings::challenge`] knows the URL of the endpoint.
+    #[must_use]
+    pub fn with_token_endpoint(self, endpoint: Arc<dyn TokenEndpoint>) -> Self {
+        Self {
+            token_endpoint: Some(endpoint),
+            ..self
+        }
+    }
+
+    /// The same registry, with an API.
+    #[must_use]
+    pub fn with_api_endpoint(self, endpoint: Arc<dyn ApiEndpoint>) -> Self {
+        Self {
+            api_endpoint: Some(endpoint),
+            ..self
         }
     }
 

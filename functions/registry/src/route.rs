@@ -7,6 +7,7 @@
 //! split, and each segment is percent-decoded once. All checks come after that. So a decoded dot or backslash never
 //! changes the meaning of a path, and text that was encoded twice is still encoded when it is checked.
 
+pub(crate) mod api;
 mod challenge_scope;
 
 use std::borrow::Cow;
@@ -21,15 +22,39 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::query::{OpenUpload, PageRequest, Query};
 
+use self::api::{ApiOperation, ApiPath, ApiRoute};
+
 macro_rules! endpoints {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The endpoints of the specification, as names for logs, metrics and tables of tests.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub enum Endpoint { $($(#[$doc])* $name,)* }
+        pub enum Endpoint {
+            $($(#[$doc])* $name,)*
+            /// `/api/v1/`: the administration of the registry.
+            Api(ApiOperation),
+        }
 
         impl Endpoint {
             /// All endpoints.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            pub const ALL: &'static [Self] = &Self::all();
+
+            const fn all() -> [Self; Self::OWN.len() + ApiOperation::ALL.len()] {
+                let mut all = [Self::Home; Self::OWN.len() + ApiOperation::ALL.len()];
+                let mut next = 0;
+                // A constant function cannot use `for`.
+                while next < all.len() {
+                    all[next] = if next < Self::OWN.len() {
+                        Self::OWN[next]
+                    } else {
+                        Self::Api(ApiOperation::ALL[next - Self::OWN.len()])
+                    };
+                    next += 1;
+                }
+                all
+            }
+
+            /// All endpoints but those of the API.
+            const OWN: &'static [Self] = &[$(Self::$name,)*];
 
             /// The endpoint of a request, by its method and path, without performing the request. For a shell that
             /// counts or logs requests which the registry does not answer. `None`: there is no such endpoint, or it
@@ -42,7 +67,10 @@ macro_rules! endpoints {
             /// A short stable name of the endpoint.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name),)* }
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                    Self::Api(operation) => operation.as_str(),
+                }
             }
         }
     };
@@ -79,6 +107,10 @@ endpoints! {
     CancelUpload,
     /// The list of repositories, as in Docker's API.
     ListRepositories,
+    /// `/token`: the token endpoint, as in distribution's token specification and in `OAuth2`.
+    IssueToken,
+    /// `/.well-known/jwks.json`: the keys that verify tokens.
+    GetKeySet,
 }
 
 /// A parsed request line. GET and HEAD have the same route: the response to a HEAD has no body.
@@ -141,6 +173,18 @@ pub(crate) enum Route {
     ListRepositories {
         page: PageRequest,
     },
+    IssueToken,
+    GetKeySet,
+    Api(ApiRoute),
+}
+
+/// The parts of a registry that have routes of their own. Without such a part, there are no such routes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OptionalParts {
+    /// The token endpoint.
+    pub(crate) tokens: bool,
+    /// The API.
+    pub(crate) api: bool,
 }
 
 /// The resource of a path. The method decides what is done with it.
@@ -154,24 +198,43 @@ enum Resource<'a> {
     Upload(RepositoryName, &'a str),
     Tags(RepositoryName),
     Referrers(RepositoryName, &'a str),
+    Token,
+    KeySet,
+    Api(ApiPath),
 }
 
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 const BLOB: &[Method] = &[Method::GET, Method::HEAD, Method::DELETE];
 const MANIFEST: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
 const UPLOADS: &[Method] = &[Method::POST];
+const TOKEN: &[Method] = &[Method::GET, Method::POST];
 const UPLOAD: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::PUT, Method::DELETE];
 
 impl Route {
-    pub(crate) fn parse(method: &Method, uri: &Uri, limits: &Limits) -> Result<Self, Error> {
+    /// Parses a request line of a registry with these parts.
+    pub(crate) fn parse(method: &Method, uri: &Uri, limits: &Limits, parts: OptionalParts) -> Result<Self, Error> {
         let path = decode_slashes(uri.path());
         let segments = segments(&path).ok_or(Error::NoSuchEndpoint)?;
         let resource = Resource::parse(&segments)?;
+        let is_there = match resource {
+            Resource::Token | Resource::KeySet => parts.tokens,
+            Resource::Api(_) => parts.api,
+            _ => true,
+        };
+        if !is_there {
+            return Err(Error::NoSuchEndpoint);
+        }
         let endpoint = resource.endpoint(method)?;
         let query = Query(uri.query().unwrap_or_default());
         Ok(match resource {
             Resource::Home => Self::Home,
             Resource::Base => Self::Base,
+            Resource::Token => Self::IssueToken,
+            Resource::KeySet => Self::GetKeySet,
+            Resource::Api(path) => match endpoint {
+                Endpoint::Api(operation) => Self::Api(path.route(operation)?),
+                _ => return Err(Error::NoSuchEndpoint),
+            },
             Resource::Repositories => Self::ListRepositories {
                 page: query.page(limits)?,
             },
@@ -227,6 +290,32 @@ impl Route {
         })
     }
 
+    /// The repository that the request names, and the tag or the digest in it.
+    pub(crate) fn subject(&self) -> Option<(&RepositoryName, Option<String>)> {
+        match self {
+            Self::GetBlob { repository, digest }
+            | Self::DeleteBlob { repository, digest }
+            | Self::FinishUpload { repository, digest, .. }
+            | Self::ListReferrers {
+                repository,
+                subject: digest,
+                ..
+            } => Some((repository, Some(digest.to_string()))),
+            Self::GetManifest { repository, reference } | Self::DeleteManifest { repository, reference } => {
+                Some((repository, reference.as_ref().map(ToString::to_string)))
+            }
+            Self::PutManifest {
+                repository, reference, ..
+            } => Some((repository, Some(reference.to_string()))),
+            Self::OpenUpload { repository, .. }
+            | Self::PatchUpload { repository, .. }
+            | Self::GetUpload { repository, .. }
+            | Self::CancelUpload { repository, .. }
+            | Self::ListTags { repository, .. } => Some((repository, None)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn endpoint(&self) -> Endpoint {
         match self {
             Self::Home => Endpoint::Home,
@@ -244,6 +333,9 @@ impl Route {
             Self::GetUpload { .. } => Endpoint::GetUpload,
             Self::CancelUpload { .. } => Endpoint::CancelUpload,
             Self::ListRepositories { .. } => Endpoint::ListRepositories,
+            Self::IssueToken => Endpoint::IssueToken,
+            Self::GetKeySet => Endpoint::GetKeySet,
+            Self::Api(route) => Endpoint::Api(route.operation()),
         }
     }
 }
@@ -264,6 +356,9 @@ impl<'a> Resource<'a> {
         let rest = match segments.as_slice() {
             ["", "v2", rest @ ..] => rest,
             ["", ""] => return Ok(Self::Home),
+            ["", "token"] => return Ok(Self::Token),
+            ["", ".well-known", "jwks.json"] => return Ok(Self::KeySet),
+            ["", "api", "v1", rest @ ..] => return ApiPath::parse(rest).map(Self::Api),
             _ => return Err(Error::NoSuchEndpoint),
         };
         match rest {
@@ -291,28 +386,34 @@ impl<'a> Resource<'a> {
             Self::Repositories if read => Ok(Endpoint::ListRepositories),
             Self::Tags(_) if read => Ok(Endpoint::ListTags),
             Self::Referrers(..) if read => Ok(Endpoint::ListReferrers),
-            Self::Home | Self::Base | Self::Repositories | Self::Tags(_) | Self::Referrers(..) => {
-                Err(Error::MethodNotAllowed(READ))
+            Self::KeySet if read => Ok(Endpoint::GetKeySet),
+            Self::Home | Self::Base | Self::Repositories | Self::Tags(_) | Self::Referrers(..) | Self::KeySet => {
+                Err(Error::MethodNotAllowed(READ.into()))
             }
+            Self::Api(path) => path.operation(method).map(Endpoint::Api),
+            Self::Token => match *method {
+                Method::GET | Method::POST => Ok(Endpoint::IssueToken),
+                _ => Err(Error::MethodNotAllowed(TOKEN.into())),
+            },
             Self::Blob(..) => match *method {
                 Method::GET | Method::HEAD => Ok(Endpoint::GetBlob),
                 Method::DELETE => Ok(Endpoint::DeleteBlob),
-                _ => Err(Error::MethodNotAllowed(BLOB)),
+                _ => Err(Error::MethodNotAllowed(BLOB.into())),
             },
             Self::Manifest(..) => match *method {
                 Method::GET | Method::HEAD => Ok(Endpoint::GetManifest),
                 Method::PUT => Ok(Endpoint::PutManifest),
                 Method::DELETE => Ok(Endpoint::DeleteManifest),
-                _ => Err(Error::MethodNotAllowed(MANIFEST)),
+                _ => Err(Error::MethodNotAllowed(MANIFEST.into())),
             },
             Self::Uploads(_) if *method == Method::POST => Ok(Endpoint::OpenUpload),
-            Self::Uploads(_) => Err(Error::MethodNotAllowed(UPLOADS)),
+            Self::Uploads(_) => Err(Error::MethodNotAllowed(UPLOADS.into())),
             Self::Upload(..) => match *method {
                 Method::GET | Method::HEAD => Ok(Endpoint::GetUpload),
                 Method::PATCH => Ok(Endpoint::PatchUpload),
                 Method::PUT => Ok(Endpoint::FinishUpload),
                 Method::DELETE => Ok(Endpoint::CancelUpload),
-                _ => Err(Error::MethodNotAllowed(UPLOAD)),
+                _ => Err(Error::MethodNotAllowed(UPLOAD.into())),
             },
         }
     }
@@ -355,9 +456,23 @@ mod tests {
     use super::*;
 
     fn endpoint(method: &str, target: &str) -> Option<(Endpoint, Option<String>)> {
-        let route = Route::parse(&method.parse().unwrap(), &target.parse().unwrap(), &Limits::default()).ok()?;
+        let route = Route::parse(
+            &method.parse().unwrap(),
+            &target.parse().unwrap(),
+            &Limits::default(),
+            OptionalParts {
+                tokens: true,
+                api: true,
+            },
+        )
+        .ok()?;
         let name = match &route {
-            Route::Home | Route::Base | Route::ListRepositories { .. } => None,
+            Route::Home
+            | Route::Base
+            | Route::ListRepositories { .. }
+            | Route::IssueToken
+            | Route::GetKeySet
+            | Route::Api(_) => None,
             Route::GetBlob { repository, .. }
             | Route::GetManifest { repository, .. }
             | Route::OpenUpload { repository, .. }
@@ -532,6 +647,18 @@ mod tests {
                 ],
             ),
             ("/v2", &[("GET", Endpoint::Base), ("HEAD", Endpoint::Base)]),
+            (
+                "/token?service=x",
+                &[("GET", Endpoint::IssueToken), ("POST", Endpoint::IssueToken)],
+            ),
+            (
+                "/.well-known/jwks.json",
+                &[("GET", Endpoint::GetKeySet), ("HEAD", Endpoint::GetKeySet)],
+            ),
+            ("/token/", &[]),
+            ("/v2/token", &[]),
+            ("/.well-known/", &[]),
+            ("/.well-known/jwks.json/", &[]),
             ("/v2/A/tags/list", &[]),
             ("/v2/a/tags/%ff", &[]),
             ("/v1/", &[]),
@@ -544,6 +671,15 @@ mod tests {
                 assert_eq!(parsed, expected, "{method} {target}");
                 found_endpoints.extend(expected);
             }
+        }
+        for &operation in ApiOperation::ALL {
+            let path = operation.example_path();
+            let (method, target) = (operation.method(), format!("/api/v1/{path}?n=1"));
+            let expected = Some(Endpoint::Api(operation));
+            assert_eq!(endpoint_of(method.as_str(), &target), expected, "{method} {target}");
+            let parsed = endpoint(method.as_str(), &target).map(|(endpoint, _)| endpoint);
+            assert_eq!(parsed, expected, "{method} {target}");
+            found_endpoints.extend(expected);
         }
         assert_eq!(found_endpoints.len(), Endpoint::ALL.len(), "every endpoint is found");
         for (method, target, expected) in [

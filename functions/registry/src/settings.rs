@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::Challenge;
 use crate::delivery::{Delivery, DeliveryPolicy};
 use crate::hosts::HostPolicy;
 use crate::limits::Limits;
@@ -19,6 +20,8 @@ pub struct Settings {
     pub delivery: Arc<dyn DeliveryPolicy>,
     /// The host names at which the registry answers.
     pub hosts: HostPolicy,
+    /// The challenges to clients without the right credentials. Without a token endpoint they are Basic, whatever this says.
+    pub challenge: Challenge,
     /// The region of this instance. Upload tokens of other regions are not accepted.
     pub region: RegionName,
 }
@@ -30,6 +33,7 @@ impl Default for Settings {
             sparse: Sparse::default(),
             delivery: Arc::new(Delivery::default()),
             hosts: HostPolicy::default(),
+            challenge: Challenge::default(),
             region: RegionName::default(),
         }
     }

@@ -3,6 +3,10 @@
 //! Some clients send no credentials to that URL, so the token itself states the principal, the permission and the
 //! expiry. It is bound to repository, session, region, key and principal. It is authenticated before anything in it is
 //! decoded.
+//!
+//! There are two versions. The first has no credential, so a token that was issued before there were credentials is still
+//! good. The second has the id of the key that proved the principal, before the name of the principal. Each token has one
+//! spelling.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,12 +14,15 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use oci::{Algorithm, RepositoryName};
 use sha2::Sha256;
 
-use crate::auth::{Principal, PrincipalKind};
+use crate::auth::{CredentialId, Principal, PrincipalKind};
 use crate::region::RegionName;
 use crate::store::sessions::{SessionKey, SigningKey};
 use crate::store::{SessionId, Timestamp};
 
+/// The version of a token without a credential.
 const VERSION: u8 = 1;
+/// The version of a token with a credential.
+const VERSION_WITH_CREDENTIAL: u8 = 2;
 const MAC_LEN: usize = 32;
 /// Version, key id, expiry, session, algorithm.
 const FIXED_LEN: usize = 1 + 4 + 8 + 16 + 1;
@@ -32,6 +39,8 @@ pub(crate) struct UploadToken {
     pub(crate) algorithm: Algorithm,
     /// The principal that opened the upload.
     pub(crate) principal: Principal,
+    /// The key that proved the principal, if it was a key. Only users and robots have keys.
+    pub(crate) credential: Option<CredentialId>,
 }
 
 /// Signs and verifies upload tokens of one region.
@@ -57,8 +66,11 @@ impl TokenKeys {
             PrincipalKind::Anonymous => "",
             PrincipalKind::User | PrincipalKind::Robot | PrincipalKind::Workload => token.principal.as_str(),
         };
-        let mut bytes = Vec::with_capacity(FIXED_LEN + principal.len() + MAC_LEN);
-        bytes.push(VERSION);
+        let mut bytes = Vec::with_capacity(FIXED_LEN + CredentialId::LEN + principal.len() + MAC_LEN);
+        bytes.push(match token.credential {
+            None => VERSION,
+            Some(_) => VERSION_WITH_CREDENTIAL,
+        });
         bytes.extend(key.id.to_be_bytes());
         bytes.extend(token.session.expires.0.to_be_bytes());
         bytes.extend(token.session.id.0.to_be_bytes());
@@ -66,6 +78,9 @@ impl TokenKeys {
             Algorithm::Sha256 => 0,
             Algorithm::Sha512 => 1,
         });
+        if let Some(credential) = token.credential {
+            bytes.extend(credential.to_string().as_bytes());
+        }
         bytes.extend(principal.as_bytes());
         let mac = self.mac(key, repository, &bytes)?.finalize().into_bytes();
         bytes.extend(mac);
@@ -89,11 +104,27 @@ impl TokenKeys {
     }
 
     fn decode(signed: &[u8]) -> Option<UploadToken> {
-        let (fixed, principal) = signed.split_at_checked(FIXED_LEN)?;
-        if fixed[0] != VERSION {
+        let (fixed, rest) = signed.split_at_checked(FIXED_LEN)?;
+        let (credential, principal) = match fixed[0] {
+            VERSION => (None, rest),
+            VERSION_WITH_CREDENTIAL => {
+                let (id, principal) = rest.split_at_checked(CredentialId::LEN)?;
+                (Some(std::str::from_utf8(id).ok()?.parse().ok()?), principal)
+            }
+            _ => return None,
+        };
+        let principal = match std::str::from_utf8(principal).ok()? {
+            "" => Principal::ANONYMOUS,
+            // Every token has one spelling: an anonymous principal is not also spelled as its text.
+            text => text
+                .parse()
+                .ok()
+                .filter(|principal: &Principal| !principal.is_anonymous())?,
+        };
+        let has_account = matches!(principal.kind(), PrincipalKind::User | PrincipalKind::Robot);
+        if credential.is_some() && !has_account {
             return None;
         }
-        let principal = std::str::from_utf8(principal).ok()?;
         Some(UploadToken {
             session: SessionKey {
                 expires: Timestamp(u64::from_be_bytes(fixed[5..13].try_into().ok()?)),
@@ -104,14 +135,8 @@ impl TokenKeys {
                 1 => Algorithm::Sha512,
                 _ => return None,
             },
-            principal: match principal {
-                "" => Principal::ANONYMOUS,
-                // Every token has one spelling: an anonymous principal is not also spelled as its text.
-                text => text
-                    .parse()
-                    .ok()
-                    .filter(|principal: &Principal| !principal.is_anonymous())?,
-            },
+            principal,
+            credential,
         })
     }
 
@@ -166,6 +191,19 @@ mod tests {
             },
             algorithm,
             principal,
+            credential: None,
+        }
+    }
+
+    fn key_id() -> CredentialId {
+        "3f9aK2dQ".parse().unwrap()
+    }
+
+    /// The same token, for a principal that a key has proved.
+    fn by_key(token: UploadToken) -> UploadToken {
+        UploadToken {
+            credential: Some(key_id()),
+            ..token
         }
     }
 
@@ -177,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_was_signed_is_verified() {
-        let longest = "u".repeat(crate::auth::Credentials::MAX_LEN);
+        let longest = "u".repeat(crate::auth::Credentials::MAX_USER_LEN);
         for principal in [
             Principal::ANONYMOUS,
             Principal::user("alice").unwrap(),
@@ -191,14 +229,55 @@ mod tests {
                 let text = keys().sign(&name("a/b"), &token).unwrap();
                 let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
                 assert!(text.bytes().all(safe), "stands in a path as it is");
-                assert_eq!(keys().verify(&name("a/b"), &text, NOW), Some(token));
+                assert_eq!(keys().verify(&name("a/b"), &text, NOW), Some(token.clone()));
+                let by_key = by_key(token);
+                let text = keys().sign(&name("a/b"), &by_key).unwrap();
+                let has_account = matches!(principal.kind(), PrincipalKind::User | PrincipalKind::Robot);
+                let expected = has_account.then_some(by_key);
+                assert_eq!(keys().verify(&name("a/b"), &text, NOW), expected, "{principal}");
             }
+        }
+    }
+
+    /// A token of one version is never read as one of the other: the id of a key is no part of a name.
+    #[test]
+    fn a_credential_is_no_part_of_the_name() {
+        let of = |user: &str, credential: Option<CredentialId>| {
+            let token = UploadToken {
+                credential,
+                ..token(Principal::user(user).unwrap(), Algorithm::Sha256)
+            };
+            URL_SAFE_NO_PAD
+                .decode(keys().sign(&name("a"), &token).unwrap())
+                .unwrap()
+        };
+        let (with, without) = (of("alice", Some(key_id())), of("3f9aK2dQalice", None));
+        assert_eq!(with.len(), without.len());
+        assert_eq!((with[0], without[0]), (VERSION_WITH_CREDENTIAL, VERSION));
+        let end = with.len() - MAC_LEN;
+        assert_eq!(with[1..end], without[1..end]);
+        assert_ne!(with[end..], without[end..], "the version is signed");
+        for (rest, expected) in [
+            ("3f9aK2dQalice", true),
+            ("3f9aK2dQrobot:ci", true),
+            ("3f9aK2dQworkload:main:x", false),
+            ("3f9aK2dQ:anonymous", false),
+            ("3f9aK2dQ", false),
+            ("3f9aK2d", false),
+            ("3f9aK2d-alice", false),
+            ("3f9aK2d\0alice", false),
+            ("\u{e9}9aK2dQalice", false),
+        ] {
+            let mut signed = with[..FIXED_LEN].to_vec();
+            signed.extend(rest.as_bytes());
+            let verified = keys().verify(&name("a"), &seal(&keys(), &name("a"), &signed), NOW);
+            assert_eq!(verified.is_some(), expected, "{rest:?}");
         }
     }
 
     #[test]
     fn what_a_token_is_bound_to() {
-        let token = token(Principal::user("alice").unwrap(), Algorithm::Sha256);
+        let token = by_key(token(Principal::user("alice").unwrap(), Algorithm::Sha256));
         let text = keys().sign(&name("a/b"), &token).unwrap();
         let of = |region: &str, keys: Vec<SigningKey>| TokenKeys::new(&self::region(region), keys);
         for (what, keys, repository, now) in [
@@ -246,6 +325,7 @@ mod tests {
         ] {
             let token = token(principal, Algorithm::Sha512);
             assert_eq!(home.sign(&name("a/b"), &token).as_deref(), Some(text));
+            assert_eq!(home.verify(&name("a/b"), text, NOW), Some(token));
         }
     }
 
@@ -263,7 +343,8 @@ mod tests {
 
     #[test]
     fn every_bit_counts() {
-        let text = keys().sign(&name("a"), &token(Principal::user("alice").unwrap(), Algorithm::Sha256));
+        let token = by_key(token(Principal::user("alice").unwrap(), Algorithm::Sha256));
+        let text = keys().sign(&name("a"), &token);
         let bytes = URL_SAFE_NO_PAD.decode(text.unwrap()).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
@@ -286,7 +367,7 @@ mod tests {
                 .verify(&name("a"), &seal(&keys(), &name("a"), signed), NOW)
                 .is_some()
         );
-        for (offset, value) in [(0, 0), (0, 2), (FIXED_LEN - 1, 2), (FIXED_LEN - 1, 255)] {
+        for (offset, value) in [(0, 0), (0, 2), (0, 3), (FIXED_LEN - 1, 2), (FIXED_LEN - 1, 255)] {
             let mut changed = signed.to_vec();
             changed[offset] = value;
             assert_eq!(
@@ -315,10 +396,21 @@ mod tests {
 
         /// Signed bytes are decoded without a panic, and only their one spelling is accepted.
         #[test]
-        fn any_signed_bytes(rest in vec(any::<u8>(), 0..100), version in 0..3_u8) {
+        fn any_signed_bytes(
+            rest in vec(any::<u8>(), 0..100),
+            tail in "[0-9A-Za-z]{7,9}[a-z:]{0,20}",
+            has_tail in any::<bool>(),
+            version in 0..4_u8,
+        ) {
             let mut signed = vec![version];
             signed.extend(7_u32.to_be_bytes());
             signed.extend(rest);
+            if has_tail {
+                // Most of these are the id of a key and the name of a principal.
+                signed.resize(FIXED_LEN - 1, 0xff);
+                signed.push(0);
+                signed.extend(tail.as_bytes());
+            }
             let text = seal(&keys(), &name("a"), &signed);
             if let Some(token) = keys().verify(&name("a"), &text, NOW) {
                 prop_assert!(token.session.expires > NOW);

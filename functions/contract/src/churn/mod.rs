@@ -29,6 +29,7 @@ use registry::auth::Anonymous;
 use registry::collection::Report;
 use registry::delivery::Delivery;
 use registry::limits::Limits;
+use registry::store::access::AccessStore;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::{CollectionStore, GracePeriods};
 use registry::store::metadata::MetadataStore;
@@ -154,7 +155,8 @@ async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatis
             stores.collection,
             jitter.clone(),
         )),
-        records: Arc::new(Wrapped::<dyn RecordStore, _>::new(stores.records, jitter)),
+        records: Arc::new(Wrapped::<dyn RecordStore, _>::new(stores.records, jitter.clone())),
+        access: Arc::new(Wrapped::<dyn AccessStore, _>::new(stores.access, jitter)),
     };
     let mut instances = Vec::new();
     for _ in 0..3 {

@@ -96,6 +96,67 @@ pub async fn a_repository_that_is_pushed_to_again_is_listed_again(test: Collecti
     }
 }
 
+/// A repository that was created is listed while it is empty, also after it was used, and in an export.
+pub async fn a_created_repository_stays_in_the_catalog(test: CollectionTest) {
+    let metadata = test.metadata();
+    let (new, used, passing) = (repository("new"), repository("used"), repository("passing"));
+    assert!(metadata.create_repository(&new).await);
+    assert!(metadata.is_listed(&new).await);
+    assert!(!metadata.create_repository(&new).await, "again");
+    // One that exists becomes permanent too, also if a pass has marked it.
+    test.emptied(&used, "image").await;
+    test.emptied(&passing, "image").await;
+    test.advance(GRACE);
+    test.run(&DRY).await;
+    assert!(!metadata.create_repository(&used).await, "it was listed");
+    test.emptied(&new, "image").await;
+    test.passes(PASSES).await;
+    assert!(metadata.is_listed(&new).await);
+    assert!(metadata.is_listed(&used).await);
+    assert!(!metadata.is_listed(&passing).await);
+    assert_eq!(metadata.tags(&new, None, 10).await.items, []);
+    // It can be used as any other.
+    metadata.put(&manifest(&new, "image").tagged([tag("latest")])).await;
+    assert!(!metadata.create_repository(&new).await);
+}
+
+/// A repository is created while its row is due for removal, or while others create it: it is listed, and one caller
+/// has created it.
+pub async fn a_creation_races_a_collection_and_another_creation(test: CollectionTest) {
+    let metadata = test.metadata();
+    for round in 0..ROUNDS {
+        let name = repository(&format!("r{round}"));
+        test.emptied(&name, "image").await;
+        test.passes(1).await;
+        test.advance(GRACE);
+        let creating = {
+            let (metadata, name) = (metadata.clone(), name.clone());
+            async move { metadata.create_repository(&name).await }
+        };
+        let collecting = {
+            let test = test.clone();
+            async move { test.run(&PLAN).await }
+        };
+        test.race(round % 2 == 0, creating, collecting).await;
+        assert!(metadata.is_listed(&name).await, "round {round}");
+        let name = repository(&format!("s{round}"));
+        let created = metadata
+            .together(2, |_| {
+                let (metadata, name) = (metadata.clone(), name.clone());
+                async move { metadata.create_repository(&name).await }
+            })
+            .await;
+        assert_ne!(created[0], created[1], "round {round}");
+        assert!(metadata.is_listed(&name).await, "round {round}");
+    }
+    test.passes(PASSES).await;
+    for round in 0..ROUNDS {
+        for kind in ["r", "s"] {
+            assert!(metadata.is_listed(&repository(&format!("{kind}{round}"))).await);
+        }
+    }
+}
+
 /// A manifest is put while the row of its repository is due for removal: in either order, a repository with a manifest
 /// is listed.
 pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {

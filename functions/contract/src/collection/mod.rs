@@ -43,13 +43,13 @@ pub type CollectionTest = ContractTest<MetadataStores>;
 const HOUR: u64 = 3_600_000;
 
 /// Longer than every grace period of the default plan.
-const GRACE: u64 = 26 * HOUR;
+pub(crate) const GRACE: u64 = 26 * HOUR;
 
 /// The maximum number of slices of a walk.
 const MAX_SLICES: usize = 10_000;
 
 /// The default plan, and the one that also removes orphaned records.
-const PLAN: Plan = Plan {
+pub(crate) const PLAN: Plan = Plan {
     dry_run: false,
     deep: false,
     grace_periods: registry::store::collection::GracePeriods {

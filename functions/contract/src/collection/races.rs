@@ -95,6 +95,7 @@ pub async fn a_collection_races_a_put(test: CollectionTest) {
                 assert_eq!(test.metadata().link(&name, &blob).await, None);
             }
             ManifestPut::Gone => panic!("it was put with its bytes"),
+            ManifestPut::Protected(protected) => panic!("{protected:?}"),
             ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
         }
     }

@@ -1,7 +1,7 @@
 //! Manifests: published together with their tags, and only if their references exist.
 
 use oci::{Algorithm, Digest};
-use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
+use registry::store::metadata::{AllowAll, Content, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal};
 
 use super::{MetadataTest, digest, location, manifest, media_type, repository, tag};
 use crate::metadata::DescribeManifest as _;
@@ -16,7 +16,11 @@ pub async fn a_manifest_is_read_as_it_was_put(test: MetadataTest) {
     put.artifact_type = Some(media_type("application/vnd.example.artifact.v1"));
     assert_eq!(test.manifest(&name, &put.digest).await, None);
     let cx = test.cx();
-    let answer = test.store.put_manifest(cx, &put).await.expect("put_manifest");
+    let answer = test
+        .store
+        .put_manifest(cx, &put, &AllowAll::shared())
+        .await
+        .expect("put_manifest");
     assert_eq!(answer, ManifestPut::Stored);
     let record = test.manifest(&name, &put.digest).await;
     let expected = ManifestRecord {

@@ -1,7 +1,8 @@
 //! What a [`MetadataStore`] must do: [`links`] of blobs, [`defects`] of their objects, [`manifests`], [`tags`] and
-//! their history, [`lists`], [`removals`], and [`races`] between all of them.
+//! their history, the [`guards`] of tags, [`lists`], [`removals`], and [`races`] between all of them.
 
 pub mod defects;
+pub mod guards;
 pub mod links;
 pub mod lists;
 pub mod manifests;
@@ -13,15 +14,17 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
+use registry::store::access::Author;
 use registry::store::metadata::{
-    HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer, Removal,
-    TagRecord,
+    AllowAll, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer,
+    Removal, TagRecord,
 };
 use registry::store::{Location, Page};
 
 use super::ContractTest;
 
 pub use defects::*;
+pub use guards::*;
 pub use links::*;
 pub use lists::*;
 pub use manifests::*;
@@ -34,6 +37,16 @@ pub type MetadataTest = ContractTest<dyn MetadataStore>;
 
 /// The principal that changes tags.
 pub(crate) const WHO: &str = "user \"Zoë\"";
+
+/// Who makes the changes, with every member.
+pub(crate) fn author() -> Author {
+    Author {
+        credential: "3f9aK2dQ".parse().ok(),
+        address: Some("2001:db8::1".to_owned()),
+        request: Some("a request \"\n".to_owned()),
+        ..Author::new(WHO)
+    }
+}
 
 pub(crate) fn repository(name: &str) -> RepositoryName {
     name.parse().expect("a repository name")
@@ -81,7 +94,7 @@ pub(crate) fn manifest(repository: &RepositoryName, bytes: impl Into<Vec<u8>>) -
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        principal: WHO.to_owned(),
+        author: author(),
     }
 }
 
@@ -194,6 +207,11 @@ impl MetadataTest {
         answer.expect("repositories")
     }
 
+    pub(crate) async fn create_repository(&self, repository: &RepositoryName) -> bool {
+        let answer = self.store.create_repository(self.cx(), repository, &author()).await;
+        answer.expect("create_repository")
+    }
+
     pub(crate) async fn manifests(
         &self,
         repository: &RepositoryName,
@@ -261,7 +279,10 @@ impl MetadataTest {
     }
 
     pub(crate) async fn try_put(&self, put: &PutManifest) -> ManifestPut {
-        self.store.put_manifest(self.cx(), put).await.expect("put_manifest")
+        self.store
+            .put_manifest(self.cx(), put, &AllowAll::shared())
+            .await
+            .expect("put_manifest")
     }
 
     pub(crate) async fn put(&self, put: &PutManifest) {
@@ -274,17 +295,27 @@ impl MetadataTest {
     }
 
     pub(crate) async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> bool {
-        let answer = self.store.delete_tag(self.cx(), repository, tag, WHO).await;
-        answer.expect("delete_tag")
+        let answer = self
+            .store
+            .delete_tag(self.cx(), repository, tag, &author(), &AllowAll::shared())
+            .await;
+        match answer.expect("delete_tag") {
+            Removal::Removed => true,
+            Removal::Absent => false,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
-        let answer = self.store.delete_manifest(self.cx(), repository, digest, WHO).await;
+        let answer = self
+            .store
+            .delete_manifest(self.cx(), repository, digest, &author(), &AllowAll::shared())
+            .await;
         answer.expect("delete_manifest")
     }
 
     pub(crate) async fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> Removal {
-        let answer = self.store.unlink(self.cx(), repository, digest).await;
+        let answer = self.store.unlink(self.cx(), repository, digest, &author()).await;
         answer.expect("unlink")
     }
 

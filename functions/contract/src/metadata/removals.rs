@@ -1,6 +1,7 @@
 //! Removals: refused while a reference to the target exists, and complete otherwise.
 
-use registry::store::metadata::Removal;
+use registry::store::access::Author;
+use registry::store::metadata::{AllowAll, Removal};
 
 use super::{MetadataTest, WHO, digest, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
@@ -147,7 +148,10 @@ pub async fn deleting_a_manifest_deletes_its_tags(test: MetadataTest) {
 
     test.advance(10);
     let cx = test.cx();
-    let removed = test.store.delete_manifest(cx, &name, &put.digest, "the deleter").await;
+    let removed = test
+        .store
+        .delete_manifest(cx, &name, &put.digest, &Author::new("the deleter"), &AllowAll::shared())
+        .await;
     assert_eq!(removed.expect("delete_manifest"), Removal::Removed);
     assert_eq!(test.manifest(&name, &put.digest).await, None);
     assert_eq!(test.tags(&name, None, 100).await.items, [tag("other"), tags[7].clone()]);

@@ -1,8 +1,9 @@
 //! Tags, their versions, and their history.
 
-use registry::store::metadata::{Defect, HistoryRecord};
+use registry::store::access::Author;
+use registry::store::metadata::{AllowAll, Defect, HistoryRecord, Removal};
 
-use super::{MetadataTest, WHO, digest, location, manifest, repository, tag};
+use super::{MetadataTest, WHO, author, digest, location, manifest, repository, tag};
 use crate::metadata::DescribeManifest as _;
 
 /// A new tag names its manifest, its version follows the time, and its history has one entry.
@@ -21,6 +22,7 @@ pub async fn a_new_tag_begins_its_history(test: MetadataTest) {
         after: Some(put.digest),
         principal: WHO.to_owned(),
         at: test.now(),
+        since: None,
     };
     assert_eq!(test.history(&name, &latest).await, [created]);
     // Tags that differ in case only are two.
@@ -94,11 +96,17 @@ pub async fn versions_grow_when_the_clock_does_not(test: MetadataTest) {
         let mut cx = test.cx();
         cx.now.0 -= 1_000_000;
         if delete {
-            let deleted = test.store.delete_tag(cx, &name, &latest, WHO).await;
-            assert!(deleted.expect("delete_tag"));
+            let deleted = test
+                .store
+                .delete_tag(cx, &name, &latest, &author(), &AllowAll::shared())
+                .await;
+            assert_eq!(deleted.expect("delete_tag"), Removal::Removed);
         } else {
             let put = put(&format!("manifest {number}"));
-            test.store.put_manifest(cx, &put).await.expect("put_manifest");
+            test.store
+                .put_manifest(cx, &put, &AllowAll::shared())
+                .await
+                .expect("put_manifest");
         }
         let history = test.assert_chain(&name, &latest).await;
         assert_eq!(history[0].version, first + number);
@@ -113,7 +121,7 @@ pub async fn a_moved_tag_keeps_both_manifests(test: MetadataTest) {
     let latest = tag("latest");
     let one = manifest(&name, "one").tagged([latest.clone(), tag("stays")]);
     let mut two = manifest(&name, "the second").tagged([latest.clone()]);
-    two.principal = String::from("another principal");
+    two.author.principal = String::from("another principal");
     two.media_type = super::media_type("application/vnd.example+json");
     test.put(&one).await;
     test.put(&two).await;
@@ -165,8 +173,17 @@ pub async fn deleting_a_tag_keeps_its_manifest(test: MetadataTest) {
     let put = manifest(&name, "manifest").tagged([latest.clone(), other.clone()]);
     test.put(&put).await;
     test.advance(5);
-    let deleted = test.store.delete_tag(test.cx(), &name, &latest, "the deleter").await;
-    assert!(deleted.expect("delete_tag"));
+    let deleted = test
+        .store
+        .delete_tag(
+            test.cx(),
+            &name,
+            &latest,
+            &Author::new("the deleter"),
+            &AllowAll::shared(),
+        )
+        .await;
+    assert_eq!(deleted.expect("delete_tag"), Removal::Removed);
     assert_eq!(test.tag(&name, &latest).await, None);
     assert_eq!(test.tags(&name, None, 10).await.items, std::slice::from_ref(&other));
     assert!(test.manifest(&name, &put.digest).await.is_some());
@@ -178,6 +195,8 @@ pub async fn deleting_a_tag_keeps_its_manifest(test: MetadataTest) {
     assert_eq!((history[0].before, history[0].after), (Some(put.digest), None));
     assert_eq!(history[0].principal, "the deleter");
     assert_eq!(history[0].at, test.now());
+    assert_eq!(history[0].since, Some(history[1].at), "since when the tag had stood");
+    assert_eq!(history[1].since, None, "the change was no deletion");
 }
 
 /// A history belongs to one tag in one repository.

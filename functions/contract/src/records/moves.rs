@@ -238,6 +238,7 @@ pub async fn records_hold_extreme_values(test: RecordTest) {
         Record::Repository {
             name: name.clone(),
             created: Timestamp(0),
+            permanent: true,
         },
         Record::Blob {
             digest: blob,

@@ -22,7 +22,7 @@ pub async fn records_agree_with_reads(test: RecordTest) {
     let mut counts = [0; 6];
     for record in from.export().await {
         let kind = match record {
-            Record::Repository { name, created } => {
+            Record::Repository { name, created, .. } => {
                 assert!(metadata.is_listed(&name).await, "{name}");
                 assert!(created <= test.now());
                 0

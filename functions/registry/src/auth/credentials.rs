@@ -41,11 +41,12 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// The maximum length of user name and password in their encoded form, in bytes. Longer ones are unreadable.
-    pub const MAX_LEN: usize = 4096;
+    /// The maximum length of the header's value, with its scheme, in bytes. A longer one is unreadable. ID tokens of some
+    /// issuers have several kilobytes, and clients also send them as passwords, in Base64.
+    pub const MAX_LEN: usize = 12 << 10;
 
-    /// The maximum length of a token, in bytes. ID tokens of some issuers have several kilobytes.
-    pub const MAX_TOKEN_LEN: usize = 8192;
+    /// The maximum length of a user's name, in bytes. A longer one is unreadable. Upload tokens contain the name.
+    pub const MAX_USER_LEN: usize = 4096;
 
     /// Reads the `Authorization` header. Two such headers are unreadable, because it is unknown which of them the
     /// client means.
@@ -60,6 +61,9 @@ impl Credentials {
     }
 
     fn read(value: &HeaderValue) -> Option<Self> {
+        if value.len() > Self::MAX_LEN {
+            return None;
+        }
         let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("basic") {
             Self::basic(rest)
@@ -73,7 +77,7 @@ impl Credentials {
     fn bearer(token: &str) -> Option<Self> {
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
         let unpadded = token.trim_end_matches('=');
-        if unpadded.is_empty() || token.len() > Self::MAX_TOKEN_LEN || !unpadded.bytes().all(is_legal) {
+        if unpadded.is_empty() || !unpadded.bytes().all(is_legal) {
             return None;
         }
         Some(Self::Bearer {
@@ -82,16 +86,13 @@ impl Credentials {
     }
 
     fn basic(encoded: &str) -> Option<Self> {
-        if encoded.len() > Self::MAX_LEN {
-            return None;
-        }
         let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
         let (user, password) = decoded.split_once(':')?;
         if user.is_empty() && password.is_empty() {
             // Some clients send this when they are asked for credentials and have none.
             return Some(Self::Absent);
         }
-        if user.is_empty() || user.chars().any(char::is_control) {
+        if user.is_empty() || user.len() > Self::MAX_USER_LEN || user.chars().any(char::is_control) {
             return None;
         }
         Some(Self::Basic {
@@ -194,7 +195,7 @@ mod tests {
         ] {
             assert_eq!(token(line).as_deref(), expected, "{line}");
         }
-        let longest = "x".repeat(Credentials::MAX_TOKEN_LEN);
+        let longest = "x".repeat(Credentials::MAX_LEN - "Bearer ".len());
         assert_eq!(token(&format!("Bearer {longest}")), Some(longest.clone()));
         assert_eq!(token(&format!("Bearer {longest}x")), None);
         let credentials = Credentials::Bearer { token: longest };
@@ -203,9 +204,19 @@ mod tests {
 
     #[test]
     fn the_length_of_credentials_is_bounded() {
-        let longest = "x".repeat(Credentials::MAX_LEN / 4 * 3 - 2);
-        assert!(read(&[&basic(&format!("a:{longest}"))]).is_some());
+        assert_eq!(Credentials::MAX_LEN, 12_288);
+        // Four characters for each three bytes.
+        let longest = "x".repeat((Credentials::MAX_LEN - "Basic ".len()) / 4 * 3 - "a:".len());
+        let line = basic(&format!("a:{longest}"));
+        assert!(Credentials::MAX_LEN - line.len() < 4);
+        assert!(read(&[&line]).is_some());
         assert!(read(&[&basic(&format!("a:{longest}x"))]).is_none());
+        let padded = |length: usize| format!("{line}{}", " ".repeat(length - line.len()));
+        assert!(read(&[&padded(Credentials::MAX_LEN)]).is_some());
+        assert!(read(&[&padded(Credentials::MAX_LEN + 1)]).is_none());
+        let longest = "u".repeat(Credentials::MAX_USER_LEN);
+        assert!(read(&[&basic(&format!("{longest}:x"))]).is_some());
+        assert!(read(&[&basic(&format!("{longest}u:x"))]).is_none());
     }
 
     /// No user can have the text of the anonymous principal.

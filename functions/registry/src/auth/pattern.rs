@@ -7,6 +7,8 @@ use std::sync::Arc;
 use oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
+use crate::glob;
+
 /// A set of repository names, written as a pattern. Cloning is cheap.
 ///
 /// | pattern | repositories |
@@ -27,6 +29,12 @@ pub struct PatternError;
 const EVERYTHING: &str = "**";
 
 impl RepositoryPattern {
+    /// The pattern `**`.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self(EVERYTHING.into())
+    }
+
     /// Whether the set contains the repository.
     #[must_use]
     pub fn matches(&self, repository: &RepositoryName) -> bool {
@@ -34,7 +42,7 @@ impl RepositoryPattern {
         let (components, deep) = parts(&self.0);
         for component in components {
             match names.next() {
-                Some(name) if matches_component(component.as_bytes(), name.as_bytes()) => {}
+                Some(name) if glob::matches(component.as_bytes(), name.as_bytes()) => {}
                 _ => return false,
             }
         }
@@ -45,6 +53,24 @@ impl RepositoryPattern {
     #[must_use]
     pub fn is_everything(&self) -> bool {
         &*self.0 == EVERYTHING
+    }
+
+    /// The pattern as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text before the first `*`: every name in the set begins with it. All of the pattern if it matches one name only.
+    #[must_use]
+    pub fn literal_prefix(&self) -> &str {
+        self.0.split('*').next().unwrap_or_default()
+    }
+
+    /// Whether the set has one name at most, because the pattern has no `*`.
+    #[must_use]
+    pub fn is_literal(&self) -> bool {
+        !self.0.contains('*')
     }
 }
 
@@ -108,32 +134,6 @@ impl fmt::Debug for RepositoryPattern {
     }
 }
 
-/// Whether the pattern matches the name; `*` matches any text. If the text after a star does not match, the search
-/// continues at the last star. This is fast enough, because names and patterns are short.
-fn matches_component(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut from) = (0, 0);
-    let mut star = None;
-    while at < name.len() {
-        match pattern.get(from) {
-            Some(b'*') => {
-                star = Some((from, at));
-                from += 1;
-            }
-            Some(byte) if *byte == name[at] => {
-                from += 1;
-                at += 1;
-            }
-            _ => {
-                let Some((behind, taken)) = star else { return false };
-                star = Some((behind, taken + 1));
-                from = behind + 1;
-                at = taken + 1;
-            }
-        }
-    }
-    pattern[from..].iter().all(|byte| *byte == b'*')
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -172,6 +172,22 @@ mod tests {
                 "{pattern} {repository}"
             );
             assert_eq!(pattern.is_everything(), pattern.to_string() == "**");
+            assert!(!expected || repository.starts_with(pattern.literal_prefix()));
+        }
+    }
+
+    #[test]
+    fn the_text_before_the_first_star_is_literal() {
+        for (pattern, prefix, is_literal) in [
+            ("team/app", "team/app", true),
+            ("team/app-*", "team/app-", false),
+            ("team/**", "team/", false),
+            ("a*/b*", "a", false),
+            ("*/b", "", false),
+            ("**", "", false),
+        ] {
+            let pattern: RepositoryPattern = pattern.parse().unwrap();
+            assert_eq!((pattern.literal_prefix(), pattern.is_literal()), (prefix, is_literal));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The scope of an identity: some actions in some repositories.
+//! The scope of a token: some actions in some repositories.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
-use super::RepositoryPattern;
+use super::{NameRanges, RepositoryPattern};
 
 /// A permission as a value. The types of actions, such as [`Push`](super::Push), each require one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ActionKind {
     /// Read the content and the lists of a repository, and see it in the catalog.
     Read,
@@ -19,6 +19,22 @@ pub enum ActionKind {
     Move,
     /// Delete tags, manifests and links to blobs.
     Delete,
+}
+
+impl ActionKind {
+    /// All permissions.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Move, Self::Delete];
+
+    /// The word for the permission alone.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "pull",
+            Self::Write => "create",
+            Self::Move => "move",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// A set of permissions. As JSON it is a list of words, as policies, grants and scopes have them: `pull` reads, `create`
@@ -163,8 +179,8 @@ pub struct RepositoryGrant {
     pub actions: Actions,
 }
 
-/// The most that an identity may do: a list of grants. An action is in the scope if one of them contains it. Cloning is
-/// cheap.
+/// The most that a token or a key is good for: a list of grants. An action is in the scope if one of them contains it.
+/// A scope only narrows what the policy allows. Cloning is cheap.
 ///
 /// A scope is not stored: an upload token contains its repository and principal, and [`Scope::upload`] makes the scope
 /// again.
@@ -172,6 +188,8 @@ pub struct RepositoryGrant {
 pub struct Scope {
     /// What the grants for `**` allow together.
     everywhere: Actions,
+    /// Whether the list of repositories shows all that may be pulled, and not only what the grants let be pulled.
+    whole_catalog: bool,
     /// The other grants; `None` instead of an empty list, so that a scope can be a constant. A thin pointer, because every
     /// request moves its scope several times.
     grants: Option<Arc<Vec<RepositoryGrant>>>,
@@ -204,6 +222,7 @@ impl Scope {
             .fold(Actions::NONE, |actions, grant| actions.union(grant.actions));
         Ok(Self {
             everywhere,
+            whole_catalog: false,
             grants: (!others.is_empty()).then(|| Arc::new(others)),
         })
     }
@@ -211,6 +230,7 @@ impl Scope {
     const fn everywhere(actions: Actions) -> Self {
         Self {
             everywhere: actions,
+            whole_catalog: false,
             grants: None,
         }
     }
@@ -224,8 +244,39 @@ impl Scope {
         };
         Self {
             everywhere: Actions::NONE,
+            whole_catalog: false,
             grants: Some(Arc::new(vec![grant])),
         }
+    }
+
+    /// The same scope, and the list of repositories: that of a token for `registry:catalog:*`. The list shows what the policy
+    /// lets the principal pull.
+    #[must_use]
+    pub fn with_catalog(self) -> Self {
+        Self {
+            whole_catalog: true,
+            ..self
+        }
+    }
+
+    /// Whether the list of repositories may show a repository, which may be pulled by `action`.
+    pub(super) fn lists(&self, action: ActionKind, repository: &RepositoryName) -> bool {
+        self.whole_catalog || self.covers(action, repository)
+    }
+
+    /// Whether the list of repositories may show every repository.
+    pub(super) fn lists_everything(&self) -> bool {
+        self.whole_catalog || self.everywhere.contains(ActionKind::Read)
+    }
+
+    /// The ranges of the names that the list of repositories may show.
+    pub(super) fn list_ranges(&self) -> NameRanges {
+        if self.lists_everything() {
+            return NameRanges::everything();
+        }
+        let grants = self.grants.iter().flat_map(|grants| grants.iter());
+        let pulls = grants.filter(|grant| grant.actions.contains(ActionKind::Read));
+        NameRanges::of(pulls.map(|grant| &grant.repositories))
     }
 
     /// Whether the scope allows an action in a repository.

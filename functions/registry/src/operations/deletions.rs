@@ -4,6 +4,7 @@
 use http::{Response, StatusCode};
 use oci::{Digest, Reference};
 
+use super::tag_guard;
 use crate::auth::{Delete, Permit};
 use crate::body::ResponseBody;
 use crate::call::Call;
@@ -18,27 +19,22 @@ impl Call<'_> {
         permit: Permit<Delete>,
         reference: Option<Reference>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let principal = permit.principal().to_string();
+        let (author, guard) = (self.author(&permit), tag_guard::of_deletion(&permit));
         let metadata = &self.stores.metadata;
         let removal = match reference {
             None => Removal::Absent,
             Some(Reference::Tag(tag)) => {
-                let removed = metadata
-                    .delete_tag(self.cx(), permit.repository(), &tag, &principal)
-                    .await?;
-                if removed { Removal::Removed } else { Removal::Absent }
+                metadata
+                    .delete_tag(self.cx(), permit.repository(), &tag, &author, &guard)
+                    .await?
             }
             Some(Reference::Digest(digest)) => {
                 metadata
-                    .delete_manifest(self.cx(), permit.repository(), &digest, &principal)
+                    .delete_manifest(self.cx(), permit.repository(), &digest, &author, &guard)
                     .await?
             }
         };
-        match removal {
-            Removal::Removed => Ok(response::empty(StatusCode::ACCEPTED)),
-            Removal::Absent => Err(Error::ManifestUnknown),
-            Removal::Referenced(referrer) => Err(Error::Referenced(referrer)),
-        }
+        answer(&permit, removal, Error::ManifestUnknown)
     }
 
     /// end-10: deletes the repository's link to the blob. Other repositories keep the blob. If a manifest of this
@@ -48,15 +44,21 @@ impl Call<'_> {
         permit: Permit<Delete>,
         digest: Digest,
     ) -> Result<Response<ResponseBody>, Error> {
-        match self
-            .stores
-            .metadata
-            .unlink(self.cx(), permit.repository(), &digest)
-            .await?
-        {
-            Removal::Removed => Ok(response::empty(StatusCode::ACCEPTED)),
-            Removal::Absent => Err(Error::BlobUnknown),
-            Removal::Referenced(referrer) => Err(Error::Referenced(referrer)),
-        }
+        let metadata = &self.stores.metadata;
+        let author = self.author(&permit);
+        let removal = metadata
+            .unlink(self.cx(), permit.repository(), &digest, &author)
+            .await?;
+        answer(&permit, removal, Error::BlobUnknown)
+    }
+}
+
+/// The response to a deletion. `absent` is the error if there was nothing to delete.
+fn answer(permit: &Permit<Delete>, removal: Removal, absent: Error) -> Result<Response<ResponseBody>, Error> {
+    match removal {
+        Removal::Removed => Ok(response::empty(StatusCode::ACCEPTED)),
+        Removal::Absent => Err(absent),
+        Removal::Referenced(referrer) => Err(Error::Referenced(referrer)),
+        Removal::Protected(protected) => Err(Error::protected(permit, protected)),
     }
 }

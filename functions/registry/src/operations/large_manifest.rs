@@ -1,5 +1,7 @@
 //! Pushes of manifests that are too large for the metadata table: their bytes become an object.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -7,7 +9,7 @@ use super::session_states::leave_to_expiry;
 use crate::call::Call;
 use crate::error::Error;
 use crate::store::blobs::{BodyError, Source, Upload};
-use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, PutManifest};
+use crate::store::metadata::{Content, Defect, ManifestPut, NewContent, PutManifest, TagGuard};
 use crate::store::sessions::{Claim, Claimed, End, Expected, Publishing};
 use crate::store::{Location, StoreError};
 
@@ -15,7 +17,12 @@ impl Call<'_> {
     /// Puts a manifest that is too large for the table. Its bytes become an object, unless the digest already has one.
     /// As in an upload, a session's row names the object before it exists, so a crash leaves nothing that cannot be
     /// found.
-    pub(super) async fn put_large(&self, put: &mut PutManifest, bytes: Bytes) -> Result<ManifestPut, Error> {
+    pub(super) async fn put_large(
+        &self,
+        put: &mut PutManifest,
+        bytes: Bytes,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, Error> {
         let metadata = &self.stores.metadata;
         let known = match self.found(put).await? {
             StoredManifestBytes::Whole => Some(NewContent::Unchanged),
@@ -24,7 +31,7 @@ impl Call<'_> {
         };
         if let Some(content) = known {
             put.content = content;
-            let outcome = metadata.put_manifest(self.cx(), put).await?;
+            let outcome = metadata.put_manifest(self.cx(), put, guard).await?;
             // The manifest was deleted in between, so its bytes are stored again.
             if outcome != ManifestPut::Gone {
                 return Ok(outcome);
@@ -43,13 +50,15 @@ impl Call<'_> {
             return Err(StoreError::unavailable("storing a manifest took longer than its claim").into());
         }
         put.content = NewContent::Sealed(publishing.location);
-        let outcome = metadata.put_manifest(self.cx(), put).await?;
+        let outcome = metadata.put_manifest(self.cx(), put, guard).await?;
         if let (ManifestPut::StoredElsewhere(other), NewContent::Sealed(offered)) = (&outcome, &put.content) {
             self.make_sure(&put.digest, put.size, offered, other.clone()).await?;
         }
         let end = match outcome {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
-            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
+            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone | ManifestPut::Protected(_) => {
+                End::Cancelled
+            }
         };
         // Collection deletes only the row of a done session, and would not find what is left.
         if !(end == End::Done && leaves_something) {

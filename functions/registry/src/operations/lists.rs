@@ -1,11 +1,12 @@
-//! Lists: tags by end-8 (`GET /v2/<name>/tags/list`), referrers by end-12 (`GET /v2/<name>/referrers/<digest>`), and
-//! repositories (`GET /v2/_catalog`). The cost depends on the page, not on the list.
+//! Lists: tags by end-8 (`GET /v2/<name>/tags/list`), and referrers by end-12 (`GET /v2/<name>/referrers/<digest>`). The cost
+//! depends on the page, not on the list.
 
 use http::{HeaderName, HeaderValue, Response};
 use oci::{Descriptor, Digest, Manifest, MediaType, RepositoryName, Tag};
 use serde::Serialize;
 
-use crate::auth::{Identity, List, Permit, Pull};
+use super::manifest_bytes::UNLIMITED;
+use crate::auth::{Permit, Pull};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::error::Error;
@@ -25,9 +26,8 @@ const INDEX_ENDS: &[u8] = b"]}";
 /// The memory for a page of referrers at first, in addition to its rows. It is enough for most pages.
 const FIRST_PAGE: usize = 128 << 10;
 
-/// The memory for one row of a page of tags or repositories: the name, as a value and as JSON.
+/// The memory for one row of a page of tags: the name, as a value and as JSON.
 const TAG_ROW: usize = 320;
-const REPOSITORY_ROW: usize = 640;
 
 /// How many rows of referrers are read at once, at first and at most. Each may have annotations of 32 KiB. A whole page
 /// of rows should not be in memory, only to be cut to the page's maximum size.
@@ -41,11 +41,6 @@ const REFERRER_ROW: usize = 4 << 10;
 struct TagList<'a> {
     name: &'a RepositoryName,
     tags: Vec<Tag>,
-}
-
-#[derive(Serialize)]
-struct RepositoryList {
-    repositories: Vec<RepositoryName>,
 }
 
 impl Call<'_> {
@@ -76,41 +71,6 @@ impl Call<'_> {
         if let Some(last) = last {
             let path = format!("/v2/{name}/tags/list");
             response::link_next(response.headers_mut(), &path, page.limit, last.as_str(), None);
-        }
-        Ok(response)
-    }
-
-    /// The catalog, reduced to the repositories that the client may list. Continues reading while it finds none.
-    pub(crate) async fn list_repositories(
-        &self,
-        identity: &Identity,
-        page: PageRequest,
-    ) -> Result<Response<ResponseBody>, Error> {
-        if page.limit == 0 {
-            let repositories = Vec::new();
-            return self.list(Box::new(()), &RepositoryList { repositories }).await;
-        }
-        let making = self.memory_for(Purpose::Page, page.limit * REPOSITORY_ROW).await?;
-        let mut after = page.last.clone();
-        let (repositories, more) = loop {
-            let found = self
-                .stores
-                .metadata
-                .repositories(self.cx(), after.as_deref(), page.limit)
-                .await?;
-            let last = found.items.last().map(ToString::to_string);
-            let mut visible = found.items;
-            visible.retain(|repository| identity.may::<List>(repository));
-            // The last name of a page must be visible to the client, because the Link to the next page contains it.
-            if !visible.is_empty() || !found.more || last.is_none() {
-                break (visible, found.more);
-            }
-            after = last;
-        };
-        let last = repositories.last().filter(|_| more).cloned();
-        let mut response = self.list(making, &RepositoryList { repositories }).await?;
-        if let Some(last) = last {
-            response::link_next(response.headers_mut(), "/v2/_catalog", page.limit, last.as_str(), None);
         }
         Ok(response)
     }
@@ -198,38 +158,19 @@ impl Call<'_> {
                 .manifest(self.cx(), repository, &descriptor.digest)
                 .await?
         {
-            let media_type = record.media_type.clone();
-            let size = usize::try_from(record.size).unwrap_or(usize::MAX);
-            let mut memory = self.memory_for(Purpose::Work, size).await?;
-            let read = || self.manifest_bytes(repository, &descriptor.digest, record.clone());
-            let Some(mut bytes) = read().await? else {
+            let found = self.bytes_to_parse(repository, &descriptor.digest, &record).await?;
+            let Some((bytes, memory)) = found else {
                 return Ok((descriptor, None));
             };
-            // The manifest was accepted under earlier limits, which may have been higher.
-            let unlimited = oci::ManifestLimits {
-                max_depth: usize::MAX,
-                max_references: usize::MAX,
-                max_values: usize::MAX,
-            };
-            let parsing = Manifest::memory_to_parse(&bytes, &unlimited);
-            if !memory.try_grow(parsing) {
-                // Nothing is kept in memory while this waits for more; then the manifest is read again.
-                drop((bytes, memory));
-                memory = self.memory_for(Purpose::Work, size.saturating_add(parsing)).await?;
-                let Some(again) = read().await? else {
-                    return Ok((descriptor, None));
-                };
-                bytes = again;
-            }
             parsed = Some(memory);
-            let manifest = Manifest::parse(&bytes, Some(&media_type), &unlimited).map_err(StoreError::failed)?;
+            let manifest = Manifest::parse(&bytes, Some(&record.media_type), &UNLIMITED).map_err(StoreError::failed)?;
             descriptor.annotations = Some(manifest.annotations);
         }
         Ok((descriptor, parsed))
     }
 
     /// A list as JSON, with a memory permit of its own size instead of the permit for making it.
-    async fn list(&self, making: Memory, list: &impl Serialize) -> Result<Response<ResponseBody>, Error> {
+    pub(super) async fn list(&self, making: Memory, list: &impl Serialize) -> Result<Response<ResponseBody>, Error> {
         let body = serde_json::to_vec(list).map_err(StoreError::failed)?;
         let memory = self.memory_of_page(making, body.len()).await?;
         Ok(response::json("application/json", body.into()).map(|body| body.with_memory(Some(memory))))

@@ -2,13 +2,21 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
-use oci::{Digest, RepositoryName};
+use oci::{Digest, Manifest, ManifestLimits, RepositoryName};
 
 use super::objects::RecordedLocation;
 use crate::call::Call;
+use crate::memory::{Memory, Purpose};
 use crate::store::StoreError;
 use crate::store::blobs::ByteStream;
 use crate::store::metadata::{Content, ManifestRecord};
+
+/// The limits by which stored manifests are parsed: a manifest was accepted under earlier limits, which may have been higher.
+pub(super) const UNLIMITED: ManifestLimits = ManifestLimits {
+    max_depth: usize::MAX,
+    max_references: usize::MAX,
+    max_values: usize::MAX,
+};
 
 impl Call<'_> {
     /// Whether the record has fewer or more bytes than its size says. It is then damaged, which is recorded.
@@ -78,5 +86,31 @@ impl Call<'_> {
             bytes.extend_from_slice(&chunk);
         }
         Ok(Some(bytes.freeze()))
+    }
+
+    /// All bytes of a manifest that is parsed next, and the memory for both. `None`: they are lost.
+    pub(super) async fn bytes_to_parse(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<(Bytes, Memory)>, StoreError> {
+        let size = usize::try_from(record.size).unwrap_or(usize::MAX);
+        let mut memory = self.memory_for(Purpose::Work, size).await?;
+        let read = || self.manifest_bytes(repository, digest, record.clone());
+        let Some(mut bytes) = read().await? else {
+            return Ok(None);
+        };
+        let parsing = Manifest::memory_to_parse(&bytes, &UNLIMITED);
+        if !memory.try_grow(parsing) {
+            // Nothing is kept in memory while this waits for more; then the manifest is read again.
+            drop((bytes, memory));
+            memory = self.memory_for(Purpose::Work, size.saturating_add(parsing)).await?;
+            let Some(again) = read().await? else {
+                return Ok(None);
+            };
+            bytes = again;
+        }
+        Ok(Some((bytes, memory)))
     }
 }

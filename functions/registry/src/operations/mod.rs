@@ -7,10 +7,17 @@
 //!   steps: the session is claimed (`session_states`), the body is stored (`store_body`, which reads it through a
 //!   `source`), and then saved (a chunk) or committed and published (the last one). `body_head` reads what a request
 //!   says about its body, and `session` is the upload that a request names.
-//! * Pushes of manifests: `put_manifest`, after `receive`; `large_manifest` for those that become objects.
-//! * `deletions`; `home`, a page for people.
+//! * Pushes of manifests: `put_manifest`, after `receive`; `large_manifest` for those that become objects, and `tag_guard` for which
+//!   tags may change.
+//! * `repository_settings`: what the policy sets for pushes to some repositories.
+//! * Releases: `rollback`, and `promote`, which puts manifests (`promoted_manifests`) and what refers to them
+//!   (`promoted_referrers`) in another repository. Both end with `tag_changes`.
+//! * `catalog`: the list of repositories. `deletions`. `tokens`: the form of requests for tokens. `api`: the form of requests
+//!   to the API. `home`: a page for people.
 
+mod api;
 mod body_head;
+mod catalog;
 mod chunks;
 mod deletions;
 mod finish;
@@ -23,10 +30,18 @@ mod manifest_bytes;
 mod mounts;
 mod objects;
 mod open_upload;
+mod promote;
+mod promoted_manifests;
+mod promoted_referrers;
 mod put_manifest;
 mod ranges;
 mod receive;
+mod repository_settings;
+mod rollback;
 pub(crate) mod session;
 mod session_states;
 mod source;
 mod store_body;
+mod tag_changes;
+mod tag_guard;
+mod tokens;

@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::query::MountSource;
 
 impl Call<'_> {
-    /// end-11. `false` for every refusal. The client then gets a session whatever the reason, and learns nothing about
-    /// repositories from which it may not pull.
+    /// end-11. `false` for every refusal but one. The client then gets a session whatever the reason, and learns nothing
+    /// about repositories from which it may not pull. A blob that it may pull, and that is too large for its repository, is
+    /// an error: an upload of it would be one too.
     pub(super) async fn mount(&self, permit: &Permit<Push>, digest: &Digest, from: MountSource) -> Result<bool, Error> {
         let candidates = match from {
             MountSource::Nowhere => return Ok(false),
@@ -26,6 +27,7 @@ impl Call<'_> {
             let Ok(source) = permit.another::<Pull>(&candidate) else {
                 continue;
             };
+            self.check_mounted_size(permit, &source, digest).await?;
             let metadata = &self.stores.metadata;
             if metadata
                 .mount(self.cx(), permit.repository(), digest, source.repository())

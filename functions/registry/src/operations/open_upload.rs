@@ -25,6 +25,7 @@ impl Call<'_> {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
+        self.check_created(&permit).await?;
         let algorithm = match open {
             OpenUpload::Session(algorithm) => algorithm,
             OpenUpload::Monolithic(digest) => {

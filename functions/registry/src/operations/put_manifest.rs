@@ -1,11 +1,14 @@
 //! Pushes of manifests: end-7 (`PUT /v2/<name>/manifests/<reference>`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Tag};
 
-use super::receive::ReceivedManifest;
+use super::receive::ReceivedBody;
+use super::{repository_settings, tag_guard};
 use crate::auth::TagPermit;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -13,7 +16,7 @@ use crate::error::Error;
 use crate::memory::Purpose;
 use crate::response;
 use crate::store::StoreError;
-use crate::store::metadata::{ManifestPut, NewContent, PutManifest, Referrer};
+use crate::store::metadata::{ManifestPut, NewContent, PutManifest, Referrer, TagGuard};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -30,9 +33,10 @@ impl Call<'_> {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
+        self.check_created(permit.push()).await?;
         let limits = &self.settings.limits;
         let content_type = content_type(headers)?;
-        let ReceivedManifest { bytes, memory: _held } = self.receive_manifest(headers, body).await?;
+        let ReceivedBody { bytes, memory: _held } = self.receive_manifest(headers, body).await?;
         let bounds = oci::ManifestLimits {
             max_depth: limits.json_depth,
             max_references: limits.manifest_references,
@@ -41,6 +45,7 @@ impl Call<'_> {
         let parsing = Manifest::memory_to_parse(&bytes, &bounds);
         let _parsing = self.memory_for(Purpose::Work, parsing).await?;
         let manifest = Manifest::parse(&bytes, content_type.as_ref(), &bounds)?;
+        repository_settings::check_foreign_layers(permit.push(), &manifest)?;
         let digest = match reference {
             Reference::Digest(digest) => {
                 let computed = Digest::of(digest.algorithm(), &bytes);
@@ -100,24 +105,34 @@ impl Call<'_> {
             required,
             excepted,
             tags: permit.tags().to_vec(),
-            principal: permit.push().principal().to_string(),
+            author: self.author(permit.push()),
         };
-        let outcome = if bytes.len() > self.settings.limits.inline_manifest_bytes {
-            self.put_large(&mut put, bytes).await?
-        } else {
-            match self.stores.metadata.put_manifest(self.cx(), &put).await? {
-                // The manifest's object is missing: under other limits, manifests of this size became objects.
-                ManifestPut::Gone => self.put_large(&mut put, bytes).await?,
-                outcome => outcome,
-            }
-        };
-        match outcome {
+        let guard = tag_guard::of_push(permit);
+        match self.put_bytes(&mut put, bytes, &guard).await? {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => Ok(()),
             ManifestPut::Missing(digests) => Err(Error::ManifestReferencesUnknown(digests)),
             ManifestPut::OtherType(stored) => Err(Error::ManifestOfOtherType(stored)),
+            ManifestPut::Protected(protected) => Err(Error::protected(permit.push(), protected)),
             ManifestPut::Gone => {
                 Err(StoreError::failed("a manifest that was put with its bytes is said to have none").into())
             }
+        }
+    }
+
+    /// Puts a manifest with its bytes, in its record or as an object.
+    pub(super) async fn put_bytes(
+        &self,
+        put: &mut PutManifest,
+        bytes: Bytes,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, Error> {
+        if bytes.len() > self.settings.limits.inline_manifest_bytes {
+            return self.put_large(put, bytes, guard).await;
+        }
+        match self.stores.metadata.put_manifest(self.cx(), put, guard).await? {
+            // The manifest's object is missing: under other limits, manifests of this size became objects.
+            ManifestPut::Gone => self.put_large(put, bytes, guard).await,
+            outcome => Ok(outcome),
         }
     }
 }
@@ -132,7 +147,7 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Error> {
 }
 
 /// The row of a manifest under its subject, as the referrers API lists it.
-fn referrer(manifest: &Manifest, digest: &Digest, size: u64, max_annotations: usize) -> Referrer {
+pub(super) fn referrer(manifest: &Manifest, digest: &Digest, size: u64, max_annotations: usize) -> Referrer {
     let mut descriptor = Descriptor::new(manifest.media_type.clone(), *digest, size);
     descriptor.artifact_type.clone_from(&manifest.artifact_type);
     let length = serde_json::to_vec(&manifest.annotations).map_or(usize::MAX, |json| json.len());

@@ -1,6 +1,6 @@
-//! Receives the body of a manifest into memory. Its size is bounded, and memory is taken as it arrives.
+//! Receives the body of a manifest or a form into memory. Its size is bounded, and memory is taken as it arrives.
 //!
-//! A body starts with a small buffer, which is enough for most manifests. A larger body then waits for all the memory
+//! A body starts with a small buffer, which is enough for forms and most manifests. A larger body then waits for all the memory
 //! that it needs, in one step. So a client that sends the beginning of a manifest and then nothing uses little memory,
 //! and a body that has some of the rest does not wait for more of it.
 
@@ -22,8 +22,8 @@ const PIECE: usize = 8 << 10;
 /// The maximum memory for first bytes of one body. Nearly every manifest is smaller.
 const MAX_FIRST_BYTES: usize = 64 << 10;
 
-/// A received manifest, with its memory permit.
-pub(super) struct ReceivedManifest {
+/// A received body, with its memory permit.
+pub(super) struct ReceivedBody {
     /// All bytes.
     pub(super) bytes: Bytes,
     /// The memory of these bytes.
@@ -75,16 +75,23 @@ impl Held {
 }
 
 impl Call<'_> {
-    /// The whole body of a manifest. Returns 413 as soon as the body is known to be too large; a declared length is
-    /// checked before anything is read. Memory is taken when the first bytes have arrived. While this waits for memory,
+    /// The whole body of a manifest; see [`Call::receive`].
+    pub(super) async fn receive_manifest(&self, headers: &HeaderMap, body: RequestBody) -> Result<ReceivedBody, Error> {
+        let limit = self.settings.limits.manifest_bytes;
+        self.receive(headers, body, limit, Error::ManifestTooLarge { limit })
+            .await
+    }
+
+    /// A whole body of at most `limit` bytes. Returns `too_large` as soon as the body is known to be larger; a declared
+    /// length is checked before anything is read. Memory is taken when the first bytes have arrived. While this waits for memory,
     /// the body is not read, and the client's timeout does not run.
-    pub(super) async fn receive_manifest(
+    pub(super) async fn receive(
         &self,
         headers: &HeaderMap,
         mut body: RequestBody,
-    ) -> Result<ReceivedManifest, Error> {
-        let limit = self.settings.limits.manifest_bytes;
-        let too_large = Error::ManifestTooLarge { limit };
+        limit: usize,
+        too_large: Error,
+    ) -> Result<ReceivedBody, Error> {
         let declared = match declared_length(headers).map(usize::try_from) {
             Some(Ok(length)) if length <= limit => Some(length),
             Some(_) => return Err(too_large),
@@ -122,7 +129,7 @@ impl Call<'_> {
         if declared.is_some_and(|length| length != bytes.len()) {
             return Err(BodyError::LengthMismatch.into());
         }
-        Ok(ReceivedManifest {
+        Ok(ReceivedBody {
             bytes: bytes.into(),
             memory: held,
         })
@@ -137,7 +144,7 @@ async fn next_in_time(body: &mut RequestBody, held: &mut Held, arrived: usize) -
         Either::Left((next, _)) => Ok(next?),
         Either::Right(((), _)) => Err(StoreError::because(
             Reason::Memory,
-            "memory is short: a manifest that arrived too slowly gave way to others",
+            "memory is short: a body that arrived too slowly gave way to others",
         )
         .into()),
     }

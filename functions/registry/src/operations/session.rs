@@ -5,7 +5,7 @@ use std::ops::Deref;
 use http::{HeaderValue, Response, StatusCode};
 use oci::Algorithm;
 
-use crate::auth::{Denied, Identity, Permit, Principal, Push};
+use crate::auth::{CredentialId, Denied, Identity, Permit, Principal, Push, RepositorySettings};
 use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::response::{self, UploadPosition};
@@ -48,6 +48,7 @@ impl FinalSession {
             session,
             algorithm,
             principal: permit.principal().clone(),
+            credential: permit.credential(),
         };
         let text = keys.sign(permit.repository(), &token);
         let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
@@ -77,10 +78,21 @@ impl OpenSession {
         self.permit.principal()
     }
 
+    /// The settings that the policy has for the repository, if the request knows the policy. The last request of an upload
+    /// always does.
+    pub(super) fn repository_settings(&self) -> RepositorySettings {
+        self.permit.settings()
+    }
+
+    /// The key by which the principal opened the upload, if it was a key.
+    pub(crate) fn credential(&self) -> Option<CredentialId> {
+        self.token.credential
+    }
+
     /// The same upload, if `identity` is its principal, and may push to its repository now.
     pub(crate) fn reauthorized(self, identity: &Identity) -> Result<FinalSession, Denied> {
         if identity.principal() != self.principal() {
-            return Err(Denied::Policy { rule: None });
+            return Err(Denied::OtherPrincipal);
         }
         let permit = identity.permit(self.permit.repository())?;
         Ok(FinalSession(Self { permit, ..self }))
@@ -148,7 +160,7 @@ mod tests {
     use oci::RepositoryName;
 
     use super::*;
-    use crate::auth::Scope;
+    use crate::auth::{Rules, Scope};
     use crate::region::RegionName;
     use crate::store::sessions::SigningKey;
 
@@ -156,7 +168,9 @@ mod tests {
     #[test]
     fn only_the_principal_of_an_upload_may_finish_it() {
         let here: RepositoryName = "a/b".parse().unwrap();
-        let identity = |user: &str, scope| Identity::new(Principal::user(user).unwrap(), scope);
+        let identity = |user: &str, scope| {
+            Identity::new(Principal::user(user).unwrap(), Rules::everything()).with_token_scope(scope)
+        };
         let key = SigningKey {
             id: 1,
             secret: [1; 32],
@@ -169,9 +183,9 @@ mod tests {
             (identity("alice", Scope::upload(&"a/c".parse().unwrap())), false),
             (identity("alice", Scope::PULL_ONLY), false),
             (identity("bob", Scope::EVERYTHING), false),
-            (Identity::new(Principal::ANONYMOUS, Scope::EVERYTHING), false),
+            (Identity::new(Principal::ANONYMOUS, Rules::everything()), false),
         ] {
-            let alice = Identity::new(Principal::user("alice").unwrap(), Scope::EVERYTHING);
+            let alice = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
             let permit = alice.permit(&here).unwrap();
             let session = SessionKey {
                 expires: Timestamp(1),
@@ -184,6 +198,33 @@ mod tests {
                 assert_eq!(session.permit().repository(), &here);
                 assert_eq!(session.permit().principal(), identity.principal());
             }
+        }
+    }
+
+    /// So that a key that is removed takes its uploads with it.
+    #[test]
+    fn the_token_of_an_upload_has_the_key_that_opened_it() {
+        let here: RepositoryName = "a/b".parse().unwrap();
+        let key = SigningKey {
+            id: 1,
+            secret: [1; 32],
+            created: Timestamp(0),
+        };
+        let keys = TokenKeys::new(&RegionName::default(), vec![key]);
+        let alice = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
+        let id: CredentialId = "3f9aK2dQ".parse().unwrap();
+        for (identity, expected) in [(alice.clone(), None), (alice.with_credential(id).unwrap(), Some(id))] {
+            let session = SessionKey {
+                expires: Timestamp(1),
+                id: SessionId(1),
+            };
+            let permit = identity.permit(&here).unwrap();
+            let session = FinalSession::open(permit, session, Algorithm::Sha256, &keys).unwrap();
+            assert_eq!(session.credential(), expected);
+            let location = session.location.to_str().unwrap();
+            let text = location.rsplit('/').next().unwrap();
+            let token = keys.verify(&here, text, Timestamp(0)).unwrap();
+            assert_eq!(token.credential, expected);
         }
     }
 }

@@ -89,20 +89,24 @@ pub(super) struct UploadSource<'a> {
     ahead: Option<Bytes>,
     received: u64,
     declared: Option<u64>,
+    /// The maximum number of bytes of the blob.
+    limit: u64,
     /// The maximum number of bytes of this body.
     max_bytes: u64,
 }
 
 impl<'a> UploadSource<'a> {
-    /// `declared` is the length that the client has declared. `hasher` has the state for the session's bytes so far.
+    /// `declared` is the length that the client has declared, and `limit` the maximum size of the blob. `hasher` has the
+    /// state for the session's bytes so far.
     pub(super) fn new(
         call: &'a Call<'a>,
         claim: &'a Claim,
         body: RequestBody,
         declared: Option<u64>,
+        limit: u64,
         hasher: Hasher,
     ) -> Self {
-        let max_bytes = call.settings.limits.blob_bytes.saturating_sub(claim.progress.offset);
+        let max_bytes = limit.saturating_sub(claim.progress.offset);
         Self {
             lease: Lease::new(call, claim),
             body: Some(body),
@@ -111,6 +115,7 @@ impl<'a> UploadSource<'a> {
             ahead: None,
             received: 0,
             declared,
+            limit,
             max_bytes,
         }
     }
@@ -147,7 +152,7 @@ impl Source for UploadSource<'_> {
         };
         self.received += chunk.len() as u64;
         if self.received > self.max_bytes {
-            return Err(BodyError::TooLarge(self.lease.call.settings.limits.blob_bytes));
+            return Err(BodyError::TooLarge(self.limit));
         }
         if self.declared.is_some_and(|declared| self.received > declared) {
             return Err(BodyError::LengthMismatch);

@@ -38,11 +38,12 @@ impl Call<'_> {
         let declared = declared_chunk(headers, offset);
         let declared = declared.map_err(|OutOfOrder| failed(BodyError::LengthMismatch.into()))?;
         let hasher = resume(&claim.progress, algorithm).ok_or(Error::UploadUnknown)?;
-        let limit = self.settings.limits.blob_bytes;
-        if declared.is_some_and(|length| offset.saturating_add(length) > limit) {
+        let limit = self.blob_limit(session.repository_settings());
+        // Earlier bodies may have been stored under a higher limit.
+        if offset.saturating_add(declared.unwrap_or_default()) > limit {
             return Err(failed(BodyError::TooLarge(limit).into()));
         }
-        let mut source = UploadSource::new(self, claim, body, declared, hasher);
+        let mut source = UploadSource::new(self, claim, body, declared, limit, hasher);
         let is_empty = source.is_empty().await.map_err(|error| failed(error.into()))?;
         if is_empty && !(last && claim.progress == Progress::default()) {
             let (_, hasher) = source.into_parts();

@@ -2,6 +2,7 @@
 
 use http::request::Parts;
 
+use super::api::ApiOperation;
 use super::{Endpoint, Resource, find};
 use crate::auth::{ChallengeActions, ChallengeScope};
 
@@ -15,8 +16,13 @@ impl ChallengeScope {
 
     fn of_endpoint(resource: Resource, endpoint: Endpoint) -> Option<Self> {
         let actions = match endpoint {
-            Endpoint::Home | Endpoint::Base => return None,
+            Endpoint::Home
+            | Endpoint::Base
+            | Endpoint::IssueToken
+            | Endpoint::GetKeySet
+            | Endpoint::Api(ApiOperation::GetApiDocument) => return None,
             Endpoint::ListRepositories => return Some(Self::Catalog),
+            Endpoint::Api(_) => return Some(Self::Api),
             Endpoint::GetBlob | Endpoint::GetManifest | Endpoint::ListTags | Endpoint::ListReferrers => {
                 ChallengeActions::Pull
             }
@@ -29,7 +35,12 @@ impl ChallengeScope {
             Endpoint::DeleteManifest | Endpoint::DeleteBlob => ChallengeActions::Delete,
         };
         match resource {
-            Resource::Home | Resource::Base | Resource::Repositories => None,
+            Resource::Home
+            | Resource::Base
+            | Resource::Repositories
+            | Resource::Token
+            | Resource::KeySet
+            | Resource::Api(_) => None,
             Resource::Blob(repository, _)
             | Resource::Manifest(repository, _)
             | Resource::Uploads(repository)
@@ -55,6 +66,8 @@ mod tests {
         for (methods, target, expected) in [
             ("GET HEAD", "/".to_owned(), None),
             ("GET HEAD", "/v2/".to_owned(), None),
+            ("GET POST", "/token".to_owned(), None),
+            ("GET HEAD", "/.well-known/jwks.json".to_owned(), None),
             ("GET HEAD", "/v2/_catalog".to_owned(), Some("registry:catalog:*")),
             (
                 "GET HEAD",
@@ -121,6 +134,19 @@ mod tests {
                 assert_eq!(scope.as_deref(), expected, "{method} {target}");
                 seen.extend(Endpoint::of(&head));
             }
+        }
+        for &operation in ApiOperation::ALL {
+            let path = operation.example_path();
+            let request = http::Request::builder()
+                .method(operation.method())
+                .uri(format!("/api/v1/{path}"))
+                .body(())
+                .unwrap();
+            let (head, ()) = request.into_parts();
+            let scope = ChallengeScope::of(&head).map(|scope| scope.to_string());
+            let expected = (operation != ApiOperation::GetApiDocument).then_some("registry:api:*");
+            assert_eq!(scope.as_deref(), expected, "{path}");
+            seen.extend(Endpoint::of(&head));
         }
         assert_eq!(seen.len(), Endpoint::ALL.len(), "every endpoint is in the table");
     }

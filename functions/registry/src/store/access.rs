@@ -1,6 +1,6 @@
 //! Accounts, the policy, the audit trail, and what instances share about tokens and guesses.
 //!
-//! Read in this order: this file (the contract), [`account`], [`state`], [`audit`].
+//! Read in this order: this file (the contract), [`account`], [`state`], [`audit`], [`author`].
 //!
 //! Administration is rare, so all its changes are made one after the other: each is conditional on the version of the
 //! one [`AccessState`] from which it was made, and raises it. So a change never overwrites another one that it has not
@@ -9,6 +9,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod author;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::account::{Account, AccountKey, AccountKind, KeyHash, PasswordHash};
 pub use self::audit::{AuditEvent, AuditKind, AuditQuery};
+pub use self::author::{Author, Occasion};
 pub use self::state::{AccessState, KeyId, PublicKey, Withdrawn};
 use super::{Context, Cursor, Page, Slice, StoreError, Timestamp};
 use crate::auth::{AccountName, CredentialId};

@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// A boxed cause for the log. Its text never reaches a client.
-pub type Cause = Box<dyn Error + Send + Sync>;
+pub use crate::cause::Cause;
 
 /// A store could not do its work. The request itself is not wrong.
 ///

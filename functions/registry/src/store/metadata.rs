@@ -12,14 +12,20 @@
 //! * a catalog row for each repository,
 //! * a pending deletion for each object that is not referenced any more.
 
+mod guard;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Descriptor, Digest, MediaType, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
+use super::access::Author;
 use super::{Context, Location, Page, StoreError, Timestamp, Uid};
+
+pub use self::guard::{AllowAll, Deletion, Protected, Protection, TagGuard};
 
 /// What is wrong with an object to which metadata refers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,11 +162,40 @@ pub struct HistoryRecord {
     pub before: Option<Digest>,
     /// The digest after; `None` when the change deleted the tag.
     pub after: Option<Digest>,
-    /// The principal that changed it.
+    /// The principal that changed it. If a promotion did: also what was promoted, as [`Author::history_text`] has it.
     #[serde(rename = "who")]
     pub principal: String,
     /// The time of the change.
     pub at: Timestamp,
+    /// When the change deleted the tag: since when the tag had named its manifest. `None` for other changes, and for
+    /// deletions by a version of this program that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+impl HistoryRecord {
+    /// The principal that made the change, and what it has promoted, if the change was a promotion: the repository with a
+    /// tag or a digest.
+    #[must_use]
+    pub fn author(&self) -> (&str, Option<&str>) {
+        match self.principal.split_once(Author::PROMOTED) {
+            Some((principal, source)) => (principal, Some(source)),
+            None => (&self.principal, None),
+        }
+    }
+
+    /// The deletion that the change is; `None` if it is another change.
+    #[must_use]
+    pub fn deletion(&self) -> Option<Deletion> {
+        match (self.before, self.after) {
+            (Some(digest), None) => Some(Deletion {
+                digest,
+                since: self.since,
+                at: self.at,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// A referrer's row under its subject.
@@ -206,8 +241,8 @@ pub struct PutManifest {
     pub excepted: BTreeSet<Digest>,
     /// Tags that will refer to it; none, one, or several (the core bounds the number).
     pub tags: Vec<Tag>,
-    /// The principal, for the history.
-    pub principal: String,
+    /// Who puts it.
+    pub author: Author,
 }
 
 /// The result of [`MetadataStore::put_manifest`].
@@ -230,6 +265,8 @@ pub enum ManifestPut {
     /// recorded as missing or damaged. Bytes that are damaged in the record are put into the record again; all others
     /// are put as an object.
     Gone,
+    /// The guard refuses a change of this tag. Nothing was changed.
+    Protected(Protected),
 }
 
 /// The result of a deletion.
@@ -241,6 +278,8 @@ pub enum Removal {
     Absent,
     /// It stays, because this manifest of the same repository refers to it.
     Referenced(Digest),
+    /// It stays, because the guard refuses the deletion of this tag.
+    Protected(Protected),
 }
 
 /// Stores links, manifests, tags, history and the catalog.
@@ -250,6 +289,12 @@ pub enum Removal {
 /// Every method is atomic towards every other method on every instance. What was acknowledged is durable, and visible
 /// to the next call. What was not acknowledged exists as a whole or not at all. Implementations retry their own faults
 /// and lost races until the deadline of the [`Context`].
+///
+/// # The audit trail
+///
+/// The changes that have an [`Author`] write one event of the audit trail in the transaction that makes them visible:
+/// neither exists without the other. The event has the time of the call's [`Context`], and its uid or another random number
+/// as its id. A call that is refused, or finds everything as it should be, writes no event.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
     /// The repository's link to a blob. A manifest is not a blob: its digest returns `None`, unless the same bytes were
@@ -314,17 +359,28 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<HistoryRecord>, StoreError>;
 
-    /// Whether the repository is known: at least one manifest was published in it.
+    /// Whether the repository is known: at least one manifest was published in it, or it was created
+    /// ([`MetadataStore::create_repository`]).
     async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError>;
 
     /// Repositories in ASCII order, at most `limit` (1 or more), after `after`. A repository is listed once a manifest
-    /// was published in it.
+    /// was published in it, or it was created.
     async fn repositories(
         &self,
         cx: Context,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError>;
+
+    /// Lists a repository in the catalog before anything is published in it, and makes it permanent: collection does not
+    /// remove it from the catalog while it is empty. `true`: it was not listed before. A repository that is listed
+    /// already becomes permanent too. Idempotent. The event is [`Author::repository_created`].
+    async fn create_repository(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        author: &Author,
+    ) -> Result<bool, StoreError>;
 
     /// The manifests of a repository, in the order of their digests' text, at most `limit`, after `after`.
     async fn manifests(
@@ -443,33 +499,61 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// again: they were present when the manifest was published, and have stayed. The media type of a manifest never
     /// changes, so a put with another one is refused. A tag that already refers to the digest gets no new history.
     ///
+    /// `guard` is asked for each tag that does not name the digest yet. If it refuses one of them, the result is
+    /// [`ManifestPut::Protected`] and nothing is changed, not even another tag or the manifest. A store need not ask
+    /// before it finds that the manifest cannot be put for another reason.
+    ///
     /// [`NewContent::Sealed`] is treated as [`MetadataStore::commit_blob`] treats a location, but no link is made, so
-    /// the object cannot be read as a blob. After [`ManifestPut::Missing`] and [`ManifestPut::OtherType`], the caller
-    /// does not delete the object, since the store may use it for another repository meanwhile. It is deleted when the
-    /// session that names it is swept.
-    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError>;
+    /// the object cannot be read as a blob. After [`ManifestPut::Missing`], [`ManifestPut::OtherType`] and
+    /// [`ManifestPut::Protected`], the caller does not delete the object, since the store may use it for another
+    /// repository meanwhile. It is deleted when the session that names it is swept.
+    ///
+    /// The event is [`Author::manifest_pushed`], if the put makes the manifest or sets a tag. A put that only repairs bytes
+    /// has none.
+    async fn put_manifest(
+        &self,
+        cx: Context,
+        put: &PutManifest,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, StoreError>;
 
-    /// Deletes a tag; the manifest stays. `false`: there was no such tag.
+    /// Deletes a tag, unless `guard` refuses it; the manifest stays. The history records since when the tag had named
+    /// its manifest. The result is never [`Removal::Referenced`]. The event is [`Author::tag_deleted`].
     async fn delete_tag(
         &self,
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError>;
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<Removal, StoreError>;
 
-    /// Deletes a manifest with all its tags, unless another manifest refers to it. A reference as subject does not
-    /// count.
+    /// Deletes a manifest with all its tags, unless another manifest refers to it, or `guard` refuses the deletion of
+    /// one of its tags. A reference as subject does not count.
+    ///
+    /// A store may delete the tags in several transactions if there are many. It asks for all tags before it deletes the
+    /// first. So tags are only deleted before a refusal if another request adds a protected tag meanwhile.
+    ///
+    /// The event is [`Author::manifest_deleted`], in the transaction that deletes the manifest. Its tags have no events of
+    /// their own.
     async fn delete_manifest(
         &self,
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        principal: &str,
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
     ) -> Result<Removal, StoreError>;
 
-    /// Deletes the repository's link to a blob, unless a manifest refers to it. The bytes stay for other repositories.
-    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError>;
+    /// Deletes the repository's link to a blob, unless a manifest refers to it. The bytes stay for other repositories. The
+    /// event is [`Author::blob_deleted`].
+    async fn unlink(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        author: &Author,
+    ) -> Result<Removal, StoreError>;
 }
 
 #[cfg(test)]

@@ -31,24 +31,7 @@ pub use self::attempt::{Attempt, AttemptError, SessionId};
 pub use self::fault::{Cause, Damage, Reason, StoreError, StoreFault};
 pub use self::location::{Location, LocationError};
 use crate::budget::ClientKey;
-
-/// A time: milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Timestamp(pub u64);
-
-impl Timestamp {
-    /// The time `millis` milliseconds later (saturating).
-    #[must_use]
-    pub const fn plus_millis(self, millis: u64) -> Self {
-        Self(self.0.saturating_add(millis))
-    }
-
-    /// Milliseconds from `earlier` to `self`; 0 when `earlier` is later.
-    #[must_use]
-    pub fn millis_since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
+pub use crate::timestamp::Timestamp;
 
 /// A random value, one for each creation of a link, manifest or back-link. When such a record is deleted and created
 /// again under the same key, it has another uid. So work that cleans up after the old record never changes the new one.

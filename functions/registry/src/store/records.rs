@@ -28,8 +28,11 @@ pub enum Record {
     Repository {
         /// Its name.
         name: RepositoryName,
-        /// When its first manifest was published.
+        /// When its first manifest was published, or when it was created.
         created: Timestamp,
+        /// It stays in the catalog while it is empty.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        permanent: bool,
     },
     /// The location of a blob's object.
     Blob {

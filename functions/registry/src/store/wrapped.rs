@@ -1,6 +1,8 @@
 //! A store with a hook around every call: for a shell that observes its stores, and for tests that count calls or
-//! inject faults. [`StoreMethod`] names the calls. The methods about metadata are in a file of their own.
+//! inject faults. [`StoreMethod`] names the calls. The methods about metadata and
+//! about accounts are in files of their own.
 
+mod access;
 mod metadata;
 mod method;
 

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use contract::TestStores;
 use contract::counting::{
-    CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
+    CountingAccess, CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
 use contract::faulty::{Fault, FaultKind, FaultPoint, Faults, FaultyMetadata, FaultySessions};
 use contract::source::Body;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName};
 use registry::Stores;
+use registry::store::access::Author;
 use registry::store::blobs::{BlobStore, Discarded, ObjectToDelete, Reached, RedirectRequest, Upload};
 use registry::store::memory::{MemoryBlobs, MemoryMetadata, MemorySessions, RecordCounts};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest, Referrer, Removal};
 use registry::store::sessions::{Claimed, Expected, SessionKey, SessionStore};
 use registry::store::wrapped::StoreMethod;
 use registry::store::{Attempt, Context, Location, SessionId, StoreError, Timestamp, Uid};
@@ -34,7 +35,8 @@ mod wrapped {
             metadata: Arc::new(CountingMetadata::new(stores.metadata, counts.clone())),
             sessions: Arc::new(CountingSessions::new(stores.sessions, counts.clone())),
             collection: Arc::new(CountingCollection::new(stores.collection, counts.clone())),
-            records: Arc::new(CountingRecords::new(stores.records, counts)),
+            records: Arc::new(CountingRecords::new(stores.records, counts.clone())),
+            access: Arc::new(CountingAccess::new(stores.access, counts)),
         };
         TestStores { stores, guard }
     }
@@ -47,6 +49,12 @@ mod wrapped {
 fn every_clause_is_run() {
     let macros = include_str!("../../../contract/src/macros.rs");
     let sources = [
+        include_str!("../../../contract/src/access/audit.rs"),
+        include_str!("../../../contract/src/access/changes.rs"),
+        include_str!("../../../contract/src/access/lists.rs"),
+        include_str!("../../../contract/src/access/sizes.rs"),
+        include_str!("../../../contract/src/access/tokens.rs"),
+        include_str!("../../../contract/src/audit.rs"),
         include_str!("../../../contract/src/blobs/mod.rs"),
         include_str!("../../../contract/src/blobs/races.rs"),
         include_str!("../../../contract/src/blobs/walks.rs"),
@@ -110,7 +118,7 @@ fn manifest(text: &str) -> PutManifest {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        principal: "somebody".to_owned(),
+        author: Author::new("somebody"),
     }
 }
 
@@ -134,10 +142,16 @@ async fn memory_keeps_every_required_record() {
         annotations_omitted: false,
     };
     put.subject = Some((digest("subject"), row));
-    assert_eq!(store.put_manifest(cx(5), &put).await.unwrap(), ManifestPut::Stored);
+    assert_eq!(
+        store.put_manifest(cx(5), &put, &AllowAll::shared()).await.unwrap(),
+        ManifestPut::Stored
+    );
     put.content = NewContent::Sealed(location("4"));
     let elsewhere = ManifestPut::StoredElsewhere(location("3"));
-    assert_eq!(store.put_manifest(cx(6), &put).await.unwrap(), elsewhere);
+    assert_eq!(
+        store.put_manifest(cx(6), &put, &AllowAll::shared()).await.unwrap(),
+        elsewhere
+    );
     let full = RecordCounts {
         links: 3,
         manifests: 1,
@@ -155,11 +169,17 @@ async fn memory_keeps_every_required_record() {
     assert_eq!(store.deletion_queue(), [location("2"), location("4")]);
 
     assert_eq!(
-        store.delete_manifest(cx(7), &a, &put.digest, "x").await.unwrap(),
+        store
+            .delete_manifest(cx(7), &a, &put.digest, &Author::new("x"), &AllowAll::shared())
+            .await
+            .unwrap(),
         Removal::Removed
     );
     for repository in ["a", "b", "c"] {
-        let removal = store.unlink(cx(8), &name(repository), &blob).await.unwrap();
+        let removal = store
+            .unlink(cx(8), &name(repository), &blob, &Author::new("x"))
+            .await
+            .unwrap();
         assert_eq!(removal, Removal::Removed);
     }
     let empty = RecordCounts {

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use oci::MediaType;
-use registry::RequestBody;
+use registry::store::access::Author;
 use registry::store::memory::MemoryBlobs;
+use registry::store::metadata::MetadataStore;
 use registry::store::wrapped::StoreMethod;
+use registry::store::{Context, Timestamp, Uid};
+use registry::{RequestBody, Settings};
 
 use crate::support::client::TestRequest;
 use crate::support::content::{artifact, bytes_of, image, index, padded};
@@ -434,6 +437,67 @@ async fn authentication_reads_no_store() {
     }
     world.get("/v2/").send().await.expect(401);
     assert!(world.counts.all().is_empty());
+}
+
+/// A repository that only an administrator creates is asked for until it is known to exist, by each instance. No other
+/// repository is ever asked for, and only a bound for blobs makes a mount read the size.
+#[tokio::test]
+async fn settings_of_repositories_cost_nothing_elsewhere() {
+    let policy = r#"{"syntax": 1, "repository": [
+        {"match": ["prod/**"], "create": "listed", "foreign-layers": false}, {"match": ["small/**"], "max-blob": "1GiB"}]}"#;
+    let users = Arc::new(Users::open_under(policy));
+    let world = World::with(Setup::private(&users)).await;
+    let blob = world.push_blob("a", "{}").await;
+    let mut table = Table::default();
+    let manifest = || bytes_of(&image(b"{}", &[]));
+    let post = |world: &World, repository: &str| world.post(format!("/v2/{repository}/blobs/uploads/"));
+    for _ in 0..2 {
+        let _ = world.counts.take();
+        let refused = post(&world, "prod/app").send().await;
+        refused.expect_error(404, "NAME_UNKNOWN");
+        assert_eq!(world.counts.take(), [(StoreMethod::Repository, 1)].into());
+    }
+    let now = Timestamp(1_900_000_000_000);
+    let cx = Context::internal(now, 60_000, Uid(1));
+    let name = "prod/app".parse().unwrap();
+    assert!(
+        world
+            .metadata
+            .create_repository(cx, &name, &Author::operator())
+            .await
+            .unwrap()
+    );
+    for (repository, first) in [("a", 0), ("prod/app", 1), ("small/app", 0)] {
+        let instance = world.another(users.clone(), Settings::default()).await;
+        table
+            .row(
+                &instance,
+                "POST upload, first",
+                post(&instance, repository),
+                202,
+                [first, 0, 0],
+            )
+            .await;
+        table
+            .row(&instance, "POST upload", post(&instance, repository), 202, [0, 0, 0])
+            .await;
+        let size = u64::from(repository.starts_with("small/"));
+        let mount = instance.post(format!("/v2/{repository}/blobs/uploads/?mount={blob}&from=a"));
+        table.row(&instance, "mount", mount, 201, [size, 1, 0]).await;
+        let put = put(&instance, format!("/v2/{repository}/manifests/t"), manifest());
+        table.row(&instance, "PUT manifest by tag", put, 201, [0, 1, 0]).await;
+        let location = post(&instance, repository).send().await.expect(202).location();
+        let chunk = instance.patch(&location).bytes("ab");
+        table.row(&instance, "PATCH, first", chunk, 202, [0, 2, 1]).await;
+    }
+    // The first request of an instance may also be the manifest.
+    let instance = world.another(users.clone(), Settings::default()).await;
+    for reads in [1, 0] {
+        let put = put(&instance, "/v2/prod/app/manifests/t".to_owned(), manifest());
+        table
+            .row(&instance, "PUT manifest by tag", put, 201, [reads, 1, 0])
+            .await;
+    }
 }
 
 /// The cost of a list depends on the page, not on the list: every page of 10 of 300 tags is one read.

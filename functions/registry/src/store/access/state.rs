@@ -84,7 +84,8 @@ pub struct PublicKey {
     pub x: PublicKeyBytes,
     /// The time from which it signs. It is published before that, so that every instance knows it.
     pub from: Timestamp,
-    /// The time until which its tokens are accepted; `None` while it may sign.
+    /// The time until which its tokens are accepted; `None` until it is replaced. It signs until the time of its successor
+    /// begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -128,7 +129,7 @@ pub struct Withdrawn {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<CredentialId, Timestamp>,
     /// Tokens that were issued before this time are refused, whoever has them: there were more entries than
-    /// [`Withdrawn::MAX_ENTRIES`].
+    /// [`Withdrawn::MAX_ENTRIES`]. It may be some seconds ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all_before: Option<Timestamp>,
 }
@@ -139,6 +140,10 @@ impl Withdrawn {
 
     /// The maximum number of entries.
     pub const MAX_ENTRIES: usize = 200;
+
+    /// How long some instance may not have learned of an entry yet, and still issue tokens, in milliseconds: the maximum age of
+    /// what an instance decides by, and as much again for clocks that differ.
+    pub const UNSEEN_MS: u64 = 20_000;
 
     /// Withdraws the tokens of a principal that were issued for a generation below `generation`.
     pub fn withdraw_principal(&mut self, principal: &Principal, generation: u64, now: Timestamp) {
@@ -161,17 +166,24 @@ impl Withdrawn {
         self.bound(now);
     }
 
-    /// Drops the entries that no token can meet any more. If too many are left, all of them are replaced by a time before
-    /// which every token is refused.
+    /// Drops the entries that no token can meet any more. If too many are left, the older ones are replaced by a time before
+    /// which every token is refused. Those stay that some instance may not know yet: it may still issue a token. If these are
+    /// too many themselves, the tokens are refused that any instance issues until it knows them.
     pub fn bound(&mut self, now: Timestamp) {
         let is_current = |at: Timestamp| now.millis_since(at) < Self::LIFETIME_MS;
         self.principals.retain(|_, entry| is_current(entry.at));
         self.keys.retain(|_, at| is_current(*at));
         self.all_before = self.all_before.filter(|at| is_current(*at));
         if self.principals.len() + self.keys.len() > Self::MAX_ENTRIES {
+            let is_unseen = |at: Timestamp| now.millis_since(at) < Self::UNSEEN_MS;
+            self.principals.retain(|_, entry| is_unseen(entry.at));
+            self.keys.retain(|_, at| is_unseen(*at));
+            self.all_before = self.all_before.max(Some(now));
+        }
+        if self.principals.len() + self.keys.len() > Self::MAX_ENTRIES {
             self.principals.clear();
             self.keys.clear();
-            self.all_before = Some(now);
+            self.all_before = Some(now.plus_millis(Self::UNSEEN_MS));
         }
     }
 
@@ -277,6 +289,29 @@ mod tests {
         withdrawn.withdraw_principal(&principal("one-more"), 7, now);
         assert!(withdrawn.principals.is_empty());
         assert!(withdrawn.contains(&principal("zoe"), 1, None, Timestamp(10_000_000)));
-        assert!(!withdrawn.contains(&principal("zoe"), 1, None, Timestamp(10_001_000)));
+        // Also the tokens of instances that do not know the entries yet.
+        let seen = now.0 + Withdrawn::UNSEEN_MS;
+        assert!(withdrawn.contains(&principal("user7"), 6, None, Timestamp(seen)));
+        assert!(!withdrawn.contains(&principal("zoe"), 1, None, Timestamp(seen + 1_000)));
+    }
+
+    /// An instance that has not read the state for some seconds may still issue a token for what was withdrawn just now.
+    #[test]
+    fn entries_that_an_instance_may_not_know_yet_stay() {
+        let mut withdrawn = Withdrawn::default();
+        let long_ago = Timestamp(10_000_000);
+        for number in 0..Withdrawn::MAX_ENTRIES {
+            withdrawn.withdraw_principal(&principal(&format!("user{number}")), 7, long_ago);
+        }
+        let now = long_ago.plus_millis(Withdrawn::UNSEEN_MS);
+        let later = now.plus_millis(5_000);
+        let key: CredentialId = "3f9aK2dQ".parse().unwrap();
+        withdrawn.withdraw_key(key, now);
+        assert_eq!((withdrawn.principals.len(), withdrawn.keys.len()), (0, 1));
+        assert!(withdrawn.contains(&principal("zoe"), 1, None, now));
+        assert!(!withdrawn.contains(&principal("zoe"), 1, None, later));
+        assert!(withdrawn.contains(&principal("zoe"), 1, Some(key), later));
+        withdrawn.withdraw_principal(&principal("mallory"), 7, now);
+        assert!(withdrawn.contains(&principal("mallory"), 6, None, later));
     }
 }

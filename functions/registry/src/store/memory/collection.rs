@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 
-use super::metadata::MetadataRecords;
+use super::metadata::{CatalogRow, MetadataRecords};
 use super::{MemoryMetadata, MemorySessions, lock};
 use crate::store::collection::{
     Collected, CollectionStore, DeletionCheck, GracePeriods, PassStart, PassStatistics, PendingDeletion, Plan, is_held,
@@ -139,8 +139,8 @@ impl MetadataRecords {
     fn collect_repository(&mut self, cx: Context, plan: &Plan, name: &RepositoryName, statistics: &mut PassStatistics) {
         let has_manifests = self.manifests.get(name).is_some_and(|of| !of.is_empty());
         let has_links = self.links.keys().any(|(repository, _)| repository == name);
-        let is_young = |created: &Timestamp| cx.now.millis_since(*created) <= plan.grace_periods.link_ms;
-        if has_manifests || has_links || self.catalog.get(name).is_none_or(is_young) {
+        let stays = |row: &CatalogRow| row.permanent || cx.now.millis_since(row.created) <= plan.grace_periods.link_ms;
+        if has_manifests || has_links || self.catalog.get(name).is_none_or(stays) {
             return;
         }
         statistics.repositories += 1;

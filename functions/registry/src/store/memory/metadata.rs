@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
+use super::access_records::AccessRecords;
 use super::{lock, page, yield_now};
+use crate::store::access::Author;
 use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagGuard,
+    TagRecord,
 };
 use crate::store::records::{BackReference, LinkKind};
 use crate::store::{Context, Location, Page, StoreError, Timestamp, Uid};
@@ -37,14 +40,24 @@ pub(super) struct MetadataRecords {
     pub(super) tagged: BTreeSet<(RepositoryName, Digest, Tag)>,
     /// The changes of a tag, by version; they stay when the tag is deleted.
     pub(super) history: BTreeMap<(RepositoryName, Tag), BTreeMap<u64, HistoryRecord>>,
-    /// The repositories of the catalog, each with the time of its first manifest.
-    pub(super) catalog: BTreeMap<RepositoryName, Timestamp>,
+    /// The repositories of the catalog.
+    pub(super) catalog: BTreeMap<RepositoryName, CatalogRow>,
     /// The location of a digest's object. It stays when the last back-link is deleted: only a collection may delete it.
     pub(super) blobs: BTreeMap<Digest, BlobRow>,
     /// The back-links of a digest.
     pub(super) back_links: BTreeMap<Digest, BTreeMap<(RepositoryName, LinkKind, Uid), Timestamp>>,
     /// The pending deletions, by store and key.
     pub(super) deletion_queue: BTreeMap<(String, String), PendingDeletion>,
+    /// Accounts, policy and audit trail. In the same lock, so that a transaction can change metadata and record an event.
+    pub(super) access: AccessRecords,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CatalogRow {
+    /// The time of its first manifest, or of its creation.
+    pub(super) created: Timestamp,
+    /// It stays while it is empty.
+    pub(super) permanent: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -292,6 +305,15 @@ impl MetadataStore for MemoryMetadata {
         Ok(page(following.map(|(name, _)| name.clone()), limit))
     }
 
+    async fn create_repository(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        author: &Author,
+    ) -> Result<bool, StoreError> {
+        Ok(lock(&self.records).create_repository(cx, repository, author))
+    }
+
     async fn manifests(
         &self,
         _cx: Context,
@@ -390,8 +412,13 @@ impl MetadataStore for MemoryMetadata {
         Ok(blobs.map(|(name, ..)| name.clone()).take(limit).collect())
     }
 
-    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        Ok(lock(&self.records).put_manifest(cx, put))
+    async fn put_manifest(
+        &self,
+        cx: Context,
+        put: &PutManifest,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, StoreError> {
+        Ok(lock(&self.records).put_manifest(cx, put, &**guard))
     }
 
     async fn delete_tag(
@@ -399,9 +426,10 @@ impl MetadataStore for MemoryMetadata {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
-        Ok(lock(&self.records).set_tag(cx, repository, tag, None, principal))
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<Removal, StoreError> {
+        Ok(lock(&self.records).delete_tag(cx, repository, tag, author, &**guard))
     }
 
     async fn delete_manifest(
@@ -409,10 +437,11 @@ impl MetadataStore for MemoryMetadata {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        principal: &str,
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
     ) -> Result<Removal, StoreError> {
         loop {
-            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, principal);
+            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, author, &**guard);
             match removal {
                 Some(removal) => return Ok(removal),
                 // Other tasks run in between.
@@ -421,7 +450,13 @@ impl MetadataStore for MemoryMetadata {
         }
     }
 
-    async fn unlink(&self, _cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
-        Ok(lock(&self.records).unlink(repository, *digest))
+    async fn unlink(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        author: &Author,
+    ) -> Result<Removal, StoreError> {
+        Ok(lock(&self.records).unlink(cx, repository, *digest, author))
     }
 }

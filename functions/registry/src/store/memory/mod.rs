@@ -1,11 +1,14 @@
 //! The reference implementation: all contracts, in memory.
 //!
 //! It exists to be read, and to be tested against. Holding one mutex is one transaction, and the code is as simple as
-//! possible. [`MemoryBlobs`] stores blobs, [`MemorySessions`] upload sessions, and [`MemoryMetadata`] metadata. Each
+//! possible. [`MemoryBlobs`] stores blobs, [`MemorySessions`] upload sessions, and [`MemoryMetadata`] metadata, accounts and
+//! the audit trail. Each
 //! can be used with another store's implementation of the other two. [`MemoryCollection`] collects over sessions and
 //! metadata. They record everything that a durable store must record; [`MemoryMetadata::counts`] returns the numbers of
 //! records.
 
+mod access;
+mod access_records;
 mod blobs;
 mod collection;
 mod metadata;

@@ -2,14 +2,17 @@
 //! lock, and reads everything before its first change.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
 
-use super::metadata::{BlobRow, LinkRow, ManifestRow, MetadataRecords};
+use super::metadata::{BlobRow, CatalogRow, LinkRow, ManifestRow, MetadataRecords};
+use crate::store::access::Author;
 use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{
-    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, PutManifest, Removal, TagRecord,
+    Content, HistoryRecord, Link, ManifestPut, ManifestRecord, NewContent, Protected, PutManifest, Removal, TagGuard,
+    TagRecord,
 };
 use crate::store::records::LinkKind;
 use crate::store::{Context, Location};
@@ -31,6 +34,26 @@ impl MetadataRecords {
         blob.location
     }
 
+    /// Lists a repository, and makes it permanent. `true`: it was not listed.
+    pub(super) fn create_repository(&mut self, cx: Context, repository: &RepositoryName, author: &Author) -> bool {
+        let row = CatalogRow {
+            created: cx.now,
+            permanent: true,
+        };
+        let (was_listed, was_permanent) = match self.catalog.entry(repository.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(row);
+                (false, false)
+            }
+            Entry::Occupied(mut entry) => (true, std::mem::replace(&mut entry.get_mut().permanent, true)),
+        };
+        if !was_permanent {
+            self.access
+                .record(author.repository_created(cx, repository, was_listed));
+        }
+        !was_listed
+    }
+
     pub(super) fn mount(
         &mut self,
         cx: Context,
@@ -46,13 +69,15 @@ impl MetadataRecords {
         true
     }
 
-    pub(super) fn put_manifest(&mut self, cx: Context, put: &PutManifest) -> ManifestPut {
+    pub(super) fn put_manifest(&mut self, cx: Context, put: &PutManifest, guard: &dyn TagGuard) -> ManifestPut {
         let repository = &put.repository;
         let mut is_written = !matches!(put.content, NewContent::Inline(_) | NewContent::Unchanged);
-        let record = if let Some(record) = self.manifest(repository, put.digest) {
-            if record.media_type != put.media_type {
-                return ManifestPut::OtherType(record.media_type);
-            }
+        let present = self.manifest(repository, put.digest);
+        let is_new = present.is_none();
+        if let Some(refusal) = self.refusal(cx, put, present.as_ref(), guard) {
+            return refusal;
+        }
+        let record = if let Some(record) = present {
             match (&put.content, &record.content) {
                 (NewContent::Inline(bytes), Content::Inline(_) | Content::Damaged(_)) => {
                     let is_whole =
@@ -60,28 +85,29 @@ impl MetadataRecords {
                     is_written |= !is_whole;
                     self.replace_damaged_bytes(repository, put.digest, bytes);
                 }
-                (_, Content::Damaged(_)) => return ManifestPut::Gone,
                 (NewContent::Sealed(location), _) => {
                     self.choose_location(cx, put.digest, location, put.size);
                 }
-                (_, Content::Defective(..)) => return ManifestPut::Gone,
                 _ => {}
             }
             record
         } else {
-            let absent = |target: &&Digest| !self.is_present(repository, **target);
-            let missing: Vec<Digest> = put.required.iter().filter(absent).copied().collect();
-            if !missing.is_empty() {
-                return ManifestPut::Missing(missing);
-            }
-            is_written = true;
             match self.content(cx, put) {
                 Some(content) => self.create_manifest(cx, put, content),
                 None => return ManifestPut::Gone,
             }
         };
+        let mut set = Vec::new();
         for tag in &put.tags {
-            is_written |= self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.principal);
+            let before = self.named_by(repository, tag);
+            if self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.author) {
+                set.push((tag, before));
+            }
+        }
+        if is_new || !set.is_empty() {
+            is_written = true;
+            let event = put.author.manifest_pushed(cx, repository, &put.digest, set);
+            self.access.record(event);
         }
         match (&put.content, self.blobs.get(&put.digest)) {
             (NewContent::Sealed(offered), Some(blob)) if blob.location != *offered => {
@@ -90,6 +116,89 @@ impl MetadataRecords {
             _ if is_written => ManifestPut::Stored,
             _ => ManifestPut::AsItWas,
         }
+    }
+
+    /// The result of a put that changes nothing, because the manifest cannot be put. `None`: it can be put.
+    fn refusal(
+        &self,
+        cx: Context,
+        put: &PutManifest,
+        present: Option<&ManifestRecord>,
+        guard: &dyn TagGuard,
+    ) -> Option<ManifestPut> {
+        match present {
+            Some(record) if record.media_type != put.media_type => {
+                return Some(ManifestPut::OtherType(record.media_type.clone()));
+            }
+            Some(record) => match (&put.content, &record.content) {
+                (NewContent::Inline(_), Content::Damaged(_)) => {}
+                (_, Content::Damaged(_)) => return Some(ManifestPut::Gone),
+                (NewContent::Sealed(_), _) => {}
+                (_, Content::Defective(..)) => return Some(ManifestPut::Gone),
+                _ => {}
+            },
+            None => {
+                let absent = |target: &&Digest| !self.is_present(&put.repository, **target);
+                let missing: Vec<Digest> = put.required.iter().filter(absent).copied().collect();
+                if !missing.is_empty() {
+                    return Some(ManifestPut::Missing(missing));
+                }
+                if put.content == NewContent::Unchanged {
+                    return Some(ManifestPut::Gone);
+                }
+            }
+        }
+        let mut tags = put.tags.iter();
+        let protected = tags.find_map(|tag| self.check_naming(cx, &put.repository, tag, put.digest, guard).err());
+        protected.map(ManifestPut::Protected)
+    }
+
+    /// Whether the guard allows that a tag names a manifest.
+    fn check_naming(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: Digest,
+        guard: &dyn TagGuard,
+    ) -> Result<(), Protected> {
+        match self.tags.get(repository).and_then(|tags| tags.get(tag)) {
+            Some(record) if record.digest == digest => Ok(()),
+            Some(record) => guard.moved(tag, record, &digest, cx.now),
+            None => {
+                let history = self.history.get(&(repository.clone(), tag.clone()));
+                let last = history.and_then(|history| history.last_key_value());
+                let last = last.and_then(|(_, change)| change.deletion());
+                guard.create(tag, &digest, last.as_ref(), cx.now)
+            }
+        }
+    }
+
+    /// Deletes a tag, if the guard allows it.
+    pub(super) fn delete_tag(
+        &mut self,
+        cx: Context,
+        repository: &RepositoryName,
+        tag: &Tag,
+        author: &Author,
+        guard: &dyn TagGuard,
+    ) -> Removal {
+        let Some(record) = self.tags.get(repository).and_then(|tags| tags.get(tag)) else {
+            return Removal::Absent;
+        };
+        if let Err(protected) = guard.removed(tag, record, cx.now) {
+            return Removal::Protected(protected);
+        }
+        let event = author.tag_deleted(cx, repository, tag, &record.digest);
+        self.set_tag(cx, repository, tag, None, author);
+        self.access.record(event);
+        Removal::Removed
+    }
+
+    /// The digest that a tag names.
+    fn named_by(&self, repository: &RepositoryName, tag: &Tag) -> Option<Digest> {
+        let tags = self.tags.get(repository)?;
+        tags.get(tag).map(|record| record.digest)
     }
 
     /// Replaces damaged bytes in a record. The new bytes have the digest, so other bytes in the record are damaged.
@@ -135,7 +244,10 @@ impl MetadataRecords {
                 .or_default()
                 .insert(put.digest, row.clone());
         }
-        self.catalog.entry(repository.clone()).or_insert(cx.now);
+        self.catalog.entry(repository.clone()).or_insert(CatalogRow {
+            created: cx.now,
+            permanent: false,
+        });
         let row = ManifestRow {
             record: record.clone(),
             references,
@@ -148,17 +260,19 @@ impl MetadataRecords {
         record
     }
 
-    /// Sets the manifest of a tag, or deletes the tag. `false`: nothing has changed.
-    pub(super) fn set_tag(
+    /// Sets the manifest of a tag, or deletes the tag, without asking a guard. `false`: nothing has changed.
+    fn set_tag(
         &mut self,
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
         target: Option<(Digest, &ManifestRecord)>,
-        principal: &str,
+        author: &Author,
     ) -> bool {
         let tags = self.tags.entry(repository.clone()).or_default();
-        let before = tags.get(tag).map(|record| record.digest);
+        let named = tags.get(tag);
+        let before = named.map(|record| record.digest);
+        let since = named.map(|record| record.at).filter(|_| target.is_none());
         let after = target.map(|(digest, _)| digest);
         if before == after {
             return false;
@@ -171,8 +285,9 @@ impl MetadataRecords {
             version,
             before,
             after,
-            principal: principal.to_owned(),
+            principal: author.history_text(),
             at: cx.now,
+            since,
         };
         history.insert(version, change);
 
@@ -202,7 +317,8 @@ impl MetadataRecords {
         cx: Context,
         repository: &RepositoryName,
         digest: Digest,
-        principal: &str,
+        author: &Author,
+        guard: &dyn TagGuard,
     ) -> Option<Removal> {
         if !self
             .manifests
@@ -216,19 +332,25 @@ impl MetadataRecords {
         }
         let of_manifest = self.tagged.iter();
         let of_manifest = of_manifest.filter(|(name, target, _)| name == repository && *target == digest);
-        let mut tags: Vec<Tag> = of_manifest
-            .take(TAGS_AT_ONCE + 1)
-            .map(|(_, _, tag)| tag.clone())
-            .collect();
+        let of_manifest = of_manifest.map(|(_, _, tag)| tag);
+        let refused = of_manifest.clone().find_map(|tag| {
+            let record = self.tags.get(repository)?.get(tag)?;
+            guard.removed(tag, record, cx.now).err()
+        });
+        if let Some(protected) = refused {
+            return Some(Removal::Protected(protected));
+        }
+        let mut tags: Vec<Tag> = of_manifest.take(TAGS_AT_ONCE + 1).cloned().collect();
         let more = tags.len() > TAGS_AT_ONCE;
         tags.truncate(TAGS_AT_ONCE);
         for tag in &tags {
-            self.set_tag(cx, repository, tag, None, principal);
+            self.set_tag(cx, repository, tag, None, author);
         }
         if more {
             return None;
         }
         self.remove_manifest(repository, digest);
+        self.access.record(author.manifest_deleted(cx, repository, &digest));
         Some(Removal::Removed)
     }
 
@@ -254,7 +376,13 @@ impl MetadataRecords {
         }
     }
 
-    pub(super) fn unlink(&mut self, repository: &RepositoryName, digest: Digest) -> Removal {
+    pub(super) fn unlink(
+        &mut self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: Digest,
+        author: &Author,
+    ) -> Removal {
         if !self.links.contains_key(&(repository.clone(), digest)) {
             return Removal::Absent;
         }
@@ -262,6 +390,7 @@ impl MetadataRecords {
             return Removal::Referenced(parent);
         }
         self.remove_link(repository, digest);
+        self.access.record(author.blob_deleted(cx, repository, &digest));
         Removal::Removed
     }
 

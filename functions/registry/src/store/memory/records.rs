@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 
 use super::MemoryMetadata;
-use super::metadata::{BlobRow, LinkRow, ManifestRow, MetadataRecords};
+use super::metadata::{BlobRow, CatalogRow, LinkRow, ManifestRow, MetadataRecords};
 use crate::store::metadata::{Content, Link, ManifestRecord};
 use crate::store::records::{
     BackReference, EntryContent, LinkKind, ManifestEntry, Record, RecordStore, RecordedObject, Unreadable,
@@ -18,10 +18,11 @@ impl MetadataRecords {
     /// All records under their cursors. Made again for each slice, since simplicity matters more here than speed.
     fn export(&self) -> BTreeMap<String, Result<Record, Unreadable>> {
         let mut all = BTreeMap::new();
-        for (name, created) in &self.catalog {
+        for (name, row) in &self.catalog {
             let record = Record::Repository {
                 name: name.clone(),
-                created: *created,
+                created: row.created,
+                permanent: row.permanent,
             };
             all.insert(format!("repository {name}"), Ok(record));
         }
@@ -137,8 +138,12 @@ impl MetadataRecords {
 
     fn import(&mut self, record: &Record) {
         match record.clone() {
-            Record::Repository { name, created } => {
-                self.catalog.insert(name, created);
+            Record::Repository {
+                name,
+                created,
+                permanent,
+            } => {
+                self.catalog.insert(name, CatalogRow { created, permanent });
             }
             Record::Blob {
                 digest,

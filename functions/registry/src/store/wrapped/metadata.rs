@@ -1,11 +1,15 @@
 //! The metadata store, called through a hook.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 
 use super::{Hook, StoreMethod, Wrapped};
+use crate::store::access::Author;
 use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagGuard,
+    TagRecord,
 };
 use crate::store::{Context, Location, Page, StoreError};
 
@@ -117,6 +121,17 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError> {
         self.call(StoreMethod::Repositories, self.inner.repositories(cx, after, limit))
+            .await
+    }
+
+    async fn create_repository(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        author: &Author,
+    ) -> Result<bool, StoreError> {
+        let created = self.inner.create_repository(cx, repository, author);
+        self.call_writing(StoreMethod::CreateRepository, created, |created| *created)
             .await
     }
 
@@ -240,10 +255,19 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         .await
     }
 
-    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
+    async fn put_manifest(
+        &self,
+        cx: Context,
+        put: &PutManifest,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, StoreError> {
         let stored = |answer: &ManifestPut| matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
-        self.call_writing(StoreMethod::PutManifest, self.inner.put_manifest(cx, put), stored)
-            .await
+        self.call_writing(
+            StoreMethod::PutManifest,
+            self.inner.put_manifest(cx, put, guard),
+            stored,
+        )
+        .await
     }
 
     async fn delete_tag(
@@ -251,11 +275,12 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<Removal, StoreError> {
         self.call(
             StoreMethod::DeleteTag,
-            self.inner.delete_tag(cx, repository, tag, principal),
+            self.inner.delete_tag(cx, repository, tag, author, guard),
         )
         .await
     }
@@ -265,17 +290,24 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        principal: &str,
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
     ) -> Result<Removal, StoreError> {
         self.call(
             StoreMethod::DeleteManifest,
-            self.inner.delete_manifest(cx, repository, digest, principal),
+            self.inner.delete_manifest(cx, repository, digest, author, guard),
         )
         .await
     }
 
-    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
-        self.call(StoreMethod::Unlink, self.inner.unlink(cx, repository, digest))
+    async fn unlink(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        author: &Author,
+    ) -> Result<Removal, StoreError> {
+        self.call(StoreMethod::Unlink, self.inner.unlink(cx, repository, digest, author))
             .await
     }
 }

@@ -84,6 +84,7 @@ methods! {
         History history Reads
         Repository repository Reads
         Repositories repositories Reads
+        CreateRepository create_repository Stores
         Manifests manifests Reads
         Referrers referrers Reads
         CommitBlob commit_blob Stores
@@ -112,5 +113,25 @@ methods! {
         RecordedObject recorded_object Reads
         MissingBackReferences missing_back_references Reads
         Insert insert Stores
+    }
+    access::AccessStore {
+        State state Reads
+        Account account Reads
+        StateAndAccount state_and_account Reads
+        Accounts accounts Reads
+        PolicyDocument policy_document Reads
+        Policy policy Reads
+        Policies policies Reads
+        /// Allowed on a full disk: it may take a permission away.
+        Apply apply Changes
+        Audit audit Reads
+        TokenSeeds token_seeds Reads
+        AddTokenSeed add_token_seed Changes
+        RemoveTokenSeed remove_token_seed Changes
+        Failures failures Reads
+        PutFailures put_failures Changes
+        ClearFailures clear_failures Changes
+        RecordUse record_use Changes
+        LastUses last_uses Reads
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use oci::Digest;
 use registry::collection::{CollectionOptions, Interrupted, Report, collect};
+use registry::store::access::Author;
 use registry::store::blobs::DeletedObjects;
 use registry::store::collection::{CollectionStore as _, PassStatistics, Plan};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, RecordCounts};
@@ -374,7 +375,10 @@ impl Hook for Losing {
         if method == StoreMethod::CheckPendingDeletion {
             let name = "a".parse().unwrap();
             let at_once = "stores in memory never wait";
-            let unlinked = self.metadata.unlink(self.cx, &name, &self.digest).now_or_never();
+            let unlinked = self
+                .metadata
+                .unlink(self.cx, &name, &self.digest, &Author::operator())
+                .now_or_never();
             unlinked.expect(at_once)?;
             let plan = Plan::default();
             let scheduled = self.collection.collect_metadata(self.cx, &plan, None, 100);

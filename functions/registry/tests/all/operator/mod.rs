@@ -4,3 +4,4 @@ mod check;
 mod collect;
 mod losses;
 mod objects;
+mod releases;

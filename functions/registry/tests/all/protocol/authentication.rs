@@ -1,14 +1,17 @@
 //! The response to each way in which authentication fails, and the permission to move tags.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use http::header::HOST;
-use http::request::Parts;
-use http::{HeaderValue, Request};
+use http::Request;
 use oci::MediaType;
-use registry::auth::{Actions, AuthenticationError, ChallengeScope, Credentials, Origin, Scope, TokenError};
-use registry::{Authenticator, Identity, Principal, RequestBody};
+use registry::auth::{
+    Actions, AuthenticationError, Challenge, ChallengeSchemes, CredentialId, Credentials, Origin, Rules, Scope,
+    TokenError,
+};
+use registry::{Authenticator, Identity, Principal, RequestBody, Settings};
+use serde_json::json;
 
 use crate::support::content::{bytes_of, index};
 use crate::support::{Answer, Setup, Users, World, sha256};
@@ -21,25 +24,27 @@ impl<F> Authenticator for Deciding<F>
 where
     F: Fn() -> Result<Identity, AuthenticationError> + Send + Sync + 'static,
 {
-    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
+    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
         (self.0)()
     }
 
-    async fn reauthorize(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
+    async fn reauthorize(&self, _: &Principal, _: Option<CredentialId>) -> Result<Identity, AuthenticationError> {
         (self.0)()
     }
 
-    /// A challenge for tokens, with all its parts.
-    fn challenge(
-        &self,
-        head: &Parts,
-        scope: Option<&ChallengeScope>,
-        error: Option<TokenError>,
-    ) -> Option<HeaderValue> {
-        let host = head.headers[HOST].to_str().ok()?;
-        let scope = scope.map_or_else(String::new, |scope| format!(r#",scope="{scope}""#));
-        let error = error.map_or_else(String::new, |error| format!(r#",error="{}""#, error.as_str()));
-        HeaderValue::from_str(&format!(r#"Bearer realm="https://{host}/token"{scope}{error}"#)).ok()
+    fn takes_credentials(&self) -> bool {
+        true
+    }
+}
+
+/// The beginning of a challenge of a registry with this public URL.
+const BEARER: &str = r#"Bearer realm="https://registry.example/token",service="registry.example""#;
+
+fn with_public_url() -> Settings {
+    let url = "https://registry.example".parse().unwrap();
+    Settings {
+        challenge: Challenge::new(ChallengeSchemes::Auto, Some(url)),
+        ..Settings::default()
     }
 }
 
@@ -92,6 +97,7 @@ async fn each_failure_of_authentication_has_its_response() {
     for (failure, status, code, token_error, retry_after) in failures {
         let world = World::with(Setup {
             authenticator: Arc::new(Deciding(move || Err(failure()))),
+            settings: with_public_url(),
             ..Setup::default()
         })
         .await;
@@ -105,8 +111,7 @@ async fn each_failure_of_authentication_has_its_response() {
             let response = world.registry.handle(request.body(RequestBody::empty()).unwrap()).await;
             let answer = Answer::read(format!("GET {path} after {:?}", failure()), response).await;
             let answer = answer.expect_error(status, code);
-            let challenge =
-                token_error.map(|error| format!(r#"Bearer realm="https://registry.example/token"{scope}{error}"#));
+            let challenge = token_error.map(|error| format!("{BEARER}{scope}{error}"));
             assert_eq!(
                 answer.get("www-authenticate"),
                 challenge.as_deref(),
@@ -123,20 +128,21 @@ async fn each_failure_of_authentication_has_its_response() {
 #[tokio::test]
 async fn a_token_that_lacks_a_scope_is_distinguished_from_a_denial() {
     for (policy, token, status, code, error) in [
-        (Scope::EVERYTHING, Scope::EVERYTHING, 404, "MANIFEST_UNKNOWN", None),
+        (Rules::everything(), Scope::EVERYTHING, 404, "MANIFEST_UNKNOWN", None),
         (
-            Scope::EVERYTHING,
+            Rules::everything(),
             Scope::PULL_ONLY,
             401,
             "UNAUTHORIZED",
             Some("insufficient_scope"),
         ),
-        (Scope::PULL_ONLY, Scope::EVERYTHING, 403, "DENIED", None),
-        (Scope::PULL_ONLY, Scope::PULL_ONLY, 403, "DENIED", None),
+        (Rules::pull_only(), Scope::EVERYTHING, 403, "DENIED", None),
+        (Rules::pull_only(), Scope::PULL_ONLY, 403, "DENIED", None),
     ] {
         let alice = Identity::new(Principal::user("alice").unwrap(), policy).with_token_scope(token);
         let world = World::with(Setup {
             authenticator: Arc::new(Deciding(move || Ok(alice.clone()))),
+            settings: with_public_url(),
             ..Setup::default()
         })
         .await;
@@ -145,36 +151,98 @@ async fn a_token_that_lacks_a_scope_is_distinguished_from_a_denial() {
         let answer = Answer::read("DELETE".to_owned(), response)
             .await
             .expect_error(status, code);
-        let challenge = error.map(|error| {
-            format!(r#"Bearer realm="https://registry.example/token",scope="repository:a/b:delete",error="{error}""#)
-        });
+        let challenge = error.map(|error| format!(r#"{BEARER},scope="repository:a/b:delete",error="{error}""#));
         assert_eq!(answer.get("www-authenticate"), challenge.as_deref());
     }
 }
 
-/// A principal without the permission to move tags can publish a manifest by its digest, but no tag.
+/// A principal without the permission to move tags can publish a manifest under a new tag, but not under an existing one.
 #[tokio::test]
-async fn a_push_of_a_tag_needs_the_permission_to_move_it() {
+async fn a_push_to_an_existing_tag_needs_the_permission_to_move_it() {
     let users = Arc::new(Users::private());
     let world = World::with(Setup {
         authenticator: users.clone(),
         ..Setup::default()
     })
     .await;
-    let manifest = bytes_of(&index(&[]));
-    let digest = sha256(&manifest);
-    for (actions, status) in [(Actions::CREATE, 403), (Actions::PUSH, 201)] {
+    for (number, actions, moves) in [(0, Actions::CREATE, 403), (1, Actions::PUSH, 201)] {
         users.change("reader", Users::may("a/*", actions.union(Actions::PULL)));
-        for (reference, status) in [
-            (digest.to_string(), 201),
-            ("t".to_owned(), status),
-            (format!("{digest}?tag=u"), status),
-        ] {
-            let call = world.put(format!("/v2/a/b/manifests/{reference}")).user("reader");
-            let call = call.header("content-type", MediaType::OCI_INDEX);
-            call.bytes(manifest.clone()).send().await.expect(status);
+        let manifests = ["one", "two"].map(|text| {
+            let mut manifest = index(&[]);
+            manifest["annotations"] = json!({ "text": format!("{text} {number}") });
+            bytes_of(&manifest)
+        });
+        for (manifest, status) in manifests.into_iter().zip([201, moves]) {
+            let digest = sha256(&manifest);
+            for (reference, status) in [
+                (digest.to_string(), 201),
+                (format!("t{number}"), status),
+                (format!("{digest}?tag=u{number}"), status),
+            ] {
+                let call = world.put(format!("/v2/a/b/manifests/{reference}")).user("reader");
+                let call = call.header("content-type", MediaType::OCI_INDEX);
+                call.bytes(manifest.clone()).send().await.expect(status);
+            }
+            let tag = world.head(format!("/v2/a/b/manifests/t{number}")).user("reader");
+            let named = tag.send().await.expect(200).header("docker-content-digest").to_owned();
+            assert_eq!(named == digest.to_string(), status == 201);
         }
-        let tag = world.get("/v2/a/b/manifests/t").user("reader").send().await;
-        assert_eq!(tag.status, if status == 201 { 200 } else { 404 });
+    }
+}
+
+/// One user, who has proved her identity by a key. The key can be removed.
+struct Keyed {
+    id: CredentialId,
+    is_removed: AtomicBool,
+}
+
+#[async_trait]
+impl Authenticator for Keyed {
+    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
+        let alice = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
+        Ok(alice.with_credential(self.id).unwrap())
+    }
+
+    async fn reauthorize(
+        &self,
+        principal: &Principal,
+        credential: Option<CredentialId>,
+    ) -> Result<Identity, AuthenticationError> {
+        assert_eq!((principal.as_str(), credential), ("alice", Some(self.id)));
+        if self.is_removed.load(Ordering::SeqCst) {
+            return Err(AuthenticationError::Unauthenticated);
+        }
+        self.authenticate(&Origin::internal(), &Credentials::Absent).await
+    }
+
+    fn takes_credentials(&self) -> bool {
+        true
+    }
+}
+
+/// The token of an upload carries the key that opened it, and the final PUT asks for that key.
+#[tokio::test]
+async fn s17_an_upload_is_not_finished_after_the_removal_of_its_key() {
+    let keyed = Arc::new(Keyed {
+        id: "3f9aK2dQ".parse().unwrap(),
+        is_removed: AtomicBool::new(false),
+    });
+    let world = World::with(Setup {
+        authenticator: keyed.clone(),
+        ..Setup::default()
+    })
+    .await;
+    for (is_removed, status) in [(false, 201), (true, 401)] {
+        keyed.is_removed.store(false, Ordering::SeqCst);
+        let opened = world.post("/v2/a/blobs/uploads/").send().await.expect(202);
+        let patched = world
+            .patch(opened.header("location"))
+            .bytes("ab")
+            .send()
+            .await
+            .expect(202);
+        keyed.is_removed.store(is_removed, Ordering::SeqCst);
+        let target = format!("{}?digest={}", patched.header("location"), sha256(b"ab"));
+        world.put(target).send().await.expect(status);
     }
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::faulty::{Fault, FaultKind, FaultPoint};
-use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::Method;
 use oci::MediaType;
-use registry::auth::{AuthenticationError, ChallengeScope, Credentials, Origin, TokenError};
+use registry::auth::{AuthenticationError, CredentialId, Credentials, Origin};
 use registry::store::wrapped::StoreMethod;
 use registry::{Authenticator, Identity, Principal};
 
@@ -329,16 +328,16 @@ struct Defective;
 
 #[async_trait]
 impl Authenticator for Defective {
-    async fn authenticate(&self, _: Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
+    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
         panic!("a defect, on purpose: planned")
     }
 
-    async fn reauthorize(&self, _: &Principal) -> Result<Identity, AuthenticationError> {
+    async fn reauthorize(&self, _: &Principal, _: Option<CredentialId>) -> Result<Identity, AuthenticationError> {
         Err(AuthenticationError::Unauthenticated)
     }
 
-    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
-        None
+    fn takes_credentials(&self) -> bool {
+        false
     }
 }
 

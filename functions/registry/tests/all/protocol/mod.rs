@@ -1,8 +1,10 @@
 //! Protocol tests as tables: request → status, headers, body. One file for each family of endpoints.
 
 mod again;
+mod api;
 mod authentication;
 mod blobs;
+mod challenges;
 mod faults;
 mod lists;
 mod lost;
@@ -14,5 +16,7 @@ mod push;
 mod random;
 mod references;
 mod repeated;
+mod repository_settings;
 mod sessions;
+mod tokens;
 mod uploads;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use registry::auth::Scope;
+use oci::Digest;
+use registry::auth::Rules;
 use registry::store::wrapped::StoreMethod;
 use registry::{Limits, Settings};
 
@@ -110,6 +111,36 @@ async fn the_session_of_a_refusal_uses_the_algorithm_of_the_digest() {
     );
 }
 
+/// The largest blob that the policy allows in a repository also counts for blobs that are mounted there: at the bound and
+/// one past it. Who may not pull the source learns nothing about its size.
+#[tokio::test]
+async fn a_mounted_blob_has_the_size_limit_of_its_new_repository() {
+    let policy = r#"{"syntax": 1, "repository": [{"match": ["team/**"], "max-blob": "3B"}]}"#;
+    let users = Arc::new(Users::open_under(policy));
+    let world = World::with(Setup::private(&users)).await;
+    let fits = world.push_blob("a", "one").await;
+    let exceeds = world.push_blob("a", "four").await;
+    let mount = |digest: Digest, from: &str, user: &str| {
+        let call = world.post(format!("/v2/team/app/blobs/uploads/?mount={digest}{from}"));
+        if user.is_empty() { call } else { call.user(user) }.send()
+    };
+    for from in ["&from=a", ""] {
+        mount(fits, from, "").await.expect(201);
+        let refused = mount(exceeds, from, "").await.expect_error(413, "SIZE_INVALID");
+        let message = &refused.json()["errors"][0]["message"];
+        assert_eq!(message, "the blob exceeds 3 bytes");
+        for digest in [fits, exceeds] {
+            mount(digest, from, "robot").await.expect(202);
+        }
+    }
+    mount(exceeds, "&from=unknown", "").await.expect(202);
+    assert_eq!(world.blob("team/app", &fits).await.unwrap(), "one");
+    assert_eq!(world.blob("team/app", &exceeds).await, None);
+    // In other repositories it is mounted.
+    let call = world.post(format!("/v2/b/blobs/uploads/?mount={exceeds}&from=a"));
+    call.send().await.expect(201);
+}
+
 #[tokio::test]
 async fn only_from_repositories_that_the_caller_may_pull() {
     let users = Arc::new(Users::private());
@@ -129,7 +160,7 @@ async fn only_from_repositories_that_the_caller_may_pull() {
         .user("alice");
     call.send().await.expect(201);
     // A user without the permission to push cannot mount.
-    users.change("robot", Scope::PULL_ONLY);
+    users.change("robot", Rules::pull_only());
     let call = world
         .post(format!("/v2/team/app/blobs/uploads/?mount={digest}&from=private/x"))
         .user("robot");

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Method;
 use oci::{Digest, MediaType};
 use registry::Endpoint;
+use registry::api_endpoint::ApiOperation;
 use registry::store::memory::RecordCounts;
 use serde_json::{Value, json};
 
@@ -91,6 +92,17 @@ fn rows(endpoint: Endpoint) -> Vec<RepeatedRequest> {
             200,
             200,
         )],
+        Endpoint::IssueToken => vec![row("token", |scene| get(scene, "/token"), 200, 200)],
+        Endpoint::GetKeySet => vec![row("key set", |scene| get(scene, "/.well-known/jwks.json"), 200, 200)],
+        // The registry is open to everyone, and nobody is an administrator.
+        Endpoint::Api(ApiOperation::GetApiDocument) => {
+            vec![row("document", |scene| get(scene, "/api/v1/openapi.json"), 200, 200)]
+        }
+        Endpoint::Api(ApiOperation::GetIdentity) => {
+            vec![row("identity", |scene| get(scene, "/api/v1/whoami"), 403, 403)]
+        }
+        // What these do is decided by the implementation of the API, and tested there.
+        Endpoint::Api(_) => Vec::new(),
         Endpoint::ListRepositories => vec![row("catalog", |scene| get(scene, "/v2/_catalog"), 200, 200)],
         Endpoint::OpenUpload => vec![
             // A new session each time.

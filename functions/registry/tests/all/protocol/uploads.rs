@@ -1,5 +1,7 @@
 //! All ways to push a blob (end-4 to end-6), and what is refused.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use contract::source::noise;
 use oci::Digest;
@@ -8,7 +10,7 @@ use registry::store::wrapped::StoreMethod;
 use registry::{Limits, Settings};
 
 use crate::support::client::TestRequest;
-use crate::support::{Answer, Script, Setup, World, sha256, sha512};
+use crate::support::{Answer, Script, Setup, Users, World, sha256, sha512};
 
 /// A way to push a blob.
 #[derive(Clone, Copy, Debug)]
@@ -457,6 +459,42 @@ async fn size_limit() {
         refused.expect_error(413, "SIZE_INVALID");
     }
     assert_eq!(world.blob("team/app", &sha256(&noise(2, 1501))).await, None);
+}
+
+/// The largest blob that the policy allows in a repository: at the bound and one past it, by every way, declared and not.
+/// It never raises the limit of the registry.
+#[tokio::test]
+async fn size_limit_of_the_policy() {
+    for (max_blob, bound) in [("1500B", 1500), ("1TiB", 2000)] {
+        let policy = format!(
+            r#"{{"syntax": 1, "repository": [
+                {{"match": ["team/**"], "max-blob": "{max_blob}"}}, {{"match": ["**"], "max-blob": "1B"}}]}}"#
+        );
+        let limits = Limits {
+            blob_bytes: 2000,
+            ..Limits::default()
+        };
+        let settings = Settings {
+            limits,
+            ..Settings::default()
+        };
+        let world = World::with(Setup {
+            settings,
+            ..Setup::private(&Arc::new(Users::open_under(&policy)))
+        })
+        .await;
+        let (fits, exceeds) = (noise(1, bound), noise(2, bound + 1));
+        for way in WAYS {
+            let answer = push(&world, way, "", &sha256(&fits), &fits).await;
+            assert_eq!(answer.status, 201, "{max_blob} {way:?}");
+            let refused = push(&world, way, "", &sha256(&exceeds), &exceeds).await;
+            assert_eq!(refused.status, 413, "{max_blob} {way:?}");
+            let refused = refused.expect_error(413, "SIZE_INVALID");
+            let message = refused.json()["errors"][0]["message"].as_str().unwrap().to_owned();
+            assert!(message.contains(&bound.to_string()), "{message}");
+        }
+        assert_eq!(world.blob("team/app", &sha256(&exceeds)).await, None);
+    }
 }
 
 async fn limited_to(upload_bodies: u32) -> World {

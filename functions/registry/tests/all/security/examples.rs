@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use oci::{Digest, MediaType};
+use registry::api_endpoint::ApiOperation;
 use registry::{Authenticator, Endpoint, Settings};
 
 use crate::support::client::TestRequest;
@@ -172,8 +173,26 @@ impl Fixture {
                 example(Method::DELETE, format!("{v2}/manifests/{digest}"), b"", 202),
             ],
             Endpoint::DeleteBlob => vec![example(Method::DELETE, format!("{v2}/blobs/{}", self.loose), b"", 202)],
+            Endpoint::IssueToken => vec![
+                example(
+                    Method::GET,
+                    format!("/token?scope=repository:{repository}:pull"),
+                    b"",
+                    200,
+                ),
+                example(Method::POST, "/token".into(), b"grant_type=password", 200),
+            ],
+            Endpoint::GetKeySet => read("/.well-known/jwks.json".into()),
+            Endpoint::Api(operation) => vec![example(operation.method(), api_path(operation), b"{}", 200)],
         }
     }
+}
+
+/// A path of an operation of the API; those about an account are about one that nobody here has.
+fn api_path(operation: ApiOperation) -> String {
+    let path = operation.path().replace("{account}", "carol");
+    let path = path.replace("{key}", "3f9aK2dQ").replace("{version}", "7");
+    format!("/api/v1/{path}")
 }
 
 trait ConcatAll {
@@ -193,6 +212,10 @@ impl Example {
             .bytes(self.body.clone());
         if self.target.contains("/manifests/") && self.method == Method::PUT {
             call.header("content-type", MediaType::OCI_MANIFEST)
+        } else if self.method == Method::POST && self.target == "/token" {
+            call.header("content-type", "application/x-www-form-urlencoded")
+        } else if self.target.starts_with("/api/v1/") {
+            call.header("content-type", "application/json").header("if-match", "*")
         } else {
             call
         }
@@ -213,6 +236,9 @@ pub(crate) fn is_by_token(endpoint: Endpoint) -> bool {
         | Endpoint::OpenUpload
         | Endpoint::PutManifest
         | Endpoint::DeleteManifest
-        | Endpoint::DeleteBlob => false,
+        | Endpoint::DeleteBlob
+        | Endpoint::IssueToken
+        | Endpoint::GetKeySet
+        | Endpoint::Api(_) => false,
     }
 }

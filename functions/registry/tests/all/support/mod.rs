@@ -1,23 +1,28 @@
 //! Shared parts of the core's tests: a registry over memory stores ([`World`]), requests and their responses
-//! ([`client`]), scripted bodies ([`script`]), time and randomness ([`clock`]), users ([`users`]), manifests
-//! ([`content`]) and the log ([`log`]).
+//! ([`client`]), scripted bodies ([`script`]), time and randomness ([`clock`]), users ([`users`]), tokens ([`tokens`]), manifests
+//! ([`content`]), the log ([`log`]) and an API ([`api`]).
 
+pub(crate) mod api;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod content;
 pub(crate) mod log;
 pub(crate) mod script;
+pub(crate) mod tokens;
 pub(crate) mod users;
 
 use std::sync::Arc;
 
 use contract::counting::{
-    CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
+    CountingAccess, CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
-use contract::faulty::{Faults, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions};
+use contract::faulty::{
+    Faults, FaultyAccess, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions,
+};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use registry::store::StoreError;
+use registry::store::access::AccessStore;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
@@ -25,19 +30,26 @@ use registry::store::metadata::MetadataStore;
 use registry::store::records::RecordStore;
 use registry::store::sessions::SessionStore;
 use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
-use registry::{Anonymous, Authenticator, Registry, Settings, Stores};
+use registry::{Anonymous, ApiEndpoint, Authenticator, Registry, Settings, Stores, TokenEndpoint};
 use tokio::sync::Notify;
 
+use api::TestApi;
 pub(crate) use client::Answer;
 pub(crate) use clock::Clock;
 pub(crate) use content::{sha256, sha512};
 pub(crate) use script::Script;
+use tokens::TestTokens;
 pub(crate) use users::Users;
+
+/// Makes the API of a registry with an authenticator.
+pub(crate) type MakeApi = Arc<dyn Fn(Arc<dyn Authenticator>) -> Arc<dyn ApiEndpoint> + Send + Sync>;
 
 /// The initial state of a world.
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) token_endpoint: Option<Arc<dyn TokenEndpoint>>,
+    pub(crate) api_endpoint: Option<MakeApi>,
     pub(crate) blobs: MemoryBlobs,
     pub(crate) seed: u64,
     /// Each seal waits for a notification of this.
@@ -49,6 +61,10 @@ impl Default for Setup {
         Self {
             settings: Settings::default(),
             authenticator: Arc::new(Anonymous::all()),
+            token_endpoint: Some(Arc::new(TestTokens::default())),
+            api_endpoint: Some(Arc::new(|users: Arc<dyn Authenticator>| {
+                Arc::new(TestApi::new(users)) as Arc<dyn ApiEndpoint>
+            })),
             blobs: MemoryBlobs::new(),
             seed: 1,
             seal: None,
@@ -101,7 +117,15 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) stores: Stores,
+    endpoints: Endpoints,
     settings: Settings,
+}
+
+/// The parts of a registry that have routes of their own.
+#[derive(Clone)]
+struct Endpoints {
+    tokens: Option<Arc<dyn TokenEndpoint>>,
+    api: Option<MakeApi>,
 }
 
 impl World {
@@ -152,9 +176,21 @@ impl World {
                 )),
                 counts.clone(),
             )),
+            access: Arc::new(CountingAccess::new(
+                Arc::new(FaultyAccess::new(
+                    metadata.clone() as Arc<dyn AccessStore>,
+                    faults.clone(),
+                )),
+                counts.clone(),
+            )),
         };
         let clock = Arc::new(Clock::new(setup.seed));
-        let registry = open(&stores, setup.authenticator, &clock, setup.settings.clone()).await;
+        let settings = setup.settings;
+        let endpoints = Endpoints {
+            tokens: setup.token_endpoint,
+            api: setup.api_endpoint,
+        };
+        let registry = open(&stores, setup.authenticator, &endpoints, &clock, settings.clone()).await;
         let _ = counts.take();
         Self {
             registry,
@@ -165,13 +201,21 @@ impl World {
             faults,
             counts,
             stores,
-            settings: setup.settings,
+            endpoints,
+            settings,
         }
     }
 
     /// Another instance over the same stores.
     pub(crate) async fn another(&self, authenticator: Arc<dyn Authenticator>, settings: Settings) -> Self {
-        let registry = open(&self.stores, authenticator, &self.clock, settings.clone()).await;
+        let registry = open(
+            &self.stores,
+            authenticator,
+            &self.endpoints,
+            &self.clock,
+            settings.clone(),
+        )
+        .await;
         Self {
             registry,
             settings,
@@ -188,9 +232,19 @@ impl World {
 async fn open(
     stores: &Stores,
     authenticator: Arc<dyn Authenticator>,
+    endpoints: &Endpoints,
     clock: &Arc<Clock>,
     settings: Settings,
 ) -> Arc<Registry> {
-    let registry = Registry::open(stores.clone(), authenticator, clock.clone(), clock.clone(), settings).await;
-    Arc::new(registry.expect("memory stores open"))
+    let (callers, environment) = (authenticator.clone(), clock.clone());
+    let registry = Registry::open(stores.clone(), authenticator, environment, clock.clone(), settings).await;
+    let registry = registry.expect("memory stores open");
+    let registry = match &endpoints.tokens {
+        Some(endpoint) => registry.with_token_endpoint(endpoint.clone()),
+        None => registry,
+    };
+    Arc::new(match &endpoints.api {
+        Some(api) => registry.with_api_endpoint(api(callers)),
+        None => registry,
+    })
 }

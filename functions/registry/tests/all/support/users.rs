@@ -1,25 +1,24 @@
-//! Users with passwords and scopes, which a test can change while a registry runs.
+//! Users with passwords and rules, which a test can change while a registry runs.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use http::HeaderValue;
-use http::request::Parts;
 use registry::auth::{
-    Actions, AuthenticationError, ChallengeScope, Credentials, Origin, PrincipalKind, RepositoryGrant, Scope,
-    TokenError,
+    AccessRule, Actions, AuthenticationError, CredentialId, Credentials, Origin, PrincipalKind, Rules, SharedRules,
 };
+use registry::policy::Policy;
 use registry::{Authenticator, Identity, Principal};
 
 /// The challenge for requests without credentials.
-pub(crate) const CHALLENGE: &str = "Basic realm=\"test\"";
+pub(crate) const CHALLENGE: &str = r#"Basic realm="roadstead", charset="UTF-8""#;
 
 pub(crate) struct Users {
-    scopes: Mutex<BTreeMap<String, Scope>>,
-    anonymous: Option<Scope>,
+    rules: Mutex<BTreeMap<String, Rules>>,
+    anonymous: Option<Rules>,
     down: AtomicBool,
+    shared: Mutex<Option<Arc<SharedRules>>>,
 }
 
 impl Users {
@@ -31,28 +30,41 @@ impl Users {
 
     /// The same users; and a client without credentials may pull.
     pub(crate) fn open_to_pull() -> Self {
-        Self::new(Some(Scope::PULL_ONLY))
+        Self::new(Some(Rules::pull_only()))
     }
 
-    fn new(anonymous: Option<Scope>) -> Self {
+    /// The same users; and a client without credentials may do everything. The rules of a policy (in JSON) that concern
+    /// every principal concern them all.
+    pub(crate) fn open_under(policy: &str) -> Self {
+        let users = Self::new(Some(Rules::everything()));
+        users.share(Policy::from_json(policy).expect("a legal policy").shared());
+        users
+    }
+
+    pub(crate) fn new(anonymous: Option<Rules>) -> Self {
         let robot = Self::may("team/app", Actions::PUSH);
         let users = [
-            ("alice", Scope::EVERYTHING),
-            ("bob", Scope::EVERYTHING),
-            ("reader", Scope::PULL_ONLY),
+            ("alice", Rules::everything()),
+            ("bob", Rules::everything()),
+            ("reader", Rules::pull_only()),
             ("robot", robot),
         ];
         Self {
-            scopes: Mutex::new(users.map(|(name, scope)| (name.to_owned(), scope)).into()),
+            rules: Mutex::new(users.map(|(name, rules)| (name.to_owned(), rules)).into()),
             anonymous,
             down: AtomicBool::new(false),
+            shared: Mutex::default(),
         }
     }
 
-    /// The scope of one grant.
-    pub(crate) fn may(repositories: &str, actions: Actions) -> Scope {
-        let repositories = repositories.parse().expect("a legal pattern");
-        Scope::new(vec![RepositoryGrant { repositories, actions }]).expect("one is not too many")
+    /// One rule that allows some actions.
+    pub(crate) fn may(repositories: &str, actions: Actions) -> Rules {
+        let rule = AccessRule {
+            name: "a rule of the test".into(),
+            repositories: vec![repositories.parse().expect("a legal pattern")],
+            actions,
+        };
+        Rules::new(vec![rule], Vec::new())
     }
 
     pub(crate) fn password(name: &str) -> String {
@@ -60,12 +72,17 @@ impl Users {
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        self.scopes.lock().expect("not poisoned").remove(name);
+        self.rules.lock().expect("not poisoned").remove(name);
     }
 
-    pub(crate) fn change(&self, name: &str, scope: Scope) {
-        let mut scopes = self.scopes.lock().expect("not poisoned");
-        scopes.insert(name.to_owned(), scope);
+    pub(crate) fn change(&self, name: &str, rules: Rules) {
+        let mut all = self.rules.lock().expect("not poisoned");
+        all.insert(name.to_owned(), rules);
+    }
+
+    /// From now on these rules concern everyone.
+    pub(crate) fn share(&self, rules: Arc<SharedRules>) {
+        *self.shared.lock().expect("not poisoned") = Some(rules);
     }
 
     /// From now on no credentials can be checked.
@@ -79,23 +96,28 @@ impl Users {
                 "the directory of users is down".into(),
             ));
         }
-        let scopes = self.scopes.lock().expect("not poisoned");
-        let scope = scopes.get(name).ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(Identity::new(
-            Principal::user(name).expect("a legal name"),
-            scope.clone(),
-        ))
+        let all = self.rules.lock().expect("not poisoned");
+        let rules = all.get(name).ok_or(AuthenticationError::Unauthenticated)?;
+        let identity = Identity::new(Principal::user(name).expect("a legal name"), rules.clone());
+        Ok(self.under_shared_rules(identity))
     }
 
     fn anonymous(&self) -> Result<Identity, AuthenticationError> {
-        let scope = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(Identity::new(Principal::ANONYMOUS, scope))
+        let rules = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
+        Ok(self.under_shared_rules(Identity::new(Principal::ANONYMOUS, rules)))
+    }
+
+    fn under_shared_rules(&self, identity: Identity) -> Identity {
+        match &*self.shared.lock().expect("not poisoned") {
+            Some(shared) => identity.with_shared_rules(Arc::clone(shared)),
+            None => identity,
+        }
     }
 }
 
 #[async_trait]
 impl Authenticator for Users {
-    async fn authenticate(&self, _: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
+    async fn authenticate(&self, _: &Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
         match credentials {
             Credentials::Absent => self.anonymous(),
             Credentials::Basic { user, password } if *password == Self::password(user) => self.find(user),
@@ -105,7 +127,15 @@ impl Authenticator for Users {
         }
     }
 
-    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
+    /// These users have no keys.
+    async fn reauthorize(
+        &self,
+        principal: &Principal,
+        credential: Option<CredentialId>,
+    ) -> Result<Identity, AuthenticationError> {
+        if credential.is_some() {
+            return Err(AuthenticationError::Unauthenticated);
+        }
         match (principal.kind(), principal.name()) {
             (PrincipalKind::Anonymous, _) => self.anonymous(),
             (PrincipalKind::User, Some(name)) => self.find(name),
@@ -113,7 +143,7 @@ impl Authenticator for Users {
         }
     }
 
-    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
-        Some(HeaderValue::from_static(CHALLENGE))
+    fn takes_credentials(&self) -> bool {
+        true
     }
 }

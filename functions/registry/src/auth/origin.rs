@@ -1,0 +1,193 @@
+//! Where a request comes from.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+
+use super::public_url::{PublicUrl, UrlScheme};
+use crate::budget::ClientKey;
+use crate::delivery::Client;
+use crate::host::Host;
+
+/// What a trusted proxy says about the URL that its client has used: an extension of a request.
+///
+/// A shell sets it only for requests that a trusted proxy has forwarded: the address that opened the connection is that of
+/// a trusted proxy, and the request has at least one `X-Forwarded-…` field. Without it, the shell vouches for nothing but
+/// the connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Forwarded {
+    /// The scheme. `None`: the proxy does not say it, or not clearly.
+    pub scheme: Option<UrlScheme>,
+    /// The host.
+    pub host: ForwardedHost,
+}
+
+/// The host that a trusted proxy reports.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ForwardedHost {
+    /// The proxy does not report one. It then passes on `Host` as the client has sent it.
+    #[default]
+    Unchanged,
+    /// This one.
+    Host(Host),
+    /// The report has several hosts, or none that can be parsed.
+    Unclear,
+}
+
+/// Where a request comes from: its client, and the URL at which the client has reached the registry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The client that shares the budget of password checks. A check takes time, and the guesses of one client must not
+    /// use all of it.
+    pub client: ClientKey,
+    /// The address of the client. `None`: the shell does not know it.
+    pub address: Option<IpAddr>,
+    /// The URL at which the client has reached the registry, as far as no stranger can steer it:
+    ///
+    /// * behind a trusted proxy that says the scheme, that scheme and the host that the proxy reports;
+    /// * without a proxy, the `Host` of the request if it is the machine itself ([`Host::is_loopback`]).
+    ///
+    /// `None` for all other requests: their `Host` is what their sender likes.
+    pub url: Option<PublicUrl>,
+}
+
+impl Origin {
+    /// The origin of the request with this head. `host` is its host, which [`HostPolicy`](crate::HostPolicy) has checked.
+    pub(crate) fn new(head: &Parts, host: Host) -> Self {
+        let client = head.extensions.get::<Client>().map(|client| client.0);
+        let scheme = head.extensions.get::<UrlScheme>().copied();
+        Self {
+            client: client.map_or(ClientKey::INTERNAL, ClientKey::of),
+            address: client,
+            url: url(head.extensions.get(), scheme.unwrap_or(UrlScheme::Http), host),
+        }
+    }
+
+    /// The origin of a request that a shell makes itself.
+    #[must_use]
+    pub const fn internal() -> Self {
+        Self {
+            client: ClientKey::INTERNAL,
+            address: None,
+            url: None,
+        }
+    }
+}
+
+fn url(forwarded: Option<&Forwarded>, connection: UrlScheme, host: Host) -> Option<PublicUrl> {
+    match forwarded {
+        Some(forwarded) => {
+            let host = match &forwarded.host {
+                ForwardedHost::Unchanged => host,
+                ForwardedHost::Host(host) => host.clone(),
+                ForwardedHost::Unclear => return None,
+            };
+            // Without a scheme, `Host` may also be the proxy's own name for the registry, such as localhost:5000. A remote
+            // client cannot reach that.
+            Some(PublicUrl::new(forwarded.scheme?, host))
+        }
+        None => host.is_loopback().then(|| PublicUrl::new(connection, host)),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn origin(host: &str, scheme: Option<UrlScheme>, forwarded: Option<Forwarded>) -> Origin {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        // Only a shell may say what a proxy reports: the core never reads these fields.
+        for (name, value) in [
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            ("forwarded", "host=evil.example;proto=https"),
+        ] {
+            head.headers.insert(name, value.parse().unwrap());
+        }
+        if let Some(scheme) = scheme {
+            head.extensions.insert(scheme);
+        }
+        if let Some(forwarded) = forwarded {
+            head.extensions.insert(forwarded);
+        }
+        Origin::new(&head, host.parse().unwrap())
+    }
+
+    fn shown(origin: &Origin) -> Option<String> {
+        origin.url.as_ref().map(ToString::to_string)
+    }
+
+    /// Without a trusted proxy only the machine itself is believed, whatever `Host` and `X-Forwarded-…` say.
+    #[test]
+    fn s29_the_url_without_a_proxy_is_that_of_this_machine_or_unknown() {
+        for (host, expected) in [
+            ("localhost:5000", Some("http://localhost:5000")),
+            ("localhost", Some("http://localhost")),
+            ("LOCALHOST.:5000", Some("http://localhost:5000")),
+            ("127.0.0.1:5000", Some("http://127.0.0.1:5000")),
+            ("127.9.9.9", Some("http://127.9.9.9")),
+            ("[::1]:5000", Some("http://[::1]:5000")),
+            ("evil.example", None),
+            ("localhost.evil.example", None),
+            ("127.0.0.1.evil.example", None),
+            ("notlocalhost", None),
+            ("0.0.0.0:5000", None),
+            ("10.0.0.1", None),
+            ("2130706433", None),
+            ("[::2]", None),
+            ("[fe80::1]", None),
+        ] {
+            assert_eq!(shown(&origin(host, None, None)).as_deref(), expected, "{host}");
+            let over_tls = origin(host, Some(UrlScheme::Https), None);
+            let expected = expected.map(|url| url.replace("http://", "https://"));
+            assert_eq!(shown(&over_tls), expected, "{host} over TLS");
+        }
+    }
+
+    /// A trusted proxy has to say the scheme: it is not guessed, and never taken from a loopback host of its own.
+    #[test]
+    fn the_url_behind_a_trusted_proxy_is_what_it_says() {
+        use ForwardedHost::{Host, Unchanged, Unclear};
+        use UrlScheme::{Http, Https};
+
+        let reported = || Host("public.example:8443".parse().unwrap());
+        for (host, scheme, reported, expected) in [
+            ("a.example", Some(Https), Unchanged, Some("https://a.example")),
+            ("a.example:443", Some(Https), Unchanged, Some("https://a.example")),
+            ("a.example", Some(Http), Unchanged, Some("http://a.example")),
+            (
+                "localhost:5000",
+                Some(Https),
+                reported(),
+                Some("https://public.example:8443"),
+            ),
+            ("a.example", Some(Http), reported(), Some("http://public.example:8443")),
+            ("a.example", None, Unchanged, None),
+            ("a.example", None, reported(), None),
+            ("localhost:5000", None, Unchanged, None),
+            ("localhost:5000", None, reported(), None),
+            ("localhost:5000", Some(Https), Unclear, None),
+            ("a.example", Some(Https), Unclear, None),
+        ] {
+            let what = format!("{host} {scheme:?} {reported:?}");
+            let forwarded = Forwarded { scheme, host: reported };
+            for connection in [None, Some(Https)] {
+                let origin = origin(host, connection, Some(forwarded.clone()));
+                assert_eq!(shown(&origin).as_deref(), expected, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_client_is_what_the_shell_says() {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        let host = || "localhost".parse().unwrap();
+        let unknown = Origin::new(&head, host());
+        assert_eq!((unknown.client, unknown.address), (ClientKey::INTERNAL, None));
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        head.extensions.insert(Client(address));
+        let known = Origin::new(&head, host());
+        assert_eq!((known.client, known.address), (ClientKey::of(address), Some(address)));
+    }
+}
