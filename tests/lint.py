@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+from pathlib import Path
 from typing import Dict, List, Sequence, Set
 
 from harness import Context, HarnessError, Result, check, ensure, run, selftest
@@ -17,7 +18,8 @@ from harness.sources import sources
 # same on every machine.
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "wasm32-unknown-unknown")
 CORE = ("oci", "registry")
-CORE_LIST = ROOT / "tests" / "core-dependencies"
+# What computes and nothing else, and the list of the crates that it may be built with.
+LISTS = {CORE: ROOT / "tests" / "core-dependencies", ("auth",): ROOT / "tests" / "auth-dependencies"}
 
 # What `shell` must not be built with, by its features: each pattern with its reason. The SDK of AWS sends requests with hyper, so that
 # with `cloud` hyper is there; but nothing of this workspace below the servers may ask for it by itself.
@@ -43,7 +45,7 @@ def main(_context: Context) -> List[Result]:
         check("shell scripts parse", shell_scripts),
         *selftest.main(),
         check("rustfmt", rustfmt),
-        check("core dependencies", core_dependencies),
+        check("dependencies of the core and of auth", listed_dependencies),
         check("shell dependencies", shell_dependencies),
         check("module circles", module_circles),
         check("security classes", security_classes),
@@ -87,14 +89,19 @@ def cargo_deny() -> None:
     run([deny, "--offline", "check", "bans", "licenses", "sources"], timeout=300, cwd=sources(), env={"NO_COLOR": "1"})
 
 
-def core_dependencies() -> str:
-    """`oci` and `registry` depend on exactly the crates of tests/core-dependencies, each with its reason."""
-    listed = _listed()
-    used = _closure()
-    problems = [f"not listed: {name} (by way of {_words(why)})" for name, why in sorted(used.items()) if name not in listed]
-    problems += [f"listed and not used: {name}" for name in sorted(listed) if name not in used]
-    assert not problems, f"{CORE_LIST.relative_to(ROOT)}:\n  " + "\n  ".join(problems)
-    return f"{len(used)} crates"
+def listed_dependencies() -> str:
+    """The core depends on exactly the crates of tests/core-dependencies, each with its reason; `auth` also on those of its own list."""
+    counts: List[str] = []
+    below: Set[str] = set(CORE)
+    for crates, path in LISTS.items():
+        listed = _listed(path)
+        used = {name: why for name, why in _closure(crates).items() if name not in below}
+        problems = [f"not listed: {name} (by way of {_words(why)})" for name, why in sorted(used.items()) if name not in listed]
+        problems += [f"listed and not used: {name}" for name in sorted(listed) if name not in used]
+        assert not problems, f"{path.relative_to(ROOT)}:\n  " + "\n  ".join(problems)
+        counts.append(f"{len(used)} crates of {_words(set(crates))}")
+        below |= listed
+    return ", ".join(counts)
 
 
 def shell_dependencies() -> str:
@@ -150,16 +157,16 @@ def security_classes() -> str:
     return f"{len(classes)} classes, {len(tests)} tests"
 
 
-def _listed() -> Set[str]:
-    """The names in tests/core-dependencies: one a line, each followed by its reason; `#` begins a comment."""
+def _listed(path: Path) -> Set[str]:
+    """The names in a list of dependencies: one a line, each followed by its reason; `#` begins a comment."""
     names: Set[str] = set()
-    for number, line in enumerate(CORE_LIST.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text().splitlines(), 1):
         text = line.split("#")[0].strip()
         if not text:
             continue
         name, _, reason = text.partition(" ")
-        assert reason.strip(), f"{CORE_LIST.name}:{number}: {name} has no reason"
-        assert name not in names, f"{CORE_LIST.name}:{number}: {name} is listed twice"
+        assert reason.strip(), f"{path.name}:{number}: {name} has no reason"
+        assert name not in names, f"{path.name}:{number}: {name} is listed twice"
         names.add(name)
     return names
 

@@ -1,7 +1,7 @@
-"""The part `wasm`: the protocol core builds unchanged for wasm32-unknown-unknown, and so do the contract suite and `shell` without
-features.
+"""The part `wasm`: the protocol core builds unchanged for wasm32-unknown-unknown, and so do `auth`, the contract suite and `shell`
+without features.
 
-What holds this up is that `contract`, `oci`, `registry`, and `shell` without features, have no runtime, file system, network, clock or
+What holds this up is that `auth`, `contract`, `oci`, `registry`, and `shell` without features, have no runtime, file system, network, clock or
 randomness of their own, and no code that is there for one target only.
 """
 
@@ -18,11 +18,11 @@ from harness.wasm_toolchain import TARGET, environment
 # A predicate may be spread over lines; the two short names of systems are ordinary words elsewhere.
 _ON_TARGET = re.compile(r"target_(arch|endian|env|family|os|pointer_width|vendor)\b|\bcfg\w*!?\(.*\b(unix|windows)\b")
 
-CORE = ("contract", "oci", "registry", "shell")
+CORE = ("auth", "contract", "oci", "registry", "shell")
 
 
 def main(_context: Context) -> List[Result]:
-    return [check("no code for one target only", one_source), check(f"contract, oci, registry and shell for {TARGET}", builds)]
+    return [check("no code for one target only", one_source), check(f"auth, contract, oci, registry and shell for {TARGET}", builds)]
 
 
 def one_source() -> None:

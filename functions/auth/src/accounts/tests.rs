@@ -1,0 +1,13 @@
+//! Authentication over the reference store, with a clock that the tests move.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod first_start;
+mod guesses;
+mod login_log;
+mod logins;
+mod reads;
+mod revocation;
+mod signers;
+mod support;
+mod token_requests;

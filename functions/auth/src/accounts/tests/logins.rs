@@ -1,0 +1,213 @@
+//! Credentials of requests, and who they prove.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use registry::Authenticator as _;
+use registry::auth::{AccountName, AuthenticationError, Credentials, Pull, Push};
+use registry::budget::ClientKey;
+use registry::store::access::AccessStore;
+use registry::store::wrapped::Wrapped;
+
+use super::support::{
+    FileUsers, Outage, PASSWORD, World, basic, bearer, from, get_token, login, repository, shown, token,
+};
+use crate::accounts::{AccountSettings, PasswordUsers};
+use crate::password::{Parameters, PasswordHasher};
+
+/// Credentials that are present and not good are never anonymous.
+#[tokio::test]
+async fn who_credentials_prove() {
+    let (world, key) = World::new().await;
+    let settings = AccountSettings {
+        anonymous_pull: true,
+        ..World::settings()
+    };
+    let instance = world.instance_with(settings, None);
+    let by_key = format!("robot:ci by {}", key.id());
+    for (credentials, expected) in [
+        (Credentials::Absent, ":anonymous"),
+        (basic("alice", PASSWORD), "alice"),
+        (basic("ci", key.expose()), &*by_key),
+        (basic("key", key.expose()), &by_key),
+        (bearer(key.expose()), &by_key),
+        (Credentials::Unreadable, "401"),
+        (basic("alice", ""), "401"),
+        (basic("Alice", PASSWORD), "401"),
+        (basic("anonymous", PASSWORD), "401"),
+        (basic("alice", key.expose()), "401"),
+        (basic("oidc", PASSWORD), "401"),
+        (bearer(&key.expose()[1..]), "401 invalid_token"),
+        (bearer("a.b.c"), "401 invalid_token"),
+        (bearer(PASSWORD), "401 invalid_token"),
+    ] {
+        assert_eq!(login(&instance, &credentials).await, expected, "{credentials:?}");
+    }
+    assert!(instance.takes_credentials());
+    let anonymous = instance.authenticate(&from(1), &Credentials::Absent).await.unwrap();
+    let name = repository("a");
+    assert!(anonymous.may::<Pull>(&name) && !anonymous.may::<Push>(&name));
+}
+
+#[tokio::test]
+async fn an_account_hides_the_user_of_a_file() {
+    let (world, _) = World::new().await;
+    let users = FileUsers::new();
+    let instance = world.instance_with(World::settings(), Some(users.clone()));
+    let credentials = basic(FileUsers::NAME, PASSWORD);
+    assert_eq!(login(&instance, &credentials).await, FileUsers::NAME);
+    assert_eq!(users.hidden.load(Ordering::SeqCst), 0);
+    let mut account = world.user(FileUsers::NAME);
+    account.password = world.hasher.hash("another password", &*world.clock).ok();
+    world.put(account).await;
+    world.clock.pass(10_000);
+    assert_eq!(login(&instance, &credentials).await, "401");
+    assert_eq!(
+        login(&instance, &basic(FileUsers::NAME, "another password")).await,
+        FileUsers::NAME
+    );
+    assert!(users.hidden.load(Ordering::SeqCst) > 0);
+}
+
+/// Users of a file: everybody, with the password of every user.
+struct Everybody;
+
+#[async_trait]
+impl PasswordUsers for Everybody {
+    async fn generation(&self, _: &str) -> Option<u64> {
+        Some(1)
+    }
+
+    async fn known(&self, _: ClientKey, _: &str, password: &str) -> Option<bool> {
+        Some(password == PASSWORD)
+    }
+
+    async fn verify(&self, _: ClientKey, _: &str, password: &str) -> Result<bool, AuthenticationError> {
+        Ok(password == PASSWORD)
+    }
+
+    fn hidden_by_account(&self, _: &str) {}
+}
+
+/// Their names have another meaning where clients send credentials.
+#[tokio::test]
+async fn no_user_of_a_file_has_a_reserved_name() {
+    let world = World::empty();
+    let instance = world.instance_with(World::settings(), Some(Arc::new(Everybody)));
+    assert_eq!(login(&instance, &basic("zoe", PASSWORD)).await, "zoe");
+    for name in AccountName::RESERVED {
+        assert_eq!(login(&instance, &basic(name, PASSWORD)).await, "401", "{name}");
+        assert!(
+            get_token(&instance, &basic(name, PASSWORD), "").await.is_err(),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hash_with_other_parameters_is_renewed() {
+    let (world, _) = World::new().await;
+    let parameters = Parameters {
+        passes: 2,
+        ..Parameters::CHEAPEST
+    };
+    let settings = AccountSettings {
+        passwords: parameters,
+        ..World::settings()
+    };
+    let instance = world.instance_with(settings, None);
+    let before = world.read("alice").await;
+    assert_eq!(login(&instance, &basic("alice", PASSWORD)).await, "alice");
+    let after = world.read("alice").await;
+    assert_eq!(
+        after.generation, before.generation,
+        "the password is the same, so its tokens stay"
+    );
+    let renewed = after.password.unwrap();
+    assert_ne!(Some(&renewed), before.password.as_ref());
+    let checked = PasswordHasher::new(parameters)
+        .unwrap()
+        .verify(PASSWORD, Some(&renewed));
+    assert_eq!(checked, crate::password::PasswordCheck::Right);
+}
+
+/// Nothing is decided by a state that is older than ten seconds, or by another policy than the one that was set.
+#[tokio::test]
+async fn a_table_that_does_not_answer_means_that_nothing_is_decided() {
+    let (world, key) = World::new().await;
+    let store: Arc<dyn AccessStore> = world.store.clone();
+    let outage = Outage::default();
+    let store: Arc<dyn AccessStore> = Arc::new(Wrapped::new(store, outage.clone()));
+    let instance = world.instance_over(store, World::settings(), None);
+    let token = token(&instance, &bearer(key.expose()), "repository:ci/x:pull").await;
+    let all = [
+        (bearer(&token), format!("robot:ci by {}", key.id())),
+        (bearer(key.expose()), format!("robot:ci by {}", key.id())),
+        (Credentials::Absent, ":anonymous".to_owned()),
+    ];
+    outage.set(true);
+    world.clock.pass(9_999);
+    for (credentials, expected) in &all {
+        assert_eq!(login(&instance, credentials).await, *expected);
+    }
+    world.clock.pass(1);
+    for (credentials, _) in &all {
+        assert_eq!(login(&instance, credentials).await, "503", "{credentials:?}");
+    }
+    assert_eq!(
+        shown(instance.reauthorize(&"robot:ci".parse().unwrap(), None).await),
+        "503"
+    );
+    let refused = get_token(&instance, &bearer(key.expose()), "").await.unwrap_err();
+    assert!(
+        matches!(refused, registry::token_endpoint::TokenRefusal::Unavailable(_)),
+        "{refused:?}"
+    );
+    outage.set(false);
+    for (credentials, expected) in &all {
+        assert_eq!(login(&instance, credentials).await, *expected);
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_means_that_nothing_is_decided() {
+    for document in [r#"{"syntax":2}"#, r#"{"syntax":1,"unknown":[]}"#, "{"] {
+        let (world, key) = World::new().await;
+        let instance = world.instance();
+        let token = token(&instance, &bearer(key.expose()), "repository:ci/x:pull").await;
+        world.set_policy(document).await;
+        world.clock.pass(10_000);
+        for credentials in [
+            Credentials::Absent,
+            bearer(&token),
+            bearer(key.expose()),
+            basic("alice", PASSWORD),
+        ] {
+            assert_eq!(
+                login(&instance, &credentials).await,
+                "503",
+                "{document} {credentials:?}"
+            );
+        }
+        world.set_policy(r#"{"syntax":1}"#).await;
+        world.clock.pass(10_000);
+        let identity = instance
+            .authenticate(&from(1), &basic("alice", PASSWORD))
+            .await
+            .unwrap();
+        assert!(!identity.may::<Pull>(&repository("a")), "and not the default policy");
+    }
+}
+
+/// A clock that was set back makes nothing young.
+#[tokio::test]
+async fn a_clock_that_goes_back_makes_the_state_be_read() {
+    let (world, _) = World::new().await;
+    let instance = world.instance();
+    login(&instance, &Credentials::Absent).await;
+    let _ = world.counts.take();
+    world.clock.back(1);
+    login(&instance, &Credentials::Absent).await;
+    assert_eq!(world.counts.reads(), 1);
+}

@@ -1,0 +1,400 @@
+//! Requests for tokens, in the shapes that clients send, and what they are granted.
+
+use proptest::prelude::*;
+use registry::Authenticator as _;
+use registry::auth::{Actions, Credentials, Delete, Move, Pull, Push};
+use registry::token_endpoint::{TokenEndpoint as _, TokenForm, TokenRefusal};
+
+use super::support::{PASSWORD, World, basic, bearer, from, get_token, grant, login, repository, token};
+use crate::accounts::AccountAuthenticator;
+
+const POLICY: &str = r#"{"syntax":1,
+    "allow":[{"name":"public","who":["anyone"],"repositories":["public/**"],"actions":["pull"]},
+             {"name":"dev","who":["group:dev"],"repositories":["team/**"],"actions":["pull","push"]},
+             {"name":"create","who":["users"],"repositories":["releases/**"],"actions":["create"]}],
+    "deny":[{"name":"no","who":["anyone"],"repositories":["team/secret"],"actions":["pull"]}]}"#;
+
+/// The scope that was granted and its principal, or the refusal.
+async fn asked(instance: &AccountAuthenticator, credentials: &Credentials, form: TokenForm<'_>) -> String {
+    match instance.token(&from(1), credentials, form).await {
+        Ok(granted) => {
+            assert_eq!((granted.expires_in, granted.refresh_token), (600, None));
+            let shown = login(instance, &bearer(&granted.token)).await;
+            let by = granted.principal.to_string();
+            assert!(shown.starts_with(&by), "{shown} {by}");
+            format!("{by} [{}]", granted.scope)
+        }
+        Err(TokenRefusal::InvalidGrant(text)) => format!("401 {text}"),
+        Err(TokenRefusal::InvalidRequest(_)) => "400".into(),
+        Err(TokenRefusal::UnsupportedGrantType) => "400 grant type".into(),
+        Err(other) => format!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+async fn requests_of_clients_and_their_answers() {
+    let (world, key) = World::new().await;
+    world.set_policy(POLICY).await;
+    let instance = world.instance();
+    let (none, alice) = (Credentials::Absent, basic("alice", PASSWORD));
+    let many = "scope=repository:team/x:pull&".repeat(101);
+    for (what, credentials, query, answer) in [
+        (
+            "docker login",
+            &alice,
+            "account=alice&client_id=docker&offline_token=true&service=x",
+            "alice []",
+        ),
+        (
+            "docker push",
+            &alice,
+            "account=alice&scope=repository%3Ateam%2Fx%3Apush%2Cpull&service=x",
+            "alice [repository:team/x:pull,push]",
+        ),
+        (
+            "docker push with a mount from elsewhere",
+            &alice,
+            "scope=repository:team/x:pull,push&scope=repository:public/y:pull&service=x",
+            "alice [repository:team/x:pull,push repository:public/y:pull]",
+        ),
+        (
+            "joined scopes",
+            &alice,
+            "scope=repository:team/x:pull+repository:team/y:push",
+            "alice [repository:team/x:pull repository:team/y:push]",
+        ),
+        (
+            "every action",
+            &alice,
+            "scope=repository:team/x:*",
+            "alice [repository:team/x:pull,push]",
+        ),
+        (
+            "who may create gets push",
+            &alice,
+            "scope=repository:releases/x:pull,push",
+            "alice [repository:releases/x:push]",
+        ),
+        (
+            "a deny rule",
+            &alice,
+            "scope=repository:team/secret:pull,push",
+            "alice [repository:team/secret:push]",
+        ),
+        ("elsewhere", &alice, "scope=repository:other/x:pull", "alice []"),
+        (
+            "the catalog",
+            &alice,
+            "scope=registry:catalog:*",
+            "alice [registry:catalog:*]",
+        ),
+        ("an empty scope", &alice, "scope=&service=x", "alice []"),
+        (
+            "garbage",
+            &alice,
+            "scope=a:b&scope=::&scope=repository:A:pull",
+            "alice []",
+        ),
+        ("too many scopes", &alice, &many, "400"),
+        (
+            "anonymous",
+            &none,
+            "scope=repository:public/x:pull",
+            ":anonymous [repository:public/x:pull]",
+        ),
+        (
+            "anonymous, for more",
+            &none,
+            "scope=repository:public/x:pull,push",
+            ":anonymous [repository:public/x:pull]",
+        ),
+        (
+            "anonymous, elsewhere",
+            &none,
+            "scope=repository:team/x:pull",
+            ":anonymous []",
+        ),
+        (
+            "anonymous catalog",
+            &none,
+            "scope=registry:catalog:*",
+            ":anonymous [registry:catalog:*]",
+        ),
+        ("anonymous api", &none, "scope=registry:api:*", ":anonymous []"),
+        (
+            "a key",
+            &basic("ci", key.expose()),
+            "scope=repository:ci/x:*",
+            "robot:ci [repository:ci/x:pull,push,delete]",
+        ),
+        (
+            "a key with its own name",
+            &basic("key", key.expose()),
+            "scope=repository:other/x:*",
+            "robot:ci [repository:other/x:pull]",
+        ),
+        ("a key as Bearer", &bearer(key.expose()), "", "robot:ci []"),
+        (
+            "another account's key",
+            &basic("alice", key.expose()),
+            "",
+            "401 the user name or the secret is wrong",
+        ),
+        (
+            "a wrong password",
+            &basic("alice", "wrong"),
+            "",
+            "401 the user name or the secret is wrong",
+        ),
+        (
+            "an unknown user",
+            &basic("bob", PASSWORD),
+            "",
+            "401 the user name or the secret is wrong",
+        ),
+        (
+            "an ID token",
+            &basic("oidc", "a.b.c"),
+            "",
+            "401 this registry does not accept ID tokens yet",
+        ),
+        (
+            "an unreadable header",
+            &Credentials::Unreadable,
+            "",
+            "401 the user name or the secret is wrong",
+        ),
+    ] {
+        let seen = asked(&instance, credentials, TokenForm::Query(query)).await;
+        assert_eq!(seen, answer, "{what}");
+    }
+    let form = |text: &str| text.to_owned();
+    let by_password = format!(
+        "grant_type=password&username=alice&password={}",
+        PASSWORD.replace(' ', "+")
+    );
+    let by_key = format!("grant_type=refresh_token&refresh_token={}", key.expose());
+    for (what, credentials, body, answer) in [
+        (
+            "containerd",
+            &none,
+            format!("{by_password}&client_id=containerd-client&scope=repository:team/x:pull,push&service=x"),
+            "alice [repository:team/x:pull,push]",
+        ),
+        (
+            "containerd without credentials",
+            &none,
+            form("grant_type=password&username=&password=&scope=repository:public/x:pull"),
+            ":anonymous [repository:public/x:pull]",
+        ),
+        (
+            "a key as refresh token",
+            &none,
+            format!("{by_key}&scope=repository:ci/x:pull"),
+            "robot:ci [repository:ci/x:pull]",
+        ),
+        (
+            "a key as password",
+            &none,
+            format!("grant_type=password&username=key&password={}", key.expose()),
+            "robot:ci []",
+        ),
+        (
+            "a form that also has a header",
+            &alice,
+            form("grant_type=password&username=&password=&scope=repository:team/x:pull"),
+            "alice [repository:team/x:pull]",
+        ),
+        (
+            "offline",
+            &none,
+            format!("{by_password}&access_type=offline"),
+            "alice []",
+        ),
+        (
+            "wrong",
+            &none,
+            form("grant_type=password&username=alice&password=x"),
+            "401 the user name or the secret is wrong",
+        ),
+        (
+            "no key",
+            &none,
+            form("grant_type=refresh_token&refresh_token=x"),
+            "401 the user name or the secret is wrong",
+        ),
+        (
+            "an unknown grant",
+            &none,
+            form("grant_type=authorization_code&code=x"),
+            "400 grant type",
+        ),
+        ("no grant", &none, form("username=alice&password=x"), "400"),
+        ("nothing", &none, form(""), "400"),
+    ] {
+        let seen = asked(&instance, credentials, TokenForm::Body(&body)).await;
+        assert_eq!(seen, answer, "{what}");
+    }
+}
+
+/// A token ends when it ends, so it is not exchanged for another one.
+#[tokio::test]
+async fn a_token_is_no_credential_for_another_one() {
+    let (world, key) = World::new().await;
+    let instance = world.instance();
+    let token = token(&instance, &bearer(key.expose()), "repository:ci/x:pull").await;
+    let form = format!("grant_type=refresh_token&refresh_token={token}");
+    let wrong = format!("401 {}", TokenRefusal::WRONG_CREDENTIALS);
+    assert_eq!(asked(&instance, &bearer(&token), TokenForm::Query("")).await, wrong);
+    assert_eq!(
+        asked(&instance, &Credentials::Absent, TokenForm::Body(&form)).await,
+        wrong
+    );
+    assert_eq!(
+        asked(&instance, &basic("ci", &token), TokenForm::Query("")).await,
+        wrong
+    );
+}
+
+#[tokio::test]
+async fn a_right_secret_that_is_refused_says_why() {
+    let (world, key) = World::new().await;
+    let mut ci = world.read("ci").await;
+    for key in ci.keys.values_mut() {
+        key.expires = Some(registry::environment::Environment::now(&*world.clock).plus_millis(600_000));
+    }
+    world
+        .apply(
+            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
+            None,
+            |_| {},
+        )
+        .await;
+    let instance = world.instance();
+    let ask = async |credentials: &Credentials| asked(&instance, credentials, TokenForm::Query("")).await;
+    assert_eq!(ask(&bearer(key.expose())).await, "robot:ci []");
+    // A token that is granted shortly before the key ends does not live for much longer.
+    for (pass, expires_in) in [(1_000, 599), (539_000, 60), (59_999, 60)] {
+        world.clock.pass(pass);
+        let granted = get_token(&instance, &bearer(key.expose()), "").await.unwrap();
+        assert_eq!(granted.expires_in, expires_in);
+    }
+    world.clock.pass(1);
+    assert_eq!(ask(&bearer(key.expose())).await, "401 the key has expired");
+    assert_eq!(login(&instance, &bearer(key.expose())).await, "401 invalid_token");
+    assert_eq!(login(&instance, &basic("ci", key.expose())).await, "401");
+    for name in ["alice", "ci"] {
+        world.take_away(name, |account| account.disabled = true).await;
+    }
+    world.clock.pass(10_000);
+    assert_eq!(ask(&basic("alice", PASSWORD)).await, "401 the account is disabled");
+    assert_eq!(ask(&bearer(key.expose())).await, "401 the account is disabled");
+    let wrong = format!("401 {}", TokenRefusal::WRONG_CREDENTIALS);
+    assert_eq!(ask(&basic("alice", "a wrong password")).await, wrong);
+}
+
+/// The scope of a key narrows what its account may do, for tokens and without one.
+#[tokio::test]
+async fn the_scope_of_a_key_only_narrows() {
+    let (world, key) = World::new().await;
+    let mut ci = world.read("ci").await;
+    for key in ci.keys.values_mut() {
+        key.scope = Some(vec![
+            grant("ci/app", Actions::PULL),
+            grant("elsewhere/**", Actions::ALL),
+        ]);
+    }
+    world
+        .apply(
+            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
+            None,
+            |_| {},
+        )
+        .await;
+    let instance = world.instance();
+    let query =
+        "scope=repository:ci/app:*&scope=repository:ci/b:*&scope=repository:elsewhere/x:*&scope=registry:catalog:*";
+    let seen = asked(&instance, &bearer(key.expose()), TokenForm::Query(query)).await;
+    assert_eq!(seen, "robot:ci [repository:ci/app:pull]");
+    let identity = instance.authenticate(&from(1), &bearer(key.expose())).await.unwrap();
+    assert!(identity.may::<Pull>(&repository("ci/app")) && !identity.may::<Push>(&repository("ci/app")));
+    assert!(!identity.may::<Pull>(&repository("ci/b")) && !identity.may::<Delete>(&repository("elsewhere/x")));
+}
+
+/// A key that may create tags and not move them gets a token with which it may not move them either.
+#[tokio::test]
+async fn s04_a_token_for_a_key_that_may_only_create_moves_no_tag() {
+    let (world, key) = World::new().await;
+    let mut ci = world.read("ci").await;
+    for key in ci.keys.values_mut() {
+        key.scope = Some(vec![grant("ci/**", Actions::CREATE), grant("ci/free", Actions::PUSH)]);
+    }
+    world
+        .apply(
+            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
+            None,
+            |_| {},
+        )
+        .await;
+    let instance = world.instance();
+    let query = "scope=repository:ci/app:pull,push&scope=repository:ci/free:push";
+    let granted = get_token(&instance, &bearer(key.expose()), query).await.unwrap();
+    assert_eq!(granted.scope, "repository:ci/app:push repository:ci/free:push");
+    for credentials in [bearer(&granted.token), bearer(key.expose()), basic("ci", key.expose())] {
+        let identity = instance.authenticate(&from(1), &credentials).await.unwrap();
+        let (app, free) = (repository("ci/app"), repository("ci/free"));
+        assert!(
+            identity.may::<Push>(&app) && !identity.may::<Move>(&app),
+            "{credentials:?}"
+        );
+        assert!(
+            identity.may::<Push>(&free) && identity.may::<Move>(&free),
+            "{credentials:?}"
+        );
+        assert!(
+            !identity.may::<Pull>(&app) && !identity.may::<Delete>(&app),
+            "{credentials:?}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever a client asks for, a token allows nothing that its principal may not do, and all of it that it may.
+    #[test]
+    fn a_grant_is_what_was_asked_for_within_the_policy(
+        asked in proptest::collection::vec(
+            ("(public|team|releases|other|ci)/(x|secret|y/z)", "(pull|push|delete|\\*)(,(pull|push|delete|x))?"),
+            0..8,
+        ),
+        who in 0..3_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (world, key) = World::new().await;
+            world.set_policy(POLICY).await;
+            let instance = world.instance();
+            let credentials = [Credentials::Absent, basic("alice", PASSWORD), bearer(key.expose())];
+            let credentials = &credentials[who];
+            let query: Vec<_> = asked.iter().map(|(name, actions)| format!("scope=repository:{name}:{actions}")).collect();
+            let granted = get_token(&instance, credentials, &query.join("&")).await.unwrap();
+            let by_token = instance.authenticate(&from(1), &bearer(&granted.token)).await.unwrap();
+            let directly = instance.authenticate(&from(1), credentials).await.unwrap();
+            for name in ["public/x", "team/x", "team/secret", "team/y/z", "releases/x", "other/x", "ci/x"] {
+                let wanted = |word: &str| asked.iter().any(|(asked, actions)| {
+                    asked == name && actions.split(',').any(|action| action == word || action == "*")
+                });
+                let name = repository(name);
+                for (may, might, word) in [
+                    (by_token.may::<Pull>(&name), directly.may::<Pull>(&name), "pull"),
+                    (by_token.may::<Push>(&name), directly.may::<Push>(&name), "push"),
+                    (by_token.may::<Delete>(&name), directly.may::<Delete>(&name), "delete"),
+                ] {
+                    assert_eq!(may, might && wanted(word), "{name} {word} {asked:?}");
+                }
+            }
+        });
+    }
+}

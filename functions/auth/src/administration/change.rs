@@ -1,0 +1,87 @@
+//! What a change of one account means for the state: counts, and which tokens are withdrawn.
+//!
+//! All of it follows from the account before and after. So no change can take something away and forget to withdraw the
+//! tokens that were issued before.
+
+use registry::store::Timestamp;
+use registry::store::access::{AccessState, Account, AccountChange};
+
+use super::{AdministrationError, LastAdmin};
+use crate::grant;
+
+/// The state and the change of the account, from `before` to `after`; `None` is an account that does not exist. Sets the
+/// generation of `after`.
+///
+/// | what the account loses | tokens |
+/// |---|---|
+/// | that it exists, that it is enabled, a group, a grant, its password | of an earlier generation are withdrawn |
+/// | a key | that were issued for the key are withdrawn |
+pub(super) fn of_account(
+    state: &AccessState,
+    before: Option<&Account>,
+    after: Option<Account>,
+    now: Timestamp,
+    last_admin: LastAdmin,
+) -> Result<(AccessState, Option<AccountChange>), AdministrationError> {
+    let mut next = AccessState {
+        version: state.version + 1,
+        ..state.clone()
+    };
+    let was_admin = before.is_some_and(Account::is_active_admin);
+    let is_admin = after.as_ref().is_some_and(Account::is_active_admin);
+    next.admins = counted(state.admins, was_admin, is_admin);
+    next.accounts = counted(state.accounts, before.is_some(), after.is_some());
+    next.had_admin |= is_admin;
+    if let Some(before) = before
+        && was_admin
+        && next.admins == 0
+        && last_admin == LastAdmin::Stays
+    {
+        return Err(AdministrationError::LastAdmin(before.name.clone()));
+    }
+    let change = match (before, after) {
+        (None, None) => None,
+        (None, Some(mut account)) => {
+            // The tokens of an earlier account of this name stay withdrawn, and those of this one are good.
+            let withdrawn = next.withdrawn.principals.get(account.principal().as_str());
+            let lowest = withdrawn.map_or(0, |entry| entry.generation);
+            account.generation = Account::next_generation(None, now).max(lowest);
+            Some(AccountChange::Put(Box::new(account)))
+        }
+        (Some(before), None) => {
+            let generation = Account::next_generation(Some(before.generation), now);
+            next.withdrawn.withdraw_principal(&before.principal(), generation, now);
+            Some(AccountChange::Remove(before.name.clone()))
+        }
+        (Some(before), Some(mut account)) => {
+            account.generation = before.generation;
+            if loses(before, &account) {
+                account.generation = Account::next_generation(Some(before.generation), now);
+                next.withdrawn
+                    .withdraw_principal(&before.principal(), account.generation, now);
+            }
+            for id in before.keys.keys().filter(|id| !account.keys.contains_key(id)) {
+                next.withdrawn.withdraw_key(*id, now);
+            }
+            Some(AccountChange::Put(Box::new(account)))
+        }
+    };
+    next.withdrawn.bound(now);
+    Ok((next, change))
+}
+
+/// Whether an account loses something that its tokens hold.
+fn loses(before: &Account, after: &Account) -> bool {
+    (after.disabled && !before.disabled)
+        || !before.groups.is_subset(&after.groups)
+        || !grant::keeps(&after.grants, &before.grants)
+        || (before.password.is_some() && before.password != after.password)
+}
+
+fn counted(count: u64, before: bool, after: bool) -> u64 {
+    match (before, after) {
+        (false, true) => count.saturating_add(1),
+        (true, false) => count.saturating_sub(1),
+        _ => count,
+    }
+}

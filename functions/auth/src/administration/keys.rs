@@ -1,0 +1,229 @@
+//! Keys of accounts.
+
+use std::collections::BTreeMap;
+
+use registry::auth::{AccountName, CredentialId, RepositoryGrant};
+use registry::store::Timestamp;
+use registry::store::access::{Account, AccountKey, AuditKind, Withdrawn};
+
+use super::limits::check;
+use super::{AccountRef, Administration, AdministrationError, Author, LastAdmin, change};
+use crate::grant;
+use crate::key::Key;
+
+/// A key that is to be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewKey {
+    /// What it may be used for, at most; `None`: whatever the account may do. At most [`Account::MAX_GRANTS`] grants.
+    pub scope: Option<Vec<RepositoryGrant>>,
+    /// When it ends; `None`: never.
+    pub expires: Option<Timestamp>,
+}
+
+/// A key that was made.
+#[derive(Clone, Debug)]
+pub struct IssuedKey {
+    /// Its id.
+    pub id: CredentialId,
+    /// The key itself: the only time that it is known.
+    pub key: Key,
+    /// What is stored of it.
+    pub record: AccountKey,
+}
+
+/// A key that was replaced.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// The key in its place, with the same scope.
+    pub new: IssuedKey,
+    /// When the old key ends. `None`: it is removed.
+    pub old_ends: Option<Timestamp>,
+}
+
+impl Administration {
+    /// The days on which the keys of an account were last used: days since the Unix epoch.
+    pub async fn last_uses(&self, account: &AccountName) -> Result<BTreeMap<CredentialId, u32>, AdministrationError> {
+        Ok(self.store.last_uses(self.cx(), account).await?)
+    }
+
+    /// Makes a key. If the account has [`Account::MAX_KEYS`] keys, those that ended long ago make room for it.
+    pub async fn add_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        new: &NewKey,
+    ) -> Result<IssuedKey, AdministrationError> {
+        let (state, before) = self.state_then_existing(account).await?;
+        let now = self.now();
+        let mut after = before.clone();
+        let key = self.issue(author, &mut after, new, now)?;
+        check(&after)?;
+        let mut event = self.event(author, AuditKind::KeyCreated, reference(&before, key.id), now);
+        event.detail = Some(detail(&key.record));
+        let (state, change) = change::of_account(&state, Some(&before), Some(after), now, LastAdmin::Stays)?;
+        self.put(state, change, event).await?;
+        Ok(key)
+    }
+
+    /// Makes a key with the scope of another one, which ends `overlap_ms` milliseconds later. Without an overlap the other
+    /// one is removed at once, and tokens that were issued for it are withdrawn.
+    pub async fn rotate_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        id: CredentialId,
+        overlap_ms: u64,
+        expires: Option<Timestamp>,
+    ) -> Result<Rotated, AdministrationError> {
+        let (state, before) = self.state_then_existing(account).await?;
+        let now = self.now();
+        let old = find(&before, id)?.clone();
+        if has_ended(&old, now) {
+            return Err(AdministrationError::KeyEnded {
+                name: before.name.clone(),
+                id,
+            });
+        }
+        let ends = now.plus_millis(overlap_ms);
+        let ends = old.expires.map_or(ends, |expires| expires.min(ends));
+        let mut after = before.clone();
+        let old_ends = (overlap_ms > 0).then_some(ends);
+        match old_ends {
+            Some(ends) => {
+                let old = AccountKey {
+                    expires: Some(ends),
+                    ..old.clone()
+                };
+                after.keys.insert(id, old);
+            }
+            None => drop(after.keys.remove(&id)),
+        }
+        let new = NewKey {
+            scope: old.scope,
+            expires,
+        };
+        let new = self.issue(author, &mut after, &new, now)?;
+        check(&after)?;
+        let mut event = self.event(author, AuditKind::KeyRotated, reference(&before, id), now);
+        event.after = Some(reference(&before, new.id));
+        event.detail = Some(detail(&new.record));
+        let (state, change) = change::of_account(&state, Some(&before), Some(after), now, LastAdmin::Stays)?;
+        self.put(state, change, event).await?;
+        Ok(Rotated { new, old_ends })
+    }
+
+    /// Removes a key. Tokens that were issued for it are withdrawn.
+    pub async fn remove_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        id: CredentialId,
+    ) -> Result<AccountKey, AdministrationError> {
+        let (state, before) = self.state_then_existing(account).await?;
+        let now = self.now();
+        let removed = find(&before, id)?.clone();
+        let mut after = before.clone();
+        after.keys.remove(&id);
+        let event = self.event(author, AuditKind::KeyRevoked, reference(&before, id), now);
+        let (state, change) = change::of_account(&state, Some(&before), Some(after), now, LastAdmin::Stays)?;
+        self.put(state, change, event).await?;
+        Ok(removed)
+    }
+
+    /// Makes a key, and adds it to `account`.
+    pub(super) fn issue(
+        &self,
+        author: &Author,
+        account: &mut Account,
+        new: &NewKey,
+        now: Timestamp,
+    ) -> Result<IssuedKey, AdministrationError> {
+        if new.expires.is_some_and(|expires| expires <= now) {
+            return Err(AdministrationError::Expired);
+        }
+        let mut scope = new.scope.as_ref().map(|_| Vec::new());
+        for part in new.scope.iter().flatten() {
+            if part.actions.is_empty() {
+                return Err(AdministrationError::EmptyGrant);
+            }
+            if let Some(scope) = &mut scope {
+                grant::add(scope, part);
+            }
+        }
+        let parts = scope.as_ref().map_or(0, Vec::len);
+        if parts > Account::MAX_GRANTS {
+            return Err(AdministrationError::TooMany {
+                name: account.name.clone(),
+                what: "grants in the scope of a key",
+                found: parts,
+                maximum: Account::MAX_GRANTS,
+            });
+        }
+        make_room(account, now);
+        let key = loop {
+            let key = Key::generate(&account.name, &*self.environment);
+            if !account.keys.contains_key(&key.id()) {
+                break key;
+            }
+        };
+        let record = AccountKey {
+            hash: key.hash(),
+            scope,
+            created: now,
+            by: author.principal.clone(),
+            expires: new.expires,
+        };
+        account.keys.insert(key.id(), record.clone());
+        Ok(IssuedKey {
+            id: key.id(),
+            key,
+            record,
+        })
+    }
+}
+
+/// Whether a key is refused because of its age.
+fn has_ended(key: &AccountKey, now: Timestamp) -> bool {
+    key.expires.is_some_and(|expires| expires <= now)
+}
+
+/// Removes the key that ended first, if the account has as many keys as it may. No token that was issued for a removed key
+/// lives any more. Keys that have ended stay otherwise, so that a client that still has one learns why it is refused.
+fn make_room(account: &mut Account, now: Timestamp) {
+    if account.keys.len() < Account::MAX_KEYS {
+        return;
+    }
+    let long_ago = |key: &AccountKey| {
+        let ended = key.expires?;
+        (now.millis_since(ended) >= Withdrawn::LIFETIME_MS).then_some(ended)
+    };
+    let ended = account.keys.iter().filter_map(|(id, key)| Some((long_ago(key)?, *id)));
+    if let Some((_, id)) = ended.min() {
+        account.keys.remove(&id);
+    }
+}
+
+fn find(account: &Account, id: CredentialId) -> Result<&AccountKey, AdministrationError> {
+    account.keys.get(&id).ok_or_else(|| AdministrationError::NoKey {
+        name: account.name.clone(),
+        id,
+    })
+}
+
+/// What the audit trail calls a key: `ci.3f9aK2dQ`.
+fn reference(account: &Account, id: CredentialId) -> String {
+    format!("{}.{id}", account.name)
+}
+
+/// What the audit trail says of a key.
+fn detail(key: &AccountKey) -> String {
+    let scope = key.scope.as_ref().map_or_else(
+        || "everything that the account may do".to_owned(),
+        |scope| scope.iter().map(grant::text).collect::<Vec<_>>().join(" "),
+    );
+    let expires = key.expires.map_or_else(
+        || "never ends".to_owned(),
+        |at| format!("ends at {} ms since the Unix epoch", at.0),
+    );
+    format!("scope: {scope}; {expires}")
+}

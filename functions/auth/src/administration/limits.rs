@@ -1,0 +1,34 @@
+//! What an account may have.
+
+use registry::store::access::{Account, AccountKind};
+
+use super::AdministrationError;
+
+/// Whether the account has only what its kind may have, and no more of it than the limits allow.
+pub(super) fn check(account: &Account) -> Result<(), AdministrationError> {
+    match account.kind {
+        AccountKind::User if !account.grants.is_empty() => return Err(AdministrationError::UserGrants),
+        AccountKind::Robot if account.password.is_some() => {
+            return Err(AdministrationError::RobotPassword(account.name.clone()));
+        }
+        _ => {}
+    }
+    if account.grants.iter().any(|grant| grant.actions.is_empty()) {
+        return Err(AdministrationError::EmptyGrant);
+    }
+    for (what, found, maximum) in [
+        ("groups", account.groups.len(), Account::MAX_GROUPS),
+        ("grants", account.grants.len(), Account::MAX_GRANTS),
+        ("keys", account.keys.len(), Account::MAX_KEYS),
+    ] {
+        if found > maximum {
+            return Err(AdministrationError::TooMany {
+                name: account.name.clone(),
+                what,
+                found,
+                maximum,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! The HTTP API: every operation, over [`AccountAuthenticator`] and [`Administration`]. So a change is the same whether a
+//! command or a request makes it.
+//!
+//! Read in this order:
+//!
+//! 1. This file: the parts, and which function performs which operation. The core has decided before that the caller may use
+//!    the route.
+//! 2. `types`: the bodies of requests and answers. `schema`: each type describes itself, and `time` is how they write times.
+//!    `document`: the `OpenAPI` document, made of the operations of the core and these types.
+//! 3. `accounts`, `keys`, `policies`, `records`: the operations. `query` reads what lists are asked for, and `refusal` says
+//!    what a change that is not made means for a client.
+
+mod accounts;
+mod document;
+mod keys;
+mod policies;
+mod query;
+mod records;
+mod refusal;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod time;
+mod types;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry::api_endpoint::{
+    ApiBody, ApiCaller, ApiEndpoint, ApiOperation, ApiRefusal, ApiRequest, ApiResponse, ApiRoute, ApiSuccess,
+};
+use registry::auth::{AuthenticationError, Credentials, Origin};
+use registry::budget::ClientKey;
+use registry::environment::{Environment, context};
+use registry::store::Context;
+use registry::store::access::AccessStore;
+use registry::store::metadata::MetadataStore;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::accounts::AccountAuthenticator;
+use crate::administration::{Administration, AdministrationError, Author};
+
+/// The maximum time of each call of a store, in milliseconds.
+const STORE_MS: u64 = 10_000;
+/// How often a change is tried that another one has come before. Each try reads everything again.
+const TRIES: u32 = 5;
+
+/// What an [`Api`] stands on.
+#[derive(Clone)]
+pub struct ApiParts {
+    /// Who requests come from.
+    pub authenticator: Arc<AccountAuthenticator>,
+    /// Accounts, the policy, the audit trail and signing keys.
+    pub access: Arc<dyn AccessStore>,
+    /// The tags, which questions about the policy may name.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Time and randomness.
+    pub environment: Arc<dyn Environment>,
+}
+
+/// The API: an [`ApiEndpoint`].
+pub struct Api {
+    authenticator: Arc<AccountAuthenticator>,
+    administration: Administration,
+    access: Arc<dyn AccessStore>,
+    metadata: Arc<dyn MetadataStore>,
+    environment: Arc<dyn Environment>,
+    document: Bytes,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// Reads nothing yet.
+    #[must_use]
+    pub fn new(parts: ApiParts) -> Self {
+        let ApiParts {
+            authenticator,
+            access,
+            metadata,
+            environment,
+        } = parts;
+        Self {
+            authenticator,
+            administration: Administration::new(access.clone(), environment.clone(), STORE_MS),
+            access,
+            metadata,
+            environment,
+            document: document::document().to_string().into(),
+        }
+    }
+
+    fn cx(&self) -> Context {
+        context(&*self.environment, ClientKey::INTERNAL, STORE_MS)
+    }
+}
+
+#[async_trait]
+impl ApiEndpoint for Api {
+    async fn caller(
+        &self,
+        origin: &Origin,
+        credentials: &Credentials,
+        operation: ApiOperation,
+    ) -> Result<ApiCaller, AuthenticationError> {
+        if operation == ApiOperation::CreateAccount
+            && let Some(bootstrap) = self.authenticator.bootstrap_caller(credentials).await?
+        {
+            return Ok(bootstrap);
+        }
+        self.authenticator.api_caller(origin, credentials).await
+    }
+
+    async fn perform(&self, request: ApiRequest<'_>) -> Result<ApiResponse, ApiRefusal> {
+        let request = &request;
+        match request.route {
+            ApiRoute::GetIdentity => Ok(records::identity(request)),
+            ApiRoute::Explain => self.explain(request).await,
+            ApiRoute::ListAccounts => self.list_accounts(request).await,
+            ApiRoute::CreateAccount => self.create_account(request).await,
+            ApiRoute::GetAccount { account } => self.get_account(account).await,
+            ApiRoute::ChangeAccount { account } => self.change_account(request, account).await,
+            ApiRoute::RemoveAccount { account } => self.remove_account(request, account).await,
+            ApiRoute::SetPassword { account } => self.set_password(request, account).await,
+            ApiRoute::ListKeys { account } => self.list_keys(account).await,
+            ApiRoute::CreateKey { account } => self.create_key(request, account).await,
+            ApiRoute::RemoveKey { account, key } => self.remove_key(request, account, *key).await,
+            ApiRoute::RotateKey { account, key } => self.rotate_key(request, account, *key).await,
+            ApiRoute::GetPolicy => self.get_policy().await,
+            ApiRoute::SetPolicy => self.set_policy(request).await,
+            ApiRoute::CheckPolicy => self.check_policy(request).await,
+            ApiRoute::ListPolicyVersions => self.list_policy_versions(request).await,
+            ApiRoute::GetPolicyVersion { version } => self.get_policy_version(*version).await,
+            ApiRoute::ListAuditEvents => self.list_audit_events(request).await,
+            ApiRoute::ListSigningKeys => self.list_signing_keys().await,
+            ApiRoute::RotateSigningKeys => self.rotate_signing_keys(request).await,
+            ApiRoute::GetApiDocument => Ok(ApiResponse {
+                success: ApiSuccess::Done,
+                body: self.document.clone(),
+                version: None,
+            }),
+        }
+    }
+
+    fn document(&self) -> Bytes {
+        self.document.clone()
+    }
+}
+
+/// Who makes the change of a request: what the audit trail says.
+fn author(request: &ApiRequest<'_>) -> Author {
+    let identity = &request.caller.identity;
+    Author {
+        principal: identity.principal().as_str().to_owned(),
+        credential: identity.credential(),
+        address: request.origin.address.map(|address| address.to_string()),
+        ..Author::new(identity.principal().as_str())
+    }
+}
+
+/// The body of a request, as JSON of this type.
+fn read<T: DeserializeOwned>(request: &ApiRequest<'_>) -> Result<T, ApiRefusal> {
+    let ApiBody::Json(bytes) = &request.body else {
+        return Err(refusal::invalid("the request needs a body in JSON"));
+    };
+    serde_json::from_slice(bytes)
+        .map_err(|error| refusal::invalid(format!("the body is not what this operation reads: {}", place(&error))))
+}
+
+/// What is wrong with a body, without its values: they may be secrets.
+fn place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let at = format!("line {}, column {}", error.line(), error.column());
+    let known = ["missing field", "unknown field", "duplicate field"];
+    if known.iter().any(|known| text.starts_with(known)) {
+        text
+    } else {
+        format!("a value has the wrong type or form at {at}")
+    }
+}
+
+/// An answer in JSON.
+fn answer(success: ApiSuccess, body: &impl Serialize, version: Option<String>) -> ApiResponse {
+    ApiResponse {
+        success,
+        // Serializing texts and numbers into memory does not fail.
+        body: serde_json::to_vec(body).unwrap_or_default().into(),
+        version,
+    }
+}
+
+/// 200 with JSON.
+fn shown(body: &impl Serialize) -> ApiResponse {
+    answer(ApiSuccess::Done, body, None)
+}
+
+/// 204
+fn removed() -> ApiResponse {
+    ApiResponse {
+        success: ApiSuccess::Removed,
+        body: Bytes::new(),
+        version: None,
+    }
+}
+
+/// Makes a change again if another change, of something else, has come first. What the request itself changes is protected by
+/// its condition.
+async fn persist<T, F>(mut attempt: impl FnMut() -> F + Send) -> Result<T, AdministrationError>
+where
+    F: Future<Output = Result<T, AdministrationError>> + Send,
+{
+    for _ in 1..TRIES {
+        match attempt().await {
+            Err(AdministrationError::Conflict) => {}
+            result => return result,
+        }
+    }
+    attempt().await
+}

@@ -1,0 +1,399 @@
+//! The `OpenAPI` document: made of the operations of the core, which route requests, and of the types that are read and written.
+
+use registry::api_endpoint::{ApiBodyKind, ApiOperation};
+use serde_json::{Map, Value, json};
+
+use super::query::MAX_ITEMS;
+use super::schema::{Components, Described};
+use super::types::{
+    AccountPatch, AccountView, AuditEventView, CreatedAccount, ExplainBody, ExplainView, KeyView, NewAccountBody,
+    NewKeyBody, NewKeyView, PasswordBody, PolicyCheckView, PolicySetView, PolicyVersionView, PolicyView, RotateKeyBody,
+    RotateSigningKeysBody, RotatedKey, SigningKeyView, WhoAmI,
+};
+
+/// The schema of a body.
+type Schema = fn(&mut Components) -> Value;
+
+/// What an operation answers if it succeeds.
+enum Success {
+    /// 200 with one thing.
+    One(Schema),
+    /// 200 with a page of things.
+    Page(Schema),
+    /// 200 with an object of no fixed form.
+    Object,
+    /// 201 with what was made.
+    Created(Schema),
+    /// 204
+    Removed,
+}
+
+/// What the document says of an operation.
+struct Description {
+    summary: &'static str,
+    /// Parameters of the query, and what they are.
+    query: &'static [(&'static str, &'static str)],
+    body: Option<Schema>,
+    success: Success,
+    /// The statuses of refusals that this operation has besides those that all of them have.
+    refusals: &'static [u16],
+}
+
+const N: (&str, &str) = ("n", "The maximum number of items: 100 unless given, at most 1000.");
+const AFTER: (&str, &str) = ("after", "The `next` of the page before.");
+
+/// The operation as the document describes it.
+#[expect(clippy::too_many_lines, reason = "a table, which is read by rows")]
+fn description(operation: ApiOperation) -> Description {
+    let base = |summary, success| Description {
+        summary,
+        query: &[],
+        body: None,
+        success,
+        refusals: &[],
+    };
+    match operation {
+        ApiOperation::GetIdentity => base("Who asks", Success::One(WhoAmI::schema)),
+        ApiOperation::Explain => Description {
+            body: Some(ExplainBody::schema),
+            refusals: &[400, 403, 404],
+            ..base(
+                "What the policy says about a request",
+                Success::One(ExplainView::schema),
+            )
+        },
+        ApiOperation::ListAccounts => Description {
+            query: &[N, AFTER],
+            refusals: &[400, 403],
+            ..base(
+                "The accounts, in the order of their names",
+                Success::Page(AccountView::schema),
+            )
+        },
+        ApiOperation::CreateAccount => Description {
+            body: Some(NewAccountBody::schema),
+            refusals: &[400, 403, 409],
+            ..base("Makes an account", Success::Created(CreatedAccount::schema))
+        },
+        ApiOperation::GetAccount => Description {
+            refusals: &[404],
+            ..base("An account", Success::One(AccountView::schema))
+        },
+        ApiOperation::ChangeAccount => Description {
+            body: Some(AccountPatch::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base(
+                "Changes groups, grants, or whether an account is disabled",
+                Success::One(AccountView::schema),
+            )
+        },
+        ApiOperation::RemoveAccount => Description {
+            refusals: &[403, 404, 409],
+            ..base("Removes an account with its keys", Success::Removed)
+        },
+        ApiOperation::SetPassword => Description {
+            body: Some(PasswordBody::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base("Gives a user another password", Success::One(AccountView::schema))
+        },
+        ApiOperation::ListKeys => Description {
+            refusals: &[404],
+            ..base("The keys of an account", Success::Page(KeyView::schema))
+        },
+        ApiOperation::CreateKey => Description {
+            body: Some(NewKeyBody::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base("Makes a key", Success::Created(NewKeyView::schema))
+        },
+        ApiOperation::RemoveKey => Description {
+            refusals: &[403, 404],
+            ..base("Removes a key", Success::Removed)
+        },
+        ApiOperation::RotateKey => Description {
+            body: Some(RotateKeyBody::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base("Replaces a key", Success::Created(RotatedKey::schema))
+        },
+        ApiOperation::GetPolicy => Description {
+            refusals: &[403],
+            ..base("The policy in force", Success::One(PolicyView::schema))
+        },
+        ApiOperation::SetPolicy => Description {
+            query: &[("note", "Why it is set.")],
+            refusals: &[400, 403],
+            ..base("Puts a policy in force", Success::One(PolicySetView::schema))
+        },
+        ApiOperation::CheckPolicy => Description {
+            refusals: &[400, 403],
+            ..base(
+                "Reads a policy without setting it",
+                Success::One(PolicyCheckView::schema),
+            )
+        },
+        ApiOperation::ListPolicyVersions => Description {
+            query: &[N, AFTER],
+            refusals: &[400, 403],
+            ..base(
+                "The versions of the policy, newest first",
+                Success::Page(PolicyVersionView::schema),
+            )
+        },
+        ApiOperation::GetPolicyVersion => Description {
+            refusals: &[403, 404],
+            ..base("A version of the policy", Success::One(PolicyView::schema))
+        },
+        ApiOperation::ListAuditEvents => Description {
+            query: &[
+                ("from", "Events at this time or later."),
+                ("to", "Events before this time."),
+                ("principal", "Events of the principal with this text."),
+                ("repository", "Events in this repository."),
+                ("event", "Events of this kind."),
+                N,
+                AFTER,
+            ],
+            refusals: &[400, 403],
+            ..base("The audit trail, oldest first", Success::Page(AuditEventView::schema))
+        },
+        ApiOperation::ListSigningKeys => Description {
+            refusals: &[403],
+            ..base("The keys that sign tokens", Success::Page(SigningKeyView::schema))
+        },
+        ApiOperation::RotateSigningKeys => Description {
+            body: Some(RotateSigningKeysBody::schema),
+            refusals: &[400, 403, 409],
+            ..base(
+                "Replaces the key that signs tokens",
+                Success::Created(SigningKeyView::schema),
+            )
+        },
+        ApiOperation::GetApiDocument => base("This document", Success::Object),
+    }
+}
+
+/// The statuses of the refusals that the document names for an operation, in order.
+pub(super) fn refusals(operation: ApiOperation) -> Vec<u16> {
+    let mut statuses = description(operation).refusals.to_vec();
+    if operation != ApiOperation::GetApiDocument {
+        statuses.push(401);
+    }
+    if operation.body() != ApiBodyKind::None {
+        statuses.extend([413, 415]);
+    }
+    if operation.is_conditional() {
+        statuses.extend([412, 428]);
+    }
+    statuses.sort_unstable();
+    statuses
+}
+
+/// The status of success.
+#[cfg(test)]
+pub(super) fn success(operation: ApiOperation) -> u16 {
+    match description(operation).success {
+        Success::One(_) | Success::Page(_) | Success::Object => 200,
+        Success::Created(_) => 201,
+        Success::Removed => 204,
+    }
+}
+
+/// The document.
+pub(super) fn document() -> Value {
+    let mut components = Components::default();
+    let mut paths = Map::new();
+    for &operation in ApiOperation::ALL {
+        let described = describe(operation, &mut components);
+        let path = paths
+            .entry(format!("/api/v1/{}", operation.path()))
+            .or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(operation.method().as_str().to_ascii_lowercase(), described);
+        }
+    }
+    components.0.insert("Error".to_owned(), error_schema());
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Roadstead",
+            "description": "Administration of a registry: accounts, keys, the policy, the audit trail and signing keys.",
+            "version": "1",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components.0,
+            "securitySchemes": {
+                "password": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The name of an account and its password or one of its keys, or the name `key` and a key.",
+                },
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of `/token` with the scope `registry:api:*`, or a key.",
+                },
+            },
+        },
+        "security": [{ "password": [] }, { "token": [] }],
+    })
+}
+
+fn describe(operation: ApiOperation, components: &mut Components) -> Value {
+    let Description {
+        summary,
+        query,
+        body,
+        success,
+        refusals: _,
+    } = description(operation);
+    let mut parameters: Vec<Value> = path_parameters(operation.path()).collect();
+    parameters.extend(query.iter().map(|(name, text)| query_parameter(name, text)));
+    if operation.is_conditional() {
+        parameters.push(json!({
+            "name": "If-Match",
+            "in": "header",
+            "required": true,
+            "description": "The `ETag` of what is changed, or `*`.",
+            "schema": { "type": "string" },
+        }));
+    }
+    let mut responses = Map::new();
+    let (status, answer) = match success {
+        Success::One(schema) => (200, json!({ "schema": schema(components) })),
+        Success::Page(schema) => (200, json!({ "schema": page(&schema(components)) })),
+        Success::Object => (200, json!({ "schema": { "type": "object" } })),
+        Success::Created(schema) => (201, json!({ "schema": schema(components) })),
+        Success::Removed => (204, Value::Null),
+    };
+    let done = if answer.is_null() {
+        json!({ "description": "Done." })
+    } else {
+        json!({ "description": "Done.", "content": { "application/json": answer } })
+    };
+    responses.insert(status.to_string(), done);
+    for status in refusals(operation) {
+        responses.insert(status.to_string(), refusal(meaning(status)));
+    }
+    responses.insert(
+        "default".to_owned(),
+        refusal(
+            "Too many wrong passwords (429), too many other changes at the same time (409), or a fault of the server.",
+        ),
+    );
+    let mut described = json!({
+        "operationId": operation.as_str(),
+        "summary": summary,
+        "responses": responses,
+    });
+    if !parameters.is_empty() {
+        described["parameters"] = parameters.into();
+    }
+    match (operation.body(), body) {
+        (ApiBodyKind::Json, Some(schema)) => {
+            described["requestBody"] = json!({
+                "required": true,
+                "content": { "application/json": { "schema": schema(components) } },
+            });
+        }
+        (ApiBodyKind::Policy, _) => {
+            described["requestBody"] = json!({
+                "required": true,
+                "content": {
+                    "application/json": { "schema": { "type": "object" } },
+                    "application/toml": { "schema": { "type": "string" } },
+                },
+            });
+        }
+        (ApiBodyKind::Json | ApiBodyKind::None, _) => {}
+    }
+    if operation == ApiOperation::GetApiDocument {
+        described["security"] = json!([]);
+    }
+    described
+}
+
+/// The parameters of a path: its parts in braces.
+fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
+    let names = path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    names.map(|name| {
+        let schema = if name == "version" {
+            json!({ "type": "integer", "minimum": 0 })
+        } else {
+            json!({ "type": "string" })
+        };
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    })
+}
+
+fn query_parameter(name: &str, text: &str) -> Value {
+    let schema = match name {
+        "n" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_ITEMS }),
+        "from" | "to" => json!({ "type": "string", "format": "date-time" }),
+        _ => json!({ "type": "string" }),
+    };
+    json!({ "name": name, "in": "query", "description": text, "schema": schema })
+}
+
+fn page(item: &Value) -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "items": { "type": "array", "items": item },
+            "next": {
+                "anyOf": [{ "type": "string" }, { "type": "null" }],
+                "description": "What `after` says in the request for the next page; `null` after the last page.",
+            },
+        },
+        "required": ["items", "next"],
+        "additionalProperties": false,
+    })
+}
+
+/// What a status means.
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The request is malformed, or asks for what cannot be.",
+        401 => "The credentials are missing or not good, or the token does not have the scope `registry:api:*`.",
+        403 => "The caller may not do this.",
+        404 => "There is no such account, key or version, or the caller may not see it.",
+        409 => "What exists contradicts the request.",
+        412 => "The version is not the one that If-Match names.",
+        413 => "The body is too large.",
+        415 => "The body has another Content-Type.",
+        428 => "The request has no If-Match.",
+        _ => "The request is refused.",
+    }
+}
+
+fn refusal(description: &str) -> Value {
+    json!({
+        "description": description,
+        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+    })
+}
+
+/// The errors of the distribution specification.
+fn error_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "Errors, as in the distribution specification.",
+        "properties": {
+            "errors": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "code": { "type": "string" },
+                        "message": { "type": "string" },
+                        "detail": {},
+                    },
+                    "required": ["code", "message"],
+                },
+            },
+        },
+        "required": ["errors"],
+    })
+}

@@ -1,0 +1,75 @@
+//! Keys of accounts.
+
+use registry::api_endpoint::{ApiRefusal, ApiRequest, ApiResponse, ApiSuccess};
+use registry::auth::{AccountName, CredentialId};
+
+use super::time::Time;
+use super::types::{KeyView, Listed, NewKeyBody, NewKeyView, RotateKeyBody, RotatedKey};
+use super::{Api, answer, author, persist, read, removed, shown};
+use crate::administration::keys::NewKey;
+
+const MS_PER_SECOND: u64 = 1000;
+
+impl Api {
+    /// `GET accounts/{account}/keys`: all of them, since an account has only a few.
+    pub(super) async fn list_keys(&self, name: &AccountName) -> Result<ApiResponse, ApiRefusal> {
+        let account = self.administration.account(name.into()).await?;
+        let uses = self.administration.last_uses(name).await?;
+        let keys = account.keys.iter();
+        Ok(shown(&Listed {
+            items: keys
+                .map(|(id, key)| KeyView::new(*id, key, uses.get(id).copied()))
+                .collect(),
+            next: None,
+        }))
+    }
+
+    /// `POST accounts/{account}/keys`
+    pub(super) async fn create_key(
+        &self,
+        request: &ApiRequest<'_>,
+        name: &AccountName,
+    ) -> Result<ApiResponse, ApiRefusal> {
+        let new: NewKey = read::<NewKeyBody>(request)?.into();
+        let author = author(request);
+        let issued = persist(|| self.administration.add_key(&author, name.into(), &new)).await?;
+        self.authenticator.follow(Some(name)).await;
+        Ok(answer(ApiSuccess::Created, &NewKeyView::from(&issued), None))
+    }
+
+    /// `DELETE accounts/{account}/keys/{key}`
+    pub(super) async fn remove_key(
+        &self,
+        request: &ApiRequest<'_>,
+        name: &AccountName,
+        key: CredentialId,
+    ) -> Result<ApiResponse, ApiRefusal> {
+        let author = author(request);
+        persist(|| self.administration.remove_key(&author, name.into(), key)).await?;
+        self.authenticator.follow(Some(name)).await;
+        Ok(removed())
+    }
+
+    /// `POST accounts/{account}/keys/{key}/rotate`
+    pub(super) async fn rotate_key(
+        &self,
+        request: &ApiRequest<'_>,
+        name: &AccountName,
+        key: CredentialId,
+    ) -> Result<ApiResponse, ApiRefusal> {
+        let RotateKeyBody { overlap, expires } = read(request)?;
+        let (overlap_ms, expires) = (overlap.saturating_mul(MS_PER_SECOND), expires.timestamp());
+        let author = author(request);
+        let rotate = || {
+            self.administration
+                .rotate_key(&author, name.into(), key, overlap_ms, expires)
+        };
+        let rotated = persist(rotate).await?;
+        self.authenticator.follow(Some(name)).await;
+        let body = RotatedKey {
+            new: NewKeyView::from(&rotated.new),
+            old_ends: rotated.old_ends.map(Time),
+        };
+        Ok(answer(ApiSuccess::Created, &body, None))
+    }
+}

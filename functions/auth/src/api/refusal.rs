@@ -1,0 +1,65 @@
+//! What a change that is not made means for a client.
+
+use std::borrow::Cow;
+
+use registry::api_endpoint::ApiRefusal;
+use serde_json::json;
+
+use super::types::Finding;
+use crate::accounts::NotHashed;
+use crate::administration::AdministrationError;
+
+/// The request is malformed, or asks for what cannot be.
+pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> ApiRefusal {
+    ApiRefusal::Invalid {
+        message: message.into(),
+        detail: None,
+    }
+}
+
+impl From<AdministrationError> for ApiRefusal {
+    fn from(error: AdministrationError) -> Self {
+        let text = error.to_string();
+        match error {
+            AdministrationError::NoAccount { .. }
+            | AdministrationError::NoKey { .. }
+            | AdministrationError::NoPolicy(_) => Self::Unknown,
+            AdministrationError::PolicyConflict { .. } | AdministrationError::AccountChanged(_) => Self::Changed,
+            AdministrationError::HasAdmin => Self::Denied(text.into()),
+            AdministrationError::Conflict => {
+                Self::Conflict("other changes came first, several times; nothing was changed, try again".into())
+            }
+            AdministrationError::Exists { .. }
+            | AdministrationError::OtherKind { .. }
+            | AdministrationError::KeyEnded { .. }
+            | AdministrationError::LastAdmin(_)
+            | AdministrationError::NoGrant { .. }
+            | AdministrationError::NotInGroup { .. }
+            | AdministrationError::RobotPassword(_)
+            | AdministrationError::TooMany { .. }
+            | AdministrationError::TooManySigningKeys { .. }
+            | AdministrationError::UnreadablePolicy(_)
+            | AdministrationError::UserGrants => Self::Conflict(text.into()),
+            AdministrationError::EmptyGrant | AdministrationError::Expired | AdministrationError::Workloads => {
+                invalid(text)
+            }
+            AdministrationError::Mistakes(mistakes) => {
+                let findings: Vec<_> = mistakes.iter().map(Finding::from).collect();
+                Self::Invalid {
+                    message: text.into(),
+                    detail: Some(json!({ "mistakes": findings })),
+                }
+            }
+            AdministrationError::Store(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl From<NotHashed> for ApiRefusal {
+    fn from(error: NotHashed) -> Self {
+        match error {
+            NotHashed::Refused(error) => invalid(error.to_string()),
+            NotHashed::Unchecked(error) => error.into(),
+        }
+    }
+}

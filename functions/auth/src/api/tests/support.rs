@@ -1,0 +1,398 @@
+//! A registry with accounts, and requests to its API.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, Request};
+use http_body::Body as _;
+use registry::api_endpoint::ApiOperation;
+use registry::auth::{AccountName, Actions, AuthenticationError, CredentialId, RepositoryGrant};
+use registry::budget::ClientKey;
+use registry::environment::Environment;
+use registry::random::SplitMix64;
+use registry::store::Timestamp;
+use registry::store::access::{AccountKind, PolicyForm};
+use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+use registry::{Client, Registry, RequestBody, Settings, Stores};
+use serde_json::{Value, json};
+
+use crate::accounts::{
+    AccountAuthenticator, AccountParts, AccountSettings, BootstrapSecret, PasswordUsers, SameThread,
+};
+use crate::administration::accounts::NewAccount;
+use crate::administration::keys::NewKey;
+use crate::administration::policies::{MadeFrom, NewPolicy};
+use crate::administration::{Administration, Author};
+use crate::api::{Api, ApiParts};
+use crate::password::{Parameters, PasswordHasher};
+
+/// The password of every user.
+pub(super) const PASSWORD: &str = "correct horse battery";
+/// The bootstrap secret.
+pub(super) const BOOTSTRAP: &str = "0123456789abcdef0123456789abcdef";
+/// A policy that lets users pull.
+pub(super) const POLICY: &str =
+    r#"{"syntax":1,"allow":[{"name":"p","who":["users"],"repositories":["**"],"actions":["pull"]}]}"#;
+
+/// A clock that the test moves, and random bytes that a seed repeats.
+pub(super) struct Clock {
+    now: AtomicU64,
+    random: Mutex<SplitMix64>,
+}
+
+impl Clock {
+    pub(super) fn pass(&self, millis: u64) {
+        self.now.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Environment for Clock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.now.load(Ordering::SeqCst))
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        let mut random = self.random.lock().unwrap();
+        bytes.fill_with(|| random.bits().to_be_bytes()[0]);
+    }
+
+    async fn sleep(&self, _: u64) {}
+}
+
+/// The user `filer` of a file.
+struct FileUsers;
+
+#[async_trait]
+impl PasswordUsers for FileUsers {
+    async fn generation(&self, user: &str) -> Option<u64> {
+        (user == "filer").then_some(0xfeed_beef_0000_0001)
+    }
+
+    async fn known(&self, _: ClientKey, _: &str, _: &str) -> Option<bool> {
+        None
+    }
+
+    async fn verify(&self, _: ClientKey, user: &str, password: &str) -> Result<bool, AuthenticationError> {
+        Ok(user == "filer" && password == PASSWORD)
+    }
+
+    fn hidden_by_account(&self, _: &str) {}
+}
+
+/// A registry with an API, and what is in it.
+pub(super) struct World {
+    pub(super) clock: Arc<Clock>,
+    pub(super) administration: Administration,
+    registry: Registry,
+    /// The id of a key of `alice`, and the key.
+    pub(super) key: (String, String),
+    /// A key of `alice` with a scope.
+    pub(super) scoped_key: String,
+    /// A key of the robot `ci`.
+    pub(super) robot_key: String,
+    /// The version of the policy in force.
+    pub(super) policy: u64,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Reply {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub(super) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+}
+
+/// A request that is being built.
+pub(super) struct Call<'a> {
+    world: &'a World,
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Call<'_> {
+    pub(super) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self
+    }
+
+    pub(super) fn basic(self, user: &str, secret: &str) -> Self {
+        let encoded = STANDARD.encode(format!("{user}:{secret}"));
+        self.header("authorization", format!("Basic {encoded}"))
+    }
+
+    pub(super) fn bearer(self, token: &str) -> Self {
+        self.header("authorization", format!("Bearer {token}"))
+    }
+
+    /// As a user with the password of every user.
+    pub(super) fn user(self, name: &str) -> Self {
+        self.basic(name, PASSWORD)
+    }
+
+    pub(super) fn json(self, body: &Value) -> Self {
+        self.text("application/json", body.to_string())
+    }
+
+    pub(super) fn text(self, content_type: &str, body: impl Into<String>) -> Self {
+        self.bytes(content_type, body.into().into_bytes())
+    }
+
+    pub(super) fn bytes(mut self, content_type: &str, body: Vec<u8>) -> Self {
+        self.body = body;
+        self.header("content-type", content_type)
+    }
+
+    pub(super) fn if_match(self, version: &str) -> Self {
+        self.header("if-match", format!("\"{version}\""))
+    }
+
+    pub(super) async fn send(self) -> Reply {
+        let mut request = Request::builder()
+            .method(self.method.as_str())
+            .uri(self.path)
+            .header("host", "localhost:5000")
+            .extension(Client(IpAddr::from([192, 0, 2, 1])));
+        for (name, value) in self.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(RequestBody::full(self.body)).unwrap();
+        let response = self.world.registry.handle(request).await;
+        let (head, body) = response.into_parts();
+        let mut body = std::pin::pin!(body);
+        let mut bytes = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|task| body.as_mut().poll_frame(task)).await {
+            bytes.extend(frame.unwrap().into_data().unwrap());
+        }
+        Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            text: String::from_utf8(bytes).unwrap(),
+        }
+    }
+}
+
+impl World {
+    /// No accounts.
+    pub(super) fn empty() -> Self {
+        let clock = Arc::new(Clock {
+            now: AtomicU64::new(1_796_000_000_000),
+            random: Mutex::new(SplitMix64::new(7)),
+        });
+        let (metadata, sessions) = (Arc::new(MemoryMetadata::new()), Arc::new(MemorySessions::new()));
+        let stores = Stores {
+            blobs: Arc::new(MemoryBlobs::new()),
+            collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
+            records: metadata.clone(),
+            access: metadata.clone(),
+            metadata: metadata.clone(),
+            sessions,
+        };
+        let settings = AccountSettings {
+            passwords: Parameters::CHEAPEST,
+            bootstrap: BootstrapSecret::new(BOOTSTRAP).ok(),
+            ..AccountSettings::default()
+        };
+        let parts = AccountParts {
+            store: metadata.clone(),
+            environment: clock.clone(),
+            users: Some(Arc::new(FileUsers)),
+            threads: Arc::new(SameThread),
+        };
+        let authenticator = Arc::new(AccountAuthenticator::new(parts, settings).unwrap());
+        let api = Api::new(ApiParts {
+            authenticator: authenticator.clone(),
+            access: metadata.clone(),
+            metadata: metadata.clone(),
+            environment: clock.clone(),
+        });
+        let registry = Registry::new(
+            stores,
+            authenticator.clone(),
+            clock.clone(),
+            Arc::new(()),
+            Settings::default(),
+        );
+        Self {
+            administration: Administration::new(metadata, clock.clone(), 1000),
+            clock,
+            registry: registry
+                .with_token_endpoint(authenticator)
+                .with_api_endpoint(Arc::new(api)),
+            key: (String::new(), String::new()),
+            scoped_key: String::new(),
+            robot_key: String::new(),
+            policy: 0,
+        }
+    }
+
+    /// The users `alice` with two keys, `bob`, `audra` of the group `auditors` and `root` of the group `admins`, the robot `ci`
+    /// with a key, and a policy.
+    pub(super) async fn new() -> Self {
+        let mut world = Self::empty();
+        for (user, group) in [
+            ("alice", "dev"),
+            ("bob", "dev"),
+            ("audra", "auditors"),
+            ("root", "admins"),
+        ] {
+            let hasher = PasswordHasher::new(Parameters::CHEAPEST).unwrap();
+            let new = NewAccount {
+                groups: [group.parse().unwrap()].into(),
+                password: Some(hasher.hash(PASSWORD, &*world.clock).unwrap()),
+                ..NewAccount::new(name(user), AccountKind::User)
+            };
+            world.administration.create(&Author::operator(), new).await.unwrap();
+        }
+        let robot = NewAccount::new(name("ci"), AccountKind::Robot);
+        world.administration.create(&Author::operator(), robot).await.unwrap();
+        world.key = world.issue("alice", None).await;
+        let scope = RepositoryGrant {
+            repositories: "a/**".parse().unwrap(),
+            actions: Actions::PULL,
+        };
+        world.scoped_key = world.issue("alice", Some(vec![scope])).await.1;
+        world.robot_key = world.issue("ci", None).await.1;
+        let policy = NewPolicy {
+            form: PolicyForm::Json,
+            source: POLICY.to_owned(),
+            note: None,
+            made_from: MadeFrom::Any,
+        };
+        let set = world.administration.set_policy(&Author::operator(), &policy).await;
+        world.policy = set.unwrap().version.version;
+        world
+    }
+
+    async fn issue(&self, account: &str, scope: Option<Vec<RepositoryGrant>>) -> (String, String) {
+        let new = NewKey { scope, expires: None };
+        let account = name(account);
+        let author = Author::operator();
+        let issued = self
+            .administration
+            .add_key(&author, (&account).into(), &new)
+            .await
+            .unwrap();
+        (issued.id.to_string(), issued.key.expose().to_owned())
+    }
+
+    pub(super) fn call(&self, method: &str, path: &str) -> Call<'_> {
+        Call {
+            world: self,
+            method: method.to_owned(),
+            path: format!("/api/v1/{path}"),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    pub(super) fn get(&self, path: &str) -> Call<'_> {
+        self.call("GET", path)
+    }
+
+    /// A request of each operation that succeeds, if its caller may use it. Those about an account are about `alice`.
+    pub(super) fn example(&self, operation: ApiOperation) -> Call<'_> {
+        let path = operation
+            .path()
+            .replace("{account}", "alice")
+            .replace("{key}", if self.key.0.is_empty() { "3f9aK2dQ" } else { &self.key.0 })
+            .replace("{version}", &self.policy.to_string());
+        let method = operation.method();
+        let call = self.call(method.as_str(), &path);
+        match operation {
+            ApiOperation::GetIdentity
+            | ApiOperation::ListAccounts
+            | ApiOperation::GetAccount
+            | ApiOperation::ListKeys
+            | ApiOperation::RemoveKey
+            | ApiOperation::GetPolicy
+            | ApiOperation::ListPolicyVersions
+            | ApiOperation::GetPolicyVersion
+            | ApiOperation::ListAuditEvents
+            | ApiOperation::ListSigningKeys
+            | ApiOperation::GetApiDocument => call,
+            ApiOperation::Explain => call.json(&json!({ "action": "pull", "repository": "a/b" })),
+            ApiOperation::CreateAccount => {
+                call.json(&json!({ "name": "new", "kind": "robot", "key": { "expires": "never" } }))
+            }
+            ApiOperation::ChangeAccount => call.json(&json!({ "groups": ["ops"] })).header("if-match", "*"),
+            ApiOperation::RemoveAccount => call.header("if-match", "*"),
+            ApiOperation::SetPassword => call
+                .json(&json!({ "password": "another long password", "old_password": PASSWORD }))
+                .header("if-match", "*"),
+            ApiOperation::CreateKey => call.json(&json!({ "expires": "never" })),
+            ApiOperation::RotateKey => call.json(&json!({ "overlap": 60, "expires": "never" })),
+            ApiOperation::SetPolicy => call.text("application/json", POLICY).header("if-match", "*"),
+            ApiOperation::CheckPolicy => call.text("application/json", POLICY),
+            ApiOperation::RotateSigningKeys => call.json(&json!({})),
+        }
+    }
+
+    /// A token of `alice` for a scope.
+    pub(super) async fn token(&self, scope: &str) -> String {
+        let call = Call {
+            path: format!("/token?scope={scope}"),
+            ..self.get("")
+        };
+        let reply = call.user("alice").send().await.expect(200);
+        reply.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The version of an account, for `If-Match`.
+    pub(super) async fn version(&self, account: &str) -> String {
+        let reply = self
+            .get(&format!("accounts/{account}"))
+            .user("root")
+            .send()
+            .await
+            .expect(200);
+        let version = reply.json()["version"].as_str().unwrap().to_owned();
+        assert_eq!(reply.header("etag"), Some(format!("\"{version}\"").as_str()));
+        version
+    }
+
+    /// The groups of an account, as they are stored.
+    pub(super) async fn groups(&self, account: &str) -> BTreeSet<String> {
+        let account = name(account);
+        let found = self.administration.account((&account).into()).await.unwrap();
+        found.groups.iter().map(ToString::to_string).collect()
+    }
+}
+
+pub(super) fn name(text: &str) -> AccountName {
+    text.parse().unwrap()
+}
+
+/// A key that no account has.
+pub(super) fn no_key() -> CredentialId {
+    "00000000".parse().unwrap()
+}

@@ -1,0 +1,282 @@
+//! Reads a policy that is written in TOML, with line and column of every mistake.
+//!
+//! The reader fills the same [tree](registry::policy::tree) as the core's reader for JSON, so the same checker finds the same
+//! mistakes in both.
+
+use registry::policy::tree::{Member, Node, NodeValue, Position};
+use registry::policy::{Mistake, Policy};
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue, Error};
+
+/// Reads a policy. Fails with all mistakes, like [`Policy::from_json`].
+///
+/// ```
+/// let mistakes = auth::toml::policy("syntax = 1\n[[allow]]\nname = 'x'\n").unwrap_err();
+/// assert_eq!(mistakes[0].at.line, 2, "the rule does not say who, where and what");
+/// ```
+pub fn policy(text: &str) -> Result<Policy, Vec<Mistake>> {
+    Policy::check_length(text)?;
+    Policy::from_tree(&read(text)?)
+}
+
+/// Reads a document into a tree. Fails with the mistakes of its grammar.
+pub fn read(text: &str) -> Result<Node, Vec<Mistake>> {
+    let positions = Positions::of(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        let members = positions.members(document.get_ref());
+        return Ok(Node {
+            at: Position::START,
+            value: NodeValue::Table(members),
+        });
+    }
+    let mut mistakes: Vec<_> = errors.iter().map(|error| positions.mistake(error)).collect();
+    mistakes.sort_by_key(|mistake| mistake.at);
+    Err(mistakes)
+}
+
+/// Finds the position of a byte of a text.
+struct Positions {
+    /// Of every byte, and of the end: the number of characters before it.
+    characters: Vec<u32>,
+    /// Where lines begin.
+    lines: Vec<usize>,
+}
+
+impl Positions {
+    fn of(text: &str) -> Self {
+        let mut characters = Vec::with_capacity(text.len() + 1);
+        let mut lines = vec![0];
+        let mut count = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            characters.push(count);
+            // The first byte of a character.
+            if byte & 0xc0 != 0x80 {
+                count += 1;
+            }
+            if byte == b'\n' {
+                lines.push(at + 1);
+            }
+        }
+        characters.push(count);
+        Self { characters, lines }
+    }
+
+    fn at(&self, byte: usize) -> Position {
+        let byte = byte.min(self.characters.len() - 1);
+        let line = self.lines.partition_point(|start| *start <= byte);
+        let start = self.lines[line - 1];
+        Position {
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            column: self.characters[byte] - self.characters[start] + 1,
+        }
+    }
+
+    fn mistake(&self, error: &Error) -> Mistake {
+        let at = error.span().map_or(Position::START, |span| self.at(span.start));
+        // The message may have several lines.
+        let message: Vec<_> = error.message().lines().map(str::trim).collect();
+        Mistake::new(at, message.join(", "))
+    }
+
+    /// The members of a table, in the order of the text.
+    fn members(&self, table: &DeTable<'_>) -> Vec<Member> {
+        let mut members: Vec<_> = table
+            .iter()
+            .map(|(name, value)| Member {
+                at: self.at(name.span().start),
+                name: name.get_ref().to_string(),
+                node: self.node(value),
+            })
+            .collect();
+        members.sort_by_key(|member| member.at);
+        members
+    }
+
+    fn node(&self, value: &Spanned<DeValue<'_>>) -> Node {
+        let kind = match value.get_ref() {
+            DeValue::String(text) => NodeValue::Text(text.to_string()),
+            DeValue::Integer(number) => {
+                integer(number).map_or(NodeValue::Other("a number that is too large"), NodeValue::Integer)
+            }
+            DeValue::Float(_) => NodeValue::Other("a number with a fraction"),
+            DeValue::Boolean(value) => NodeValue::Boolean(*value),
+            DeValue::Datetime(_) => NodeValue::Other("a date or time"),
+            DeValue::Array(items) => NodeValue::List(items.iter().map(|item| self.node(item)).collect()),
+            DeValue::Table(table) => NodeValue::Table(self.members(table)),
+        };
+        Node {
+            at: self.at(value.span().start),
+            value: kind,
+        }
+    }
+}
+
+fn integer(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use proptest::prelude::*;
+    use registry::policy::json;
+
+    use super::*;
+
+    fn at(line: u32, column: u32) -> Position {
+        Position { line, column }
+    }
+
+    /// A tree without its positions, as JSON.
+    fn plain(node: &Node) -> serde_json::Value {
+        match &node.value {
+            NodeValue::Text(text) => text.clone().into(),
+            NodeValue::Integer(number) => (*number).into(),
+            NodeValue::Boolean(value) => (*value).into(),
+            NodeValue::List(items) => items.iter().map(plain).collect(),
+            NodeValue::Table(members) => members
+                .iter()
+                .map(|member| (member.name.clone(), plain(&member.node)))
+                .collect(),
+            NodeValue::Other(kind) => serde_json::json!({ "other": kind }),
+        }
+    }
+
+    fn member<'a>(node: &'a Node, name: &str) -> &'a Member {
+        let NodeValue::Table(members) = &node.value else {
+            panic!("{node:?}")
+        };
+        members.iter().find(|member| member.name == name).unwrap()
+    }
+
+    #[test]
+    fn every_value_has_its_position() {
+        let text = "syntax = 1\n\n[[allow]]\nname = \"\u{e9}\u{1f980}\" # x\nwho = [\n  'anyone', \"users\"]\r\n\
+                    [[allow]]\nname = 'b'\n[x]\ny.z = { a = true, b = 0x1F, c = 1_000 }\n";
+        let tree = read(text).unwrap();
+        assert_eq!(
+            plain(&tree),
+            serde_json::json!({
+                "syntax": 1,
+                "allow": [{ "name": "\u{e9}\u{1f980}", "who": ["anyone", "users"] }, { "name": "b" }],
+                "x": { "y": { "z": { "a": true, "b": 31, "c": 1000 } } },
+            })
+        );
+        let syntax = member(&tree, "syntax");
+        assert_eq!((syntax.at, syntax.node.at), (at(1, 1), at(1, 10)));
+        let NodeValue::List(rules) = &member(&tree, "allow").node.value else {
+            panic!("{tree:?}")
+        };
+        assert_eq!((rules[0].at, rules[1].at), (at(3, 1), at(7, 1)));
+        let who = member(&rules[0], "who");
+        let NodeValue::List(who) = &who.node.value else {
+            panic!("{who:?}")
+        };
+        assert_eq!((who[0].at, who[1].at), (at(6, 3), at(6, 13)));
+        assert_eq!(member(&rules[0], "name").node.at, at(4, 8));
+        let z = member(&member(&member(&tree, "x").node, "y").node, "z");
+        assert_eq!((z.at, member(&z.node, "b").node.at), (at(10, 3), at(10, 23)));
+    }
+
+    #[test]
+    fn columns_are_characters() {
+        let text = "'\u{e9}\u{1f980}' = 2020-01-01\na = 1.5\nb = 99999999999999999999\n";
+        let tree = read(text).unwrap();
+        let date = member(&tree, "\u{e9}\u{1f980}");
+        assert_eq!(date.node.at, at(1, 8));
+        assert_eq!(date.node.value, NodeValue::Other("a date or time"));
+        assert_eq!(
+            member(&tree, "a").node.value,
+            NodeValue::Other("a number with a fraction")
+        );
+        assert_eq!(
+            member(&tree, "b").node.value,
+            NodeValue::Other("a number that is too large")
+        );
+    }
+
+    #[test]
+    fn mistakes_of_the_grammar_have_positions() {
+        for (text, expected) in [
+            ("a = 1\na = 2\n", at(2, 1)),
+            ("a = \n", at(1, 5)),
+            ("a = 1\n[a]\n", at(2, 2)),
+            ("syntax = 1\n\n[[allow]\n", at(3, 9)),
+            ("a = 'x\nb = 1\n", at(1, 7)),
+            ("a = [1,\n", at(1, 8)),
+            ("\u{e9} = 1\n", at(1, 1)),
+            ("a = \"\\q\"\n", at(1, 7)),
+        ] {
+            let mistakes = read(text).unwrap_err();
+            assert_eq!(mistakes[0].at, expected, "{text:?}: {mistakes:?}");
+            assert!(!mistakes[0].message.is_empty() && !mistakes[0].message.contains('\n'));
+        }
+        // Reading goes on after a mistake.
+        let lines: Vec<_> = read("a = \nb = 1\nc = \n").unwrap_err();
+        assert_eq!(lines.iter().map(|mistake| mistake.at.line).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn deep_and_long_documents_end() {
+        let deep = format!("a = {}{}", "[".repeat(30_000), "]".repeat(30_000));
+        assert!(read(&deep).is_err());
+        let dotted = format!("{}b = 1", "a.".repeat(30_000));
+        assert!(read(&dotted).is_err());
+        let long = format!("a = [{}]", "1,".repeat(30_000));
+        assert!(read(&long).is_ok());
+        let too_long = " ".repeat(Policy::MAX_BYTES + 1);
+        assert!(policy(&too_long).is_err());
+    }
+
+    /// A JSON document as TOML: every table inline.
+    fn inline(value: &serde_json::Value) -> String {
+        match value {
+            serde_json::Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
+            serde_json::Value::Object(members) => {
+                let members = members
+                    .iter()
+                    .map(|(name, value)| format!("{name:?} = {}", inline(value)));
+                format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+            }
+            other => other.to_string(),
+        }
+    }
+
+    fn values() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(Into::into),
+            any::<bool>().prop_map(Into::into),
+            "[a-z \\\\\"\u{e9}]{0,6}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 30, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                prop::collection::btree_map("[a-z-]{1,5}", inner, 0..5)
+                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// No text makes the reader panic, and every position is in the text.
+        #[test]
+        fn any_text(text in "(\\[{0,2}[a-z.'\"]{0,4}\\]{0,2}|[a-z]{1,2} = [\\[{'\"a1.,= \\]}]{0,8}|\\PC{0,5}|\n|\r\n|#){0,12}") {
+            let lines = u32::try_from(text.split('\n').count()).unwrap();
+            match read(&text) {
+                Ok(_) => {}
+                Err(mistakes) => prop_assert!(mistakes.iter().all(|mistake| mistake.at.line <= lines)),
+            }
+        }
+
+        /// Both readers make the same tree of the same document, but for positions.
+        #[test]
+        fn json_and_toml_are_one_tree(members in prop::collection::btree_map("[a-z-]{1,5}", values(), 0..6)) {
+            let document = serde_json::Value::Object(members.clone().into_iter().collect());
+            let lines = members.iter().map(|(name, value)| format!("{name:?} = {}\n", inline(value)));
+            let from_toml = read(&lines.collect::<String>());
+            let from_json = json::read(&document.to_string());
+            prop_assert_eq!(plain(&from_toml.unwrap()), plain(&from_json.unwrap()));
+        }
+    }
+}
