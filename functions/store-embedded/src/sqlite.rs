@@ -1,10 +1,11 @@
-//! Metadata and upload sessions in one SQLite file.
+//! Metadata, upload sessions and accounts in one SQLite file.
 //!
 //! Each operation is one transaction, so SQL conditions keep the invariants and no marks are needed for that.
 //! Operations that write queue for one writer ([`writer`]). Operations that only read run in parallel and at once
 //! ([`readers`]). SQLite's log gives every new read the last commit. So a read sees everything that any process has
 //! acknowledged before.
 
+mod access;
 mod collection;
 mod deletion_queue;
 mod metadata;
@@ -38,7 +39,7 @@ use standing_read::StandingRead;
 use values::Columns as _;
 use writer::{Durability, MetadataWriter};
 
-/// The metadata and the upload sessions of one data directory.
+/// The metadata, the upload sessions and the accounts of one data directory.
 #[derive(Debug)]
 pub struct SqliteStore {
     counters: Arc<RowCounters>,
@@ -87,7 +88,7 @@ impl SqliteStore {
     }
 
     /// Whether the store was never used: it has no record, no upload session, and no key that signs upload tokens. The
-    /// first start creates such a key. A new store beside existing blobs means that a registry has lost its metadata.
+    /// first start creates such a key. Accounts do not count, because they can be made before it. A new store beside existing blobs means that a registry has lost its metadata.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
         self.read(cx, |rows| {
             Ok(!rows.exists(

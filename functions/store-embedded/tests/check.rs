@@ -106,6 +106,7 @@ fn corruptible() -> (CorruptibleStores, Guard) {
             sessions,
             collection: metadata.clone(),
             records: metadata.clone(),
+            access: metadata.clone(),
             metadata,
         },
         corruption: Arc::new(SqlCorruption(data.join("metadata.db"))),

@@ -30,6 +30,7 @@ fn stores() -> TestStores {
         sessions,
         collection: metadata.clone(),
         records: metadata.clone(),
+        access: metadata.clone(),
         metadata,
     };
     let guard = Box::new(directory);
@@ -65,7 +66,7 @@ async fn assert_all_collected(guard: Guard) {
     let directory = guard.downcast::<TempDir>().expect("the stores' guard");
     let data = directory.path().join("data");
     let mut rows = rows(&data);
-    for (table, minimum) in [("tag_history", 1), ("signing_key", 1)] {
+    for (table, minimum) in [("tag_history", 1), ("signing_key", 1), ("audit", 1)] {
         let left = rows.remove(table);
         assert!(left.is_some_and(|left| left >= minimum), "{left:?} in {table}");
     }

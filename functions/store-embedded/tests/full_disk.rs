@@ -14,6 +14,7 @@ use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest};
 use registry::Stores;
 use registry::collection::{self, collect};
+use registry::store::access::Author;
 use registry::store::blobs::{AppendError, Appended, BlobStore, ObjectToDelete, Upload};
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -254,7 +255,10 @@ async fn collection_works_on_a_full_disk() {
         .commit_blob(cx(), &app, &digest, &location, size)
         .await
         .unwrap();
-    let _ = metadata.unlink(cx(), &app, &digest).await.unwrap();
+    let _ = metadata
+        .unlink(cx(), &app, &digest, &Author::new("alice"))
+        .await
+        .unwrap();
     let plan = registry::store::collection::Plan::default();
     let (mut scheduled, mut after) = (0, None);
     loop {
@@ -292,6 +296,7 @@ async fn collection_works_on_a_full_disk() {
         sessions: stores.sessions.clone(),
         collection: stores.metadata.clone(),
         records: stores.metadata.clone(),
+        access: stores.metadata.clone(),
     };
     let later = Arc::new(FixedClock::at(Timestamp(26 * HOUR)));
     let whole = collection::CollectionOptions::default();

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use contract::source::{Body, noise};
 use futures_util::TryStreamExt;
 use oci::{Algorithm, Digest, RepositoryName};
+use registry::store::access::Author;
 use registry::store::blobs::{BlobStore, Upload};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{Claimed, End, Expected, Publishing, SessionKey, SessionStore, SigningKey};
 use registry::store::{Context, SessionId, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, Sync};
@@ -122,10 +123,14 @@ async fn put_manifest(stores: &Embedded, repository: &RepositoryName, tag: &str,
         required: layers.iter().copied().collect(),
         excepted: std::iter::empty().collect(),
         tags: vec![tag.parse().unwrap()],
-        principal: "alice".to_owned(),
+        author: Author::new("alice"),
     };
     assert_eq!(
-        stores.metadata.put_manifest(cx(), &put).await.unwrap(),
+        stores
+            .metadata
+            .put_manifest(cx(), &put, &AllowAll::shared())
+            .await
+            .unwrap(),
         ManifestPut::Stored
     );
     digest

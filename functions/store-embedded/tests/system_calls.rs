@@ -16,8 +16,9 @@ use std::process::Command;
 use bytes::Bytes;
 use contract::source::{Body, noise};
 use oci::{Algorithm, Digest, RepositoryName};
+use registry::store::access::Author;
 use registry::store::blobs::{BlobStore, Upload};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore};
 use registry::store::{Context, SessionId, Timestamp, Uid};
 use store_embedded::{Embedded, EmbeddedOptions, Sync};
@@ -313,20 +314,25 @@ async fn push(data: PathBuf) {
         required: [*digest].into(),
         excepted: std::iter::empty().collect(),
         tags: vec!["latest".parse().unwrap()],
-        principal: "alice".to_owned(),
+        author: Author::new("alice"),
     };
     assert_eq!(
-        stores.metadata.put_manifest(cx(8), &put).await.unwrap(),
+        stores
+            .metadata
+            .put_manifest(cx(8), &put, &AllowAll::shared())
+            .await
+            .unwrap(),
         ManifestPut::Stored
     );
     report("put");
     let tag = "latest".parse().unwrap();
-    assert!(
+    assert_eq!(
         stores
             .metadata
-            .delete_tag(cx(9), &repository(), &tag, "alice")
+            .delete_tag(cx(9), &repository(), &tag, &Author::new("alice"), &AllowAll::shared())
             .await
-            .unwrap()
+            .unwrap(),
+        Removal::Removed
     );
     report("delete");
     stores.close();

@@ -4,12 +4,15 @@ pub(super) mod objects;
 mod publish;
 pub(super) mod remove;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
+use registry::store::access::Author;
 use registry::store::metadata::{
     Content, Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
-    TagRecord,
+    TagGuard, TagRecord,
 };
 use registry::store::{Context, Location, Page, StoreError};
 use rusqlite::{Row, params};
@@ -55,6 +58,13 @@ macro_rules! is_suspect {
          AND damaged.digest = tag.digest AND damaged.condemned IS NOT NULL)"
     };
 }
+
+/// Some tags of the manifest `?2` with their rows, for [`tag_of`].
+const TAGS_OF_MANIFEST: &str = concat!(
+    "SELECT tag, digest, media_type, size, version, at, ",
+    is_suspect!(),
+    " FROM tag WHERE repository = ?1 AND digest = ?2 AND tag > ?3 ORDER BY tag LIMIT ?4"
+);
 
 #[async_trait]
 impl MetadataStore for SqliteStore {
@@ -189,7 +199,7 @@ impl MetadataStore for SqliteStore {
         let (repository, tag) = (repository.clone(), tag.clone());
         let changes = self.read(cx, move |rows| {
             rows.all(
-                "SELECT version, before, after, who, at FROM tag_history \
+                "SELECT version, before, after, who, at, since FROM tag_history \
                  WHERE repository = ?1 AND tag = ?2 AND version < ?3 ORDER BY version DESC LIMIT ?4",
                 params![repository.as_str(), tag.as_str(), before, one_more(limit)],
                 |row| {
@@ -199,6 +209,7 @@ impl MetadataStore for SqliteStore {
                         after: row.parsed_if_any(2)?,
                         principal: row.value(3)?,
                         at: row.timestamp(4)?,
+                        since: row.timestamp_if_any(5)?,
                     })
                 },
             )
@@ -231,6 +242,19 @@ impl MetadataStore for SqliteStore {
         });
         let names = names.await?;
         Ok(page(names, limit))
+    }
+
+    async fn create_repository(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        author: &Author,
+    ) -> Result<bool, StoreError> {
+        let (repository, author) = (repository.clone(), author.clone());
+        self.write(cx, move |rows| {
+            publish::create_repository(rows, cx, &repository, &author)
+        })
+        .await
     }
 
     async fn manifests(
@@ -374,8 +398,13 @@ impl MetadataStore for SqliteStore {
         .await
     }
 
-    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        let put = publish::ManifestWrite::new(put)?;
+    async fn put_manifest(
+        &self,
+        cx: Context,
+        put: &PutManifest,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, StoreError> {
+        let put = publish::ManifestWrite::new(put, guard)?;
         self.write(cx, move |rows| put.publish(rows, cx)).await
     }
 
@@ -384,11 +413,13 @@ impl MetadataStore for SqliteStore {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
-        let (repository, tag, principal) = (repository.clone(), tag.clone(), principal.to_owned());
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<Removal, StoreError> {
+        let (repository, tag, author) = (repository.clone(), tag.clone(), author.clone());
+        let guard = Arc::clone(guard);
         self.write(cx, move |rows| {
-            remove::tag(rows, cx, &repository, tag.as_str(), &principal)
+            remove::tag(rows, cx, &repository, &tag, &author, &*guard)
         })
         .await
     }
@@ -398,15 +429,30 @@ impl MetadataStore for SqliteStore {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        principal: &str,
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
     ) -> Result<Removal, StoreError> {
-        remove::in_batches(self, cx, repository, &digest.to_string(), principal).await
+        let removal = remove::ManifestRemoval {
+            repository: repository.clone(),
+            digest: digest.to_string(),
+            author: author.clone(),
+            guard: Arc::clone(guard),
+        };
+        remove::in_batches(self, cx, removal).await
     }
 
-    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
-        let (repository, digest) = (repository.clone(), digest.to_string());
-        self.write(cx, move |rows| remove::link(rows, &repository, &digest))
-            .await
+    async fn unlink(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        author: &Author,
+    ) -> Result<Removal, StoreError> {
+        let (repository, digest, author) = (repository.clone(), digest.to_string(), author.clone());
+        self.write(cx, move |rows| {
+            remove::link_of_author(rows, cx, &repository, &digest, &author)
+        })
+        .await
     }
 }
 

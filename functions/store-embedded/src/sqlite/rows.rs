@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use registry::store::{Reason, StoreError};
 use rusqlite::{Connection, ErrorCode, Params, Row};
 
+use super::schema;
+
 /// The number of requests to the tables of one store since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SqliteStatistics {
@@ -180,6 +182,11 @@ impl<'a> Rows<'a> {
         let changed = self.connection.prepare_cached(sql)?.execute(params)?;
         self.counters.writes.fetch_add(changed as u64, Ordering::Relaxed);
         Ok(changed)
+    }
+
+    /// Refuses the file to programs that know no accounts, from the commit of this operation on.
+    pub(super) fn require_access(&self) -> Result<(), OperationFailure> {
+        Ok(schema::require_access(self.connection)?)
     }
 
     /// Limits the size of the file, as a full disk does.

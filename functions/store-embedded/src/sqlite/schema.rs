@@ -9,11 +9,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::Sync;
 
 /// Migrations in order: the one at index n migrates from version n to version n + 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 
-/// The version of the schema that this program writes. A file with an earlier version is migrated when it is opened. A
-/// file with a later version is refused.
+/// The version of the schema of a new file. A file with an earlier version is migrated when it is opened. A file with a
+/// later version is refused, except the one that the first account or policy sets.
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
+
+/// The version of a file that has, or had, an account or a policy. Its tables are those of [`SCHEMA_VERSION`]: the version
+/// differs only to refuse the file to programs that know no accounts and would let every client in. The next migration
+/// begins at this version, so an empty one comes before it in [`MIGRATIONS`].
+const ACCESS_VERSION: usize = SCHEMA_VERSION + 1;
+
+/// The tables of accounts, which each opening makes. See the file.
+const ACCESS: &str = include_str!("access.sql");
 
 /// Indexes of the few rows with a recorded defect, so that looking for a defect costs almost nothing. A program that
 /// does not know these indexes works as before, because SQLite maintains them.
@@ -108,16 +120,31 @@ pub(super) fn set_durable(connection: &Connection, durable: bool, sync: Sync) ->
 /// Migrates a file, which may be empty, to the current version. Processes that open the same new file race here; all of
 /// them end with the same schema.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
-    prepare_with(connection, MIGRATIONS)?;
+    prepare_with(connection, MIGRATIONS, ACCESS_VERSION)?;
     connection.execute_batch(INDEXES)?;
+    connection.execute_batch(ACCESS)?;
     Ok(())
 }
 
-fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), SchemaError> {
-    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+/// Marks the file as one with accounts or a policy, in the transaction of the caller.
+pub(super) fn require_access(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < number(ACCESS_VERSION) {
+        connection.pragma_update(None, "user_version", number(ACCESS_VERSION))?;
+    }
+    Ok(())
+}
+
+fn number(version: usize) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
+/// `newest` is the latest version that can be used without a migration.
+fn prepare_with(connection: &mut Connection, migrations: &[&str], newest: usize) -> Result<(), SchemaError> {
+    let (migrated, known) = (number(migrations.len()), number(newest));
     // In one transaction: otherwise another process could migrate the file between the two queries.
     let transaction = connection.transaction()?;
-    let current = is_current(&transaction, known)?;
+    let current = is_current(&transaction, migrated, known)?;
     drop(transaction);
     // Also for a file of the current version: a copy that SQLite made has no log.
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -133,14 +160,14 @@ fn prepare_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), 
     }
     if !current {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if !is_current(&transaction, known)? {
+        if !is_current(&transaction, migrated, known)? {
             let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
             let done = usize::try_from(version).unwrap_or(0);
             for migration in &migrations[done..] {
                 transaction.execute_batch(migration)?;
             }
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", known)?;
+            transaction.pragma_update(None, "user_version", migrated)?;
         }
         transaction.commit()?;
     }
@@ -160,8 +187,8 @@ fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// Whether the file has the current schema. Returns an error if the file must not be changed.
-fn is_current(connection: &Connection, known: i64) -> Result<bool, SchemaError> {
+/// Whether the file needs no migration. Returns an error if the file must not be changed.
+fn is_current(connection: &Connection, migrated: i64, known: i64) -> Result<bool, SchemaError> {
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if application != APPLICATION_ID {
@@ -175,7 +202,7 @@ fn is_current(connection: &Connection, known: i64) -> Result<bool, SchemaError> 
     if found > known {
         return Err(SchemaError::Newer { found, known });
     }
-    Ok(found == known)
+    Ok(found >= migrated)
 }
 
 #[cfg(test)]
@@ -220,7 +247,7 @@ mod tests {
     fn opening_a_file_creates_missing_indexes() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
-        prepare_with(&mut connection, MIGRATIONS).unwrap();
+        prepare_with(&mut connection, MIGRATIONS, SCHEMA_VERSION).unwrap();
         let indexes = |connection: &Connection| {
             let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('blob_condemned', 'manifest_condemned')";
             connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
@@ -239,16 +266,16 @@ mod tests {
             "INSERT INTO a VALUES (1)",
             "UPDATE a SET x = x + 10",
         ];
-        prepare_with(&mut connection, &steps[..1]).unwrap();
+        prepare_with(&mut connection, &steps[..1], 1).unwrap();
         assert_eq!(version(&connection), 1);
-        prepare_with(&mut connection, &steps).unwrap();
+        prepare_with(&mut connection, &steps, 3).unwrap();
         assert_eq!(version(&connection), 3);
         let x: i64 = connection.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
         assert_eq!(x, 11);
 
         // A migration that fails leaves the earlier version unchanged.
         let broken = [steps[0], steps[1], steps[2], "UPDATE a SET x = 5; SELECT nonsense"];
-        prepare_with(&mut connection, &broken).unwrap_err();
+        prepare_with(&mut connection, &broken, 4).unwrap_err();
         assert_eq!(version(&connection), 3);
         let x: i64 = connection.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
         assert_eq!(x, 11);
@@ -293,11 +320,39 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = empty(directory.path());
         prepare(&mut connection).unwrap();
-        let newer = i64::try_from(MIGRATIONS.len()).unwrap() + 1;
+        let newer = number(ACCESS_VERSION) + 1;
         connection.pragma_update(None, "user_version", newer).unwrap();
         let error = prepare(&mut connection).unwrap_err();
         assert!(matches!(error, SchemaError::Newer { found, known } if found == newer && known == newer - 1));
         assert_eq!(version(&connection), newer);
+    }
+
+    /// A program that knows every migration but no accounts uses a file until the first account or policy.
+    #[test]
+    fn a_file_with_accounts_is_refused_by_programs_without_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = empty(directory.path());
+        let open_without_accounts = |connection: &mut Connection| prepare_with(connection, MIGRATIONS, SCHEMA_VERSION);
+        open_without_accounts(&mut connection).unwrap();
+        prepare(&mut connection).unwrap();
+        open_without_accounts(&mut connection).unwrap();
+        assert_eq!(version(&connection), number(SCHEMA_VERSION));
+
+        for _ in 0..2 {
+            require_access(&connection).unwrap();
+            assert_eq!(version(&connection), number(ACCESS_VERSION));
+        }
+        let refused = open_without_accounts(&mut connection).unwrap_err();
+        assert!(matches!(refused, SchemaError::Newer { .. }), "{refused}");
+        prepare(&mut connection).unwrap();
+        assert_eq!(version(&connection), number(ACCESS_VERSION));
+
+        // The mark of a later program stays.
+        connection
+            .pragma_update(None, "user_version", number(ACCESS_VERSION) + 1)
+            .unwrap();
+        require_access(&connection).unwrap();
+        assert_eq!(version(&connection), number(ACCESS_VERSION) + 1);
     }
 
     #[test]

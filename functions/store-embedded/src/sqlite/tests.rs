@@ -2,6 +2,7 @@
 //! operations.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod collection;
 mod migration;
 mod queue;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, RepositoryName};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest};
+use registry::store::access::Author;
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore};
 use registry::store::{Location, SessionId, Timestamp, Uid};
 use rusqlite::Connection;
@@ -121,7 +123,7 @@ fn manifest(required: &[u64], tags: &[&str]) -> PutManifest {
         required: required.iter().map(|number| digest(*number)).collect(),
         excepted: std::iter::once(digest(2_000_000)).collect(),
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
-        principal: "alice".to_owned(),
+        author: Author::new("alice"),
     }
 }
 
@@ -151,7 +153,7 @@ async fn reads_are_not_prepared_again_for_each_value() {
         opened.commit_blob(number).await.unwrap();
         let tag = format!("t{number}");
         let put = manifest(&[number], &[&tag]);
-        store.put_manifest(cx(), &put).await.unwrap();
+        store.put_manifest(cx(), &put, &AllowAll::shared()).await.unwrap();
         let (name, tag) = (repository(), tag.parse().unwrap());
         assert!(store.tag(cx(), &name, &tag).await.unwrap().is_some());
         assert!(store.tagged_manifest(cx(), &name, &tag).await.unwrap().is_some());
@@ -247,13 +249,17 @@ async fn operations_have_their_documented_costs() {
     }
     let layers: Vec<_> = (0..11).collect();
     let put = manifest(&layers, &["latest"]);
-    let (stored, cost) = opened.cost(opened.store.put_manifest(cx(), &put)).await;
+    let (stored, cost) = opened
+        .cost(opened.store.put_manifest(cx(), &put, &AllowAll::shared()))
+        .await;
     assert_eq!(stored.unwrap(), ManifestPut::Stored);
     // Reads: the manifest, 12 references, the tag, its history. Writes: the repository, the manifest, 12 edges, the
     // tag, its history.
-    assert_eq!((cost.reads, cost.writes), (15, 16));
+    assert_eq!((cost.reads, cost.writes), (15, 17));
 
-    let (_, cost) = opened.cost(opened.store.put_manifest(cx(), &put)).await;
+    let (_, cost) = opened
+        .cost(opened.store.put_manifest(cx(), &put, &AllowAll::shared()))
+        .await;
     assert_eq!((cost.reads, cost.writes), (2, 0), "the same put again");
 
     let latest = "latest".parse().unwrap();
@@ -276,11 +282,15 @@ async fn a_failed_operation_fails_no_other() {
     let other = opened.other_process();
     let damage = "INSERT INTO tag VALUES (?1, 'broken', 'no digest', 'a/b', 1, -1, 1)";
     other.execute(damage, [repository().as_str()]).unwrap();
-    opened.store.put_manifest(cx(), &manifest(&[], &[])).await.unwrap();
+    opened
+        .store
+        .put_manifest(cx(), &manifest(&[], &[]), &AllowAll::shared())
+        .await
+        .unwrap();
 
     let broken = manifest(&[], &["broken"]);
     let failing = async {
-        let outcome = opened.store.put_manifest(cx(), &broken).await;
+        let outcome = opened.store.put_manifest(cx(), &broken, &AllowAll::shared()).await;
         assert!(matches!(outcome, Err(StoreError::Failed(_))), "{outcome:?}");
     };
     let others = join_all((0..32).map(|number| opened.commit_blob(number)));
@@ -433,13 +443,20 @@ async fn the_schema_has_a_table_for_every_record() {
         .unwrap();
     tables.sort();
     let records = [
+        "access_state",
+        "account",
+        "account_key",
+        "audit",
         "backlink",
         "blob",
         "edge",
+        "failure",
         "graveyard",
+        "key_use",
         "link",
         "manifest",
         "pass",
+        "policy",
         "referrer",
         "repository",
         "session",
@@ -447,6 +464,7 @@ async fn the_schema_has_a_table_for_every_record() {
         "signing_key",
         "tag",
         "tag_history",
+        "token_key",
     ];
     assert_eq!(tables, records);
     let mode: String = other

@@ -69,6 +69,13 @@ pub(super) trait Columns {
         self.unsigned(column).map(Timestamp)
     }
 
+    fn timestamp_if_any(&self, column: impl RowIndex) -> Result<Option<Timestamp>, OperationFailure> {
+        let value: Option<i64> = self.value(column)?;
+        let unsigned = value
+            .map(|value| u64::try_from(value).map_err(|_| OperationFailure::Damaged(format!("{value} is negative"))));
+        Ok(unsigned.transpose()?.map(Timestamp))
+    }
+
     fn uid(&self, column: impl RowIndex) -> Result<Uid, OperationFailure> {
         let value: i64 = self.value(column)?;
         Ok(Uid(value.cast_unsigned()))

@@ -42,7 +42,7 @@ pub(super) const BLOBS: &str = "SELECT digest, size, \
 
 pub(super) const CATALOG: &str = "SELECT name, created, \
     EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = catalog.name) \
-    OR EXISTS (SELECT 1 FROM link WHERE link.repository = catalog.name) \
+    OR EXISTS (SELECT 1 FROM link WHERE link.repository = catalog.name) OR permanent \
     FROM repository AS catalog WHERE name > ?1 ORDER BY name LIMIT ?2";
 
 /// The prefix of a collection pass's mark. The time of the mark follows, in milliseconds.
@@ -416,7 +416,7 @@ impl Nominee {
             Self::Orphan(position) => position.remove_orphan(rows),
             Self::Empty(repository) => {
                 let removed = rows.change(
-                    "DELETE FROM repository WHERE name = ?1 \
+                    "DELETE FROM repository WHERE name = ?1 AND permanent = 0 \
                      AND NOT EXISTS (SELECT 1 FROM manifest WHERE repository = ?1) \
                      AND NOT EXISTS (SELECT 1 FROM link WHERE repository = ?1)",
                     [repository],

@@ -1,16 +1,21 @@
 //! Operations that make content visible: blobs, mounts, and manifests with their tags.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use oci::{Digest, RepositoryName};
-use registry::store::metadata::{ManifestPut, NewContent, PutManifest, TagRecord};
+use oci::{Digest, RepositoryName, Tag};
+use registry::store::access::Author;
+use registry::store::metadata::{Deletion, ManifestPut, NewContent, Protected, PutManifest, TagGuard, TagRecord};
 use registry::store::records::LinkKind;
-use registry::store::{Context, Location, StoreError};
+use registry::store::{Context, Location, StoreError, Timestamp};
 use rusqlite::params;
 
+use super::super::access::record_event;
 use super::super::deletion_queue;
 use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, bits, integer, link_kind_text, timestamp};
-use super::objects;
+use super::{objects, tag_record};
 
 /// Publishes a sealed object as a blob of a repository.
 pub(super) fn blob(
@@ -24,6 +29,31 @@ pub(super) fn blob(
     let kept = choose_location(rows, cx, digest, location, size)?;
     link(rows, cx, repository, digest, &kept, size)?;
     Ok(kept)
+}
+
+/// Lists a repository, and makes it permanent. `true`: it was not listed.
+pub(super) fn create_repository(
+    rows: &Rows<'_>,
+    cx: Context,
+    repository: &RepositoryName,
+    author: &Author,
+) -> Result<bool, OperationFailure> {
+    let created = rows.change(
+        "INSERT INTO repository (name, created, state, permanent) VALUES (?1, ?2, 'live', 1) ON CONFLICT DO NOTHING",
+        params![repository.as_str(), timestamp(cx.now)],
+    )?;
+    let was_listed = created == 0;
+    let mut changed = created;
+    if was_listed {
+        changed = rows.change(
+            "UPDATE repository SET permanent = 1 WHERE name = ?1 AND permanent = 0",
+            [repository.as_str()],
+        )?;
+    }
+    if changed > 0 {
+        record_event(rows, &author.repository_created(cx, repository, was_listed), cx.now)?;
+    }
+    Ok(!was_listed)
 }
 
 /// Links a blob of another repository.
@@ -155,6 +185,7 @@ fn unmark_manifest(rows: &Rows<'_>, repository: &RepositoryName, digest: &str) -
 /// The write of a manifest, with its values in the form of its rows.
 pub(super) struct ManifestWrite {
     repository: RepositoryName,
+    name: Digest,
     digest: String,
     media_type: String,
     size: u64,
@@ -163,8 +194,9 @@ pub(super) struct ManifestWrite {
     subject: Option<SubjectRow>,
     required: Vec<(Digest, String)>,
     excepted: Vec<String>,
-    tags: Vec<String>,
-    principal: String,
+    tags: BTreeSet<Tag>,
+    author: Author,
+    guard: Arc<dyn TagGuard>,
 }
 
 struct SubjectRow {
@@ -181,6 +213,13 @@ struct FoundReferences<'a> {
     marked: Vec<&'a str>,
 }
 
+/// A change of a tag that the guard allows.
+struct AllowedChange<'a> {
+    tag: &'a Tag,
+    before: Option<String>,
+    version: u64,
+}
+
 /// What a tag copies from the manifest that it points at.
 struct TaggedManifest {
     media_type: String,
@@ -189,7 +228,7 @@ struct TaggedManifest {
 
 impl ManifestWrite {
     /// Prepares everything that needs no transaction.
-    pub(super) fn new(put: &PutManifest) -> Result<Self, StoreError> {
+    pub(super) fn new(put: &PutManifest, guard: &Arc<dyn TagGuard>) -> Result<Self, StoreError> {
         let subject = put.subject.as_ref().map(|(digest, referrer)| {
             Ok::<_, StoreError>(SubjectRow {
                 digest: digest.to_string(),
@@ -199,6 +238,7 @@ impl ManifestWrite {
         });
         Ok(Self {
             repository: put.repository.clone(),
+            name: put.digest,
             digest: put.digest.to_string(),
             media_type: put.media_type.to_string(),
             size: put.size,
@@ -212,8 +252,9 @@ impl ManifestWrite {
                 .collect(),
             // A digest that is both required and excepted is one reference, and it is required.
             excepted: put.excepted.difference(&put.required).map(Digest::to_string).collect(),
-            tags: put.tags.iter().map(ToString::to_string).collect(),
-            principal: put.principal.clone(),
+            tags: put.tags.iter().cloned().collect(),
+            author: put.author.clone(),
+            guard: Arc::clone(guard),
         })
     }
 
@@ -237,9 +278,8 @@ impl ManifestWrite {
                 ))
             },
         )?;
-        let mut stored_at = None;
-        let mut is_written = true;
-        let target = if let Some((target, marked_for_deletion, defect, is_large)) = present {
+        let mut marked = Vec::new();
+        if let Some((target, _, defect, is_large)) = &present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
                 let stored =
@@ -247,15 +287,13 @@ impl ManifestWrite {
                 return Ok(ManifestPut::OtherType(stored));
             }
             let repairs = match self.content {
-                NewContent::Sealed(_) => is_large,
+                NewContent::Sealed(_) => *is_large,
                 NewContent::Inline(_) => !is_large,
                 NewContent::Unchanged => false,
             };
             if defect.is_some() && !repairs {
                 return Ok(ManifestPut::Gone);
             }
-            (stored_at, is_written) = self.update(rows, cx, marked_for_deletion)?;
-            target
         } else {
             let references = self.references(rows)?;
             if !references.missing.is_empty() {
@@ -264,18 +302,39 @@ impl ManifestWrite {
             if self.content == NewContent::Unchanged {
                 return Ok(ManifestPut::Gone);
             }
-            for text in references.marked {
+            marked = references.marked;
+        }
+        // Nothing is written before the guard has allowed every change.
+        let changes = match self.allowed_changes(rows, cx)? {
+            Ok(changes) => changes,
+            Err(protected) => return Ok(ManifestPut::Protected(protected)),
+        };
+        let is_new = present.is_none();
+        let mut is_written = true;
+        let (target, stored_at) = if let Some((target, marked_for_deletion, ..)) = present {
+            let stored_at;
+            (stored_at, is_written) = self.update(rows, cx, marked_for_deletion)?;
+            (target, stored_at)
+        } else {
+            for text in marked {
                 unmark_link(rows, &self.repository, text)?;
                 unmark_manifest(rows, &self.repository, text)?;
             }
-            stored_at = self.insert(rows, cx)?.or(stored_at);
-            TaggedManifest {
+            let stored_at = self.insert(rows, cx)?;
+            let target = TaggedManifest {
                 media_type: self.media_type.clone(),
                 size: self.size,
-            }
+            };
+            (target, stored_at)
         };
-        for tag in &self.tags {
-            is_written |= self.set_tag(rows, cx, tag, &target)?;
+        is_written |= !changes.is_empty();
+        for change in &changes {
+            self.set_tag(rows, cx, change, &target)?;
+        }
+        if is_new || !changes.is_empty() {
+            let tags = changes.iter().map(|change| (change.tag, change.before.as_deref()));
+            let event = self.author.manifest_pushed(cx, &self.repository, &self.name, tags);
+            record_event(rows, &event, cx.now)?;
         }
         Ok(match (stored_at, &self.content) {
             (Some(kept), NewContent::Sealed(offered)) if kept != *offered => ManifestPut::StoredElsewhere(kept),
@@ -412,26 +471,49 @@ impl ManifestWrite {
         Ok(location)
     }
 
-    /// Sets a tag. Returns whether the tag was changed.
+    /// The changes of the tags that do not name the manifest yet, or the first refusal of the guard.
+    fn allowed_changes(
+        &self,
+        rows: &Rows<'_>,
+        cx: Context,
+    ) -> Result<Result<Vec<AllowedChange<'_>>, Protected>, OperationFailure> {
+        let mut changes = Vec::new();
+        for tag in &self.tags {
+            let present = tag_record(rows, &self.repository, tag.as_str())?;
+            let (allowed, before, last) = match present {
+                Some(record) if record.digest == self.name => continue,
+                Some(record) => {
+                    let allowed = self.guard.moved(tag, &record, &self.name, cx.now);
+                    (allowed, Some(record.digest.to_string()), Some(record.version))
+                }
+                None => {
+                    let last = last_change(rows, self.repository.as_str(), tag.as_str())?;
+                    let deletion = last.and_then(|(_, deletion)| deletion);
+                    let allowed = self.guard.create(tag, &self.name, deletion.as_ref(), cx.now);
+                    (allowed, None, last.map(|(version, _)| version))
+                }
+            };
+            if let Err(protected) = allowed {
+                return Ok(Err(protected));
+            }
+            changes.push(AllowedChange {
+                tag,
+                before,
+                version: TagRecord::next_version(last, cx.now),
+            });
+        }
+        Ok(Ok(changes))
+    }
+
+    /// Lets a tag name the manifest.
     fn set_tag(
         &self,
         rows: &Rows<'_>,
         cx: Context,
-        tag: &str,
+        change: &AllowedChange<'_>,
         target: &TaggedManifest,
-    ) -> Result<bool, OperationFailure> {
+    ) -> Result<(), OperationFailure> {
         let repository = self.repository.as_str();
-        let present = rows.one(
-            "SELECT digest, version FROM tag WHERE repository = ?1 AND tag = ?2",
-            params![repository, tag],
-            |row| Ok((row.value::<String>(0)?, row.unsigned(1)?)),
-        )?;
-        let (before, last) = match present {
-            Some((digest, _)) if digest == self.digest => return Ok(false),
-            Some((digest, version)) => (Some(digest), Some(version)),
-            None => (None, last_version(rows, repository, tag)?),
-        };
-        let version = TagRecord::next_version(last, cx.now);
         rows.change(
             "INSERT INTO tag (repository, tag, digest, media_type, size, version, at) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
@@ -439,61 +521,74 @@ impl ManifestWrite {
              media_type = excluded.media_type, size = excluded.size, version = excluded.version, at = excluded.at",
             params![
                 repository,
-                tag,
+                change.tag.as_str(),
                 self.digest,
                 target.media_type,
                 integer(target.size),
-                integer(version),
+                integer(change.version),
                 timestamp(cx.now),
             ],
         )?;
-        record(
-            rows,
-            cx,
-            repository,
-            tag,
-            version,
-            before.as_deref(),
-            Some(&self.digest),
-            &self.principal,
-        )?;
-        Ok(true)
+        let change = TagChange {
+            tag: change.tag.as_str(),
+            version: change.version,
+            before: change.before.as_deref(),
+            after: Some(&self.digest),
+            principal: &self.author.history_text(),
+            since: None,
+        };
+        change.record(rows, cx, repository)
     }
 }
 
-/// The version of the last change of a tag that does not exist. So versions never repeat, even after a deletion.
-fn last_version(rows: &Rows<'_>, repository: &str, tag: &str) -> Result<Option<u64>, OperationFailure> {
+/// The version of the last change of a tag that does not exist, so that versions never repeat, even after a deletion.
+/// And that change, which is a deletion.
+fn last_change(
+    rows: &Rows<'_>,
+    repository: &str,
+    tag: &str,
+) -> Result<Option<(u64, Option<Deletion>)>, OperationFailure> {
     rows.one(
-        "SELECT version FROM tag_history WHERE repository = ?1 AND tag = ?2 ORDER BY version DESC LIMIT 1",
+        "SELECT version, before, since, at FROM tag_history WHERE repository = ?1 AND tag = ?2 \
+         ORDER BY version DESC LIMIT 1",
         params![repository, tag],
-        |row| row.unsigned(0),
+        |row| {
+            let digest: Option<Digest> = row.parsed_if_any(1)?;
+            let (since, at) = (row.timestamp_if_any(2)?, row.timestamp(3)?);
+            let deletion = digest.map(|digest| Deletion { digest, since, at });
+            Ok((row.unsigned(0)?, deletion))
+        },
     )
 }
 
-/// Adds a change to the history of a tag.
-#[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
-pub(super) fn record(
-    rows: &Rows<'_>,
-    cx: Context,
-    repository: &str,
-    tag: &str,
-    version: u64,
-    before: Option<&str>,
-    after: Option<&str>,
-    principal: &str,
-) -> Result<(), OperationFailure> {
-    rows.change(
-        "INSERT INTO tag_history (repository, tag, version, before, after, who, at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            repository,
-            tag,
-            integer(version),
-            before,
-            after,
-            principal,
-            timestamp(cx.now)
-        ],
-    )?;
-    Ok(())
+/// A change of a tag, for its history.
+pub(super) struct TagChange<'a> {
+    pub(super) tag: &'a str,
+    pub(super) version: u64,
+    pub(super) before: Option<&'a str>,
+    pub(super) after: Option<&'a str>,
+    pub(super) principal: &'a str,
+    /// Of a deletion: since when the tag had named its manifest.
+    pub(super) since: Option<Timestamp>,
+}
+
+impl TagChange<'_> {
+    /// Adds the change to the history of the tag.
+    pub(super) fn record(&self, rows: &Rows<'_>, cx: Context, repository: &str) -> Result<(), OperationFailure> {
+        rows.change(
+            "INSERT INTO tag_history (repository, tag, version, before, after, who, at, since) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                repository,
+                self.tag,
+                integer(self.version),
+                self.before,
+                self.after,
+                self.principal,
+                timestamp(cx.now),
+                self.since.map(timestamp),
+            ],
+        )?;
+        Ok(())
+    }
 }

@@ -20,7 +20,7 @@ const MAX_READ: usize = 1_024;
 /// references.
 const MAX_MANIFESTS: usize = 32;
 
-const REPOSITORIES: &str = "SELECT name, created FROM repository WHERE name > ?1 ORDER BY name LIMIT ?2";
+const REPOSITORIES: &str = "SELECT name, created, permanent FROM repository WHERE name > ?1 ORDER BY name LIMIT ?2";
 
 const BLOBS: &str = "SELECT digest, store, key, size, at FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2";
 
@@ -39,7 +39,7 @@ const REFERRER: &str = "SELECT descriptor, annotations_omitted FROM referrer \
 const TAGS: &str = "SELECT repository, tag, digest, media_type, size, version, at FROM tag \
     WHERE (repository, tag) > (?1, ?2) ORDER BY repository, tag LIMIT ?3";
 
-const HISTORY: &str = "SELECT repository, tag, version, before, after, who, at FROM tag_history \
+const HISTORY: &str = "SELECT repository, tag, version, before, after, who, at, since FROM tag_history \
     WHERE (repository, tag, version) > (?1, ?2, ?3) ORDER BY repository, tag, version LIMIT ?4";
 
 /// All statements of the walk.
@@ -216,6 +216,7 @@ fn repository(row: &Row<'_>) -> Result<Record, OperationFailure> {
     Ok(Record::Repository {
         name: row.parsed(0)?,
         created: row.timestamp(1)?,
+        permanent: row.value(2)?,
     })
 }
 
@@ -264,6 +265,7 @@ fn change(row: &Row<'_>) -> Result<Record, OperationFailure> {
             after: row.parsed_if_any(4)?,
             principal: row.value(5)?,
             at: row.timestamp(6)?,
+            since: row.timestamp_if_any(7)?,
         },
     })
 }

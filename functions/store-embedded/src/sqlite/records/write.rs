@@ -31,10 +31,14 @@ impl RecordRow {
 
     pub(super) fn insert(&self, rows: &Rows<'_>) -> Result<(), OperationFailure> {
         match &self.record {
-            Record::Repository { name, created } => {
+            Record::Repository {
+                name,
+                created,
+                permanent,
+            } => {
                 rows.change(
-                    "INSERT OR REPLACE INTO repository (name, created, state) VALUES (?1, ?2, 'live')",
-                    params![name.as_str(), timestamp(*created)],
+                    "INSERT OR REPLACE INTO repository (name, created, state, permanent) VALUES (?1, ?2, 'live', ?3)",
+                    params![name.as_str(), timestamp(*created), permanent],
                 )?;
             }
             Record::Blob {
@@ -108,8 +112,8 @@ impl RecordRow {
                 change,
             } => {
                 rows.change(
-                    "INSERT OR REPLACE INTO tag_history (repository, tag, version, before, after, who, at) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT OR REPLACE INTO tag_history (repository, tag, version, before, after, who, at, since) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     params![
                         repository.as_str(),
                         tag.as_str(),
@@ -118,6 +122,7 @@ impl RecordRow {
                         change.after.as_ref().map(Digest::to_string),
                         change.principal,
                         timestamp(change.at),
+                        change.since.map(timestamp),
                     ],
                 )?;
             }

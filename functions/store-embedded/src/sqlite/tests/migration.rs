@@ -113,7 +113,10 @@ async fn a_file_of_version_1_can_be_used() {
 
     // Writes work too.
     assert_eq!(
-        store.unlink(cx(), &repository(), &digest(BLOB)).await.unwrap(),
+        store
+            .unlink(cx(), &repository(), &digest(BLOB), &Author::new("alice"))
+            .await
+            .unwrap(),
         Removal::Referenced(digest(SMALL))
     );
     let new = super::digest(1);
@@ -140,6 +143,22 @@ async fn a_file_of_version_1_can_be_used() {
         created: Timestamp(9),
     };
     assert_eq!(store.signing_keys(cx(), candidate).await.unwrap()[0].id, 7);
+
+    // The history goes on with what version 3 records, and an old repository can become permanent.
+    let (latest, guard) = ("latest".parse().unwrap(), AllowAll::shared());
+    let removal = store
+        .delete_tag(cx(), &repository(), &latest, &Author::new("alice"), &guard)
+        .await;
+    assert_eq!(removal.unwrap(), Removal::Removed);
+    let history = store.history(cx(), &repository(), &latest, None, 10).await.unwrap();
+    let since: Vec<_> = history.items.iter().map(|change| change.since).collect();
+    assert_eq!(since, [Some(Timestamp(5)), None]);
+    assert!(
+        !store
+            .create_repository(cx(), &repository(), &Author::new("alice"))
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use registry::store::Cursor;
-use registry::store::metadata::Referrer;
+use registry::store::metadata::{Referrer, Removal};
 use registry::store::records::{Record, RecordStore};
 
 use super::*;
@@ -79,14 +79,22 @@ async fn filled() -> OpenedStore {
             };
             put.subject = Some((digest(500), referrer));
         }
-        assert_eq!(store.put_manifest(cx(), &put).await.unwrap(), ManifestPut::Stored);
+        assert_eq!(
+            store.put_manifest(cx(), &put, &AllowAll::shared()).await.unwrap(),
+            ManifestPut::Stored
+        );
     }
-    assert!(
-        store
-            .delete_tag(cx(), &repository(), &"v3".parse().unwrap(), "alice")
-            .await
-            .unwrap()
-    );
+    let removal = store
+        .delete_tag(
+            cx(),
+            &repository(),
+            &"v3".parse().unwrap(),
+            &Author::new("alice"),
+            &AllowAll::shared(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(removal, Removal::Removed);
     opened
 }
 
@@ -146,7 +154,10 @@ async fn an_imported_record_replaces_one_with_another_uid() {
     };
     put.subject = Some((digest(700), referrer));
     assert_eq!(
-        to.store.put_manifest(other_uid, &put).await.unwrap(),
+        to.store
+            .put_manifest(other_uid, &put, &AllowAll::shared())
+            .await
+            .unwrap(),
         ManifestPut::Stored
     );
     to.store.insert(cx(), &all).await.unwrap();

@@ -9,7 +9,11 @@ use crate::sqlite::metadata::remove::TAGS_AT_ONCE;
 /// A manifest with this number of tags, as pushes create it.
 async fn tagged(opened: &OpenedStore, tags: usize) -> Digest {
     let put = manifest(&[], &["latest"]);
-    opened.store.put_manifest(cx(), &put).await.unwrap();
+    opened
+        .store
+        .put_manifest(cx(), &put, &AllowAll::shared())
+        .await
+        .unwrap();
     let (other, name) = (opened.other_process(), repository());
     for (table, columns, values) in [
         (
@@ -38,7 +42,17 @@ async fn tagged(opened: &OpenedStore, tags: usize) -> Digest {
 fn deletion(opened: &OpenedStore, digest: Digest) -> JoinHandle<Result<Removal, StoreError>> {
     let store = Arc::clone(&opened.store);
     let whole = with_timeout(600_000);
-    tokio::spawn(async move { store.delete_manifest(whole, &repository(), &digest, "alice").await })
+    tokio::spawn(async move {
+        store
+            .delete_manifest(
+                whole,
+                &repository(),
+                &digest,
+                &Author::new("alice"),
+                &AllowAll::shared(),
+            )
+            .await
+    })
 }
 
 /// Other writes run while a manifest with this number of tags is deleted. Afterwards the manifest and all its tags are
@@ -79,7 +93,7 @@ async fn other_writes_run_during_deletion(tags: usize) {
     assert_eq!(changes, i64::try_from(tags).unwrap(), "each deletion is in its history");
     let again = opened
         .store
-        .delete_manifest(cx(), &repository(), &digest, "alice")
+        .delete_manifest(cx(), &repository(), &digest, &Author::new("alice"), &AllowAll::shared())
         .await;
     assert_eq!(again.unwrap(), Removal::Absent);
 }
@@ -129,7 +143,13 @@ async fn the_next_deletion_continues_an_interrupted_one() {
     );
     let removal = opened
         .store
-        .delete_manifest(with_timeout(0), &repository(), &digest, "alice")
+        .delete_manifest(
+            with_timeout(0),
+            &repository(),
+            &digest,
+            &Author::new("alice"),
+            &AllowAll::shared(),
+        )
         .await;
     assert!(
         matches!(removal, Err(StoreError::Unavailable(_))),
