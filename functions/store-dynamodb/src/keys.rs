@@ -23,12 +23,21 @@
 //! | `S#h` | `expiry#id` | an upload session |
 //! | | `expiry#id#p<n>` | a part record of it |
 //! | `G#h` | `key#store` | the pending deletion of an object |
-//! | `K` | `upload#id`, `first` | a key that signs tokens; the id of the first such key |
+//! | `K` | `upload#id`, `first` | a key that signs upload tokens; the id of the first such key |
+//! | | `token#kid` | the seed of a key that signs access tokens |
 //! | | `pass` | the position of the collection pass, and its lease |
 //! | | `schema` | the version of this layout, and whether a registry has used the table |
+//! | `A` | `state` | the access state |
+//! | | `a#name` | an account |
+//! | | `policy`, `policy#version` | the policy in force; a version of it with its source |
+//! | | `audit` | the time of the first event of the audit trail |
+//! | `U#yyyy-mm-dd#h` | `at#id` | an event of the audit trail |
+//! | `F#h` | `id` | a counter of wrong passwords |
+//! | `V` | `account#id` | the day on which a key of an account was last used |
 //!
 //! Versions, timestamps and uids are 16 hexadecimal digits, so that they sort as numbers. `h` is one hexadecimal digit:
-//! it spreads rows over sixteen collections that would otherwise be appended to one.
+//! it spreads rows over sixteen collections that would otherwise be appended to one. The keys of the last rows, from `A` on,
+//! are in [`access::keys`](crate::access).
 //!
 //! The tombstone `x` keeps the version of a deleted tag, so that a new tag of this name continues from it. A creation
 //! succeeds only if the tombstone has not changed since the creator read it. So a slow creator is refused if the tag
@@ -43,12 +52,12 @@ use registry::store::{Location, SessionId, Timestamp, Uid};
 use crate::table::{ItemKey, Range};
 
 /// Sorts after every character of the keys here, which are ASCII.
-const LAST: char = '\u{7f}';
+pub(crate) const LAST: char = '\u{7f}';
 
 /// The number of collections over which sessions and pending deletions are spread.
 pub(crate) const SHARDS: u8 = 16;
 
-fn key(partition: impl Into<String>, sort: impl Into<String>) -> ItemKey {
+pub(crate) fn key(partition: impl Into<String>, sort: impl Into<String>) -> ItemKey {
     ItemKey {
         partition: partition.into(),
         sort: sort.into(),
@@ -56,7 +65,7 @@ fn key(partition: impl Into<String>, sort: impl Into<String>) -> ItemKey {
 }
 
 /// All items of a collection whose sort keys begin with `prefix`.
-fn with_prefix(partition: String, prefix: &str) -> Range {
+pub(crate) fn with_prefix(partition: String, prefix: &str) -> Range {
     Range {
         partition,
         from: prefix.to_owned(),

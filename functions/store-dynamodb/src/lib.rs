@@ -1,8 +1,9 @@
 //! Metadata, upload sessions and collection in DynamoDB.
 //!
-//! The *main table* holds the metadata of a registry: tags, manifests, links, blob records and the catalog. The *local
-//! table* holds what belongs to one region: upload sessions, the deletion queue, the keys that sign upload tokens, and
-//! the position of the collection pass. Both may be the same table. Instances share only these tables, and no instance
+//! The *main table* holds the metadata of a registry: tags, manifests, links, blob records and the catalog; and
+//! accounts, the policy and the audit trail. The *local table* holds what belongs to one region: upload sessions, the
+//! deletion queue, the keys that sign tokens, counters of wrong passwords, the days on which keys were used, and the
+//! position of the collection pass. Both may be the same table. Instances share only these tables, and no instance
 //! holds a lock. Every change is a protocol of single conditional writes and of transactions. No transaction contains
 //! an item that an unrelated request also changes. One rule makes the protocols safe:
 //!
@@ -12,9 +13,12 @@
 //! strongly consistent, so at least one of the two sees the other. A crash at any point leaves unused back-references,
 //! marks or objects. Collection removes them.
 //!
+//! Accounts and the policy are different: all changes of administration are conditional on one item, `A / state`, so that
+//! they are made one after the other. Pushes never write it.
+//!
 //! Read in this order: `table` (the requests to a table), `retrying` (how they are sent), `keys` and `records` (what a
 //! table contains), `deletion_queue` (objects that wait for their deletion), `metadata` (the protocols), `sessions`,
-//! `collect`, `export`. `layout` names the version of the tables, `aws` and `schema` speak to DynamoDB, and `open`
+//! `collect`, `export`, `access` (accounts, the policy and the audit trail). `layout` names the version of the tables, `aws` and `schema` speak to DynamoDB, and `open`
 //! builds a store from options.
 //!
 //! # Costs
@@ -28,6 +32,11 @@
 //! | each further PATCH that gives its range | 2 | 1 |
 //! | the same without a range | 3: the table first refuses the creation of the session | 1 |
 //! | manifest of 3 KB, 11 references, 1 new tag | 29 units, 2 of them for the check that the tag has no tombstone | 14 units |
+//! | access state, account, policy in force, or counter of wrong passwords | – | 1 each |
+//! | access state and an account, in one request | – | 2 |
+//! | change of an account | 3 items in one transaction: state, account, audit event | 0; 2 for the first change of a process |
+//! | change of the policy | 4 items in one transaction | the same |
+//! | page of the audit trail | – | 16 queries for a day, and 1 read for the first page |
 //!
 //! # Permissions
 //!
@@ -43,6 +52,7 @@
 //! [`DynamoStore::init`] also needs `dynamodb:DescribeTable`, `dynamodb:CreateTable`, `dynamodb:DescribeTimeToLive` and
 //! `dynamodb:UpdateTimeToLive`. This crate never needs a permission to delete a table or to alter its schema.
 
+mod access;
 mod aws;
 mod collect;
 mod deletion_queue;
@@ -70,6 +80,7 @@ pub use open::TableOptions;
 pub use retrying::TableStatistics;
 pub use schema::Prepared;
 
+use access::KnownRows;
 use metadata::KnownRepositories;
 use registry::clock::ServiceClock;
 use registry::store::{Context, StoreError};
@@ -81,8 +92,9 @@ use table::Table;
 ///
 /// Implements [`MetadataStore`](registry::store::metadata::MetadataStore),
 /// [`SessionStore`](registry::store::sessions::SessionStore),
-/// [`CollectionStore`](registry::store::collection::CollectionStore) and
-/// [`RecordStore`](registry::store::records::RecordStore). All state that instances share is in the tables; a store
+/// [`CollectionStore`](registry::store::collection::CollectionStore),
+/// [`RecordStore`](registry::store::records::RecordStore) and
+/// [`AccessStore`](registry::store::access::AccessStore). All state that instances share is in the tables; a store
 /// keeps only caches and counters in memory.
 #[derive(Clone)]
 pub struct DynamoStore {
@@ -95,6 +107,8 @@ pub struct DynamoStore {
     /// The same cache for walks over the table. Walks have their own, because a walk meets all repositories and would
     /// evict those that are in use.
     known_to_walks: Arc<KnownRepositories>,
+    /// What the main table is known to have, for changes of accounts and the policy.
+    access_rows: Arc<KnownRows>,
     /// The offset of this host's clock, measured from the answers of both tables.
     clock: Arc<ServiceClock>,
     table_names: [String; 2],
@@ -108,6 +122,7 @@ impl DynamoStore {
             local: TableClient::new(local, environment.clone()),
             known: Arc::new(KnownRepositories::for_pushes()),
             known_to_walks: Arc::new(KnownRepositories::for_walks()),
+            access_rows: Arc::default(),
             clock: Arc::default(),
             table_names: [String::new(), String::new()],
         }

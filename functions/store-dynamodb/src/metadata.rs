@@ -10,12 +10,16 @@ mod reads;
 mod remove;
 mod tags;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
+use registry::store::access::{AuditEvent, Author};
 use registry::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagRecord,
+    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagGuard,
+    TagRecord,
 };
 use registry::store::{Context, Location, Page, StoreError, Uid};
 
@@ -25,7 +29,9 @@ pub(crate) use known::{KnownRepositories, REMEMBERED_MS};
 pub(crate) use remove::UnlinkOutcome;
 
 use crate::DynamoStore;
+use crate::access::{KnownRows, event_write};
 use crate::retrying::Requests;
+use crate::table::Write;
 
 /// One call of the store: its context, and its requests to both tables, which share its deadline.
 #[derive(Clone, Copy)]
@@ -34,6 +40,7 @@ pub(crate) struct StoreCall<'a> {
     pub(crate) main: Requests<'a>,
     pub(crate) local: Requests<'a>,
     known: &'a KnownRepositories,
+    access_rows: &'a KnownRows,
 }
 
 impl DynamoStore {
@@ -44,6 +51,7 @@ impl DynamoStore {
             main: self.main.within(cx),
             local: self.local.within(cx),
             known: &self.known,
+            access_rows: &self.access_rows,
         }
     }
 
@@ -62,6 +70,14 @@ impl StoreCall<'_> {
     fn uid(&self, round: u64) -> Uid {
         // The factor is odd, so that different rounds give different values.
         Uid(self.cx.uid.0.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    /// The write of an event, for one transaction. Each transaction of a call has its own id, since one that was not
+    /// answered may be applied late, besides the next one.
+    async fn event(&self, mut event: AuditEvent) -> Result<Write, StoreError> {
+        event.id = Uid(self.cx.uid.0 ^ self.main.random());
+        self.access_rows.begin_events(&self.main, self.cx.now).await?;
+        Ok(event_write(&event))
     }
 }
 
@@ -155,6 +171,15 @@ impl MetadataStore for DynamoStore {
         self.call(cx).repositories_of(after, limit).await
     }
 
+    async fn create_repository(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        author: &Author,
+    ) -> Result<bool, StoreError> {
+        self.call(cx).create_repository(repository, author).await
+    }
+
     async fn manifests(
         &self,
         cx: Context,
@@ -242,8 +267,13 @@ impl MetadataStore for DynamoStore {
         self.call(cx).linking_repositories_of(digest, limit).await
     }
 
-    async fn put_manifest(&self, cx: Context, put: &PutManifest) -> Result<ManifestPut, StoreError> {
-        self.call(cx).put_manifest(put).await
+    async fn put_manifest(
+        &self,
+        cx: Context,
+        put: &PutManifest,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<ManifestPut, StoreError> {
+        self.call(cx).put_manifest(put, &**guard).await
     }
 
     async fn delete_tag(
@@ -251,9 +281,10 @@ impl MetadataStore for DynamoStore {
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
-        self.call(cx).delete_tag(repository, tag, principal).await
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
+    ) -> Result<Removal, StoreError> {
+        self.call(cx).delete_tag(repository, tag, author, &**guard).await
     }
 
     async fn delete_manifest(
@@ -261,12 +292,21 @@ impl MetadataStore for DynamoStore {
         cx: Context,
         repository: &RepositoryName,
         digest: &Digest,
-        principal: &str,
+        author: &Author,
+        guard: &Arc<dyn TagGuard>,
     ) -> Result<Removal, StoreError> {
-        self.call(cx).delete_manifest(repository, digest, principal).await
+        self.call(cx)
+            .delete_manifest(repository, digest, author, &**guard)
+            .await
     }
 
-    async fn unlink(&self, cx: Context, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
-        self.call(cx).unlink(repository, digest).await
+    async fn unlink(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &Digest,
+        author: &Author,
+    ) -> Result<Removal, StoreError> {
+        self.call(cx).unlink(repository, digest, author).await
     }
 }

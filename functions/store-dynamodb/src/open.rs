@@ -16,11 +16,13 @@ use registry::store::sessions::SessionStore as _;
 use registry::store::{Context, Reason, StoreError, Timestamp, Uid};
 
 use crate::DynamoStore;
+use crate::access;
 use crate::aws::AwsTable;
 use crate::keys;
 use crate::layout::OpenError;
 use crate::retrying::{RetryEnvironment, SystemRetryEnvironment, TableClient};
 use crate::schema::{self, Prepared};
+use crate::table::ItemKey;
 
 /// The maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,6 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRY_TIMEOUT: Duration = Duration::from_secs(6);
 /// The maximum time to read a table's layout version, in milliseconds, including retries.
 const CHECK_TIMEOUT_MS: u64 = 15_000;
+
+/// How many rows are read at once of a table that may be new.
+const NEW_TABLE_ROWS: usize = 20;
 
 /// The names of the tables, and the AWS settings to reach them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,9 +149,9 @@ impl DynamoStore {
 
     /// Whether no registry has used this store yet. A used store has at least one of these: a key that signs upload
     /// tokens (the first start creates one), a repository, an upload session, an import that has begun, or any other
-    /// record, if this process may scan. A new store beside existing blobs is a registry that has lost its metadata.
-    /// With two tables only the main one counts, because the local one may have survived the main one. Costs one read,
-    /// or several if the store is new.
+    /// record except accounts, the policy and the audit trail, if this process may scan. A new store beside existing blobs
+    /// is a registry that has lost its metadata. With two tables only the main one counts, because the local one may have
+    /// survived the main one. Costs one read, or several if the store is new.
     ///
     /// # Errors
     /// When a table does not answer.
@@ -163,16 +168,34 @@ impl DynamoStore {
         if was_used || !self.repositories(cx, None, 1).await?.items.is_empty() {
             return Ok(false);
         }
-        // An import also writes blobs to which no manifest refers. A new table has one row, that of its layout version.
-        match self.main.within(cx).scan(None, 2).await {
-            Ok(found) => Ok(found.items.iter().all(|item| item.key == keys::schema())),
+        // An import also writes blobs to which no manifest refers.
+        match self.has_content(cx).await {
+            Ok(found) => Ok(!found),
             // A process that only serves may lack the permission to scan.
             Err(error) if error.reason() == Reason::MetadataRefuses => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    /// Creates missing tables with on-demand billing, enables the expiry of rows in the local table, and writes the
+    /// Whether the main table has a row besides that of its layout version and those of accounts and the policy. An operator
+    /// makes the first account before the first start, so that accounts do not show that the registry was used.
+    async fn has_content(&self, cx: Context) -> Result<bool, StoreError> {
+        let requests = self.main.within(cx);
+        let is_content = |key: &ItemKey| *key != keys::schema() && !access::is_of_access(key);
+        let mut after = None;
+        loop {
+            let page = requests.scan(after.as_ref(), NEW_TABLE_ROWS).await?;
+            if page.items.iter().any(|item| is_content(&item.key)) {
+                return Ok(true);
+            }
+            after = page.more_after;
+            if after.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Creates missing tables with on-demand billing, enables the expiry of rows in each table, and writes the
     /// layout version into each table. It is idempotent, and leaves all other items as they are.
     ///
     /// # Errors
@@ -185,9 +208,7 @@ impl DynamoStore {
         let mut prepared = Vec::new();
         for name in options.table_names() {
             let created = schema::create(&sdk, name, environment.as_ref()).await?;
-            if name == options.local_table() {
-                schema::expire_rows(&sdk, name).await?;
-            }
+            schema::expire_rows(&sdk, name).await?;
             let client = TableClient::new(Arc::new(AwsTable::new(sdk.clone(), name)), environment.clone());
             let version = schema::write_version(client.within(context()), name).await?;
             prepared.push(Prepared {

@@ -15,7 +15,7 @@ mod tags;
 mod tests;
 
 pub(crate) use blobs::{BackLink, BlobRow, LinkKind, LinkRow};
-pub(crate) use fields::{ItemFields, damaged};
+pub(crate) use fields::{ItemBuilder, ItemFields, damaged};
 pub(crate) use local::{FirstKey, PartRow, PassRow, PendingDeletionRow, SessionRow, SigningKeyRow, state_text};
 pub(crate) use manifests::{
     CatalogRow, EdgeRow, ListedRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, tagged_item,
@@ -39,7 +39,7 @@ pub(crate) mod attributes {
     pub(crate) const MARK: &str = "condemned";
     /// What is known to be wrong with an object.
     pub(crate) const DEFECT: &str = "defect";
-    /// How a repository uses a blob: as a blob, or as the bytes of a manifest.
+    /// How a repository uses a blob: as a blob, or as the bytes of a manifest. Whose an account is: a user's or a robot's.
     pub(crate) const KIND: &str = "kind";
     /// The media type with which a manifest was pushed.
     pub(crate) const MEDIA_TYPE: &str = "mediaType";
@@ -61,17 +61,21 @@ pub(crate) mod attributes {
     pub(crate) const ANNOTATIONS_OMITTED: &str = "annotationsOmitted";
     /// A digest.
     pub(crate) const DIGEST: &str = "digest";
-    /// The digest of a tag before a change.
+    /// The value before a change: the digest of a tag, or what an event of the audit trail says.
     pub(crate) const BEFORE: &str = "before";
-    /// The digest of a tag after a change.
+    /// The value after a change, likewise.
     pub(crate) const AFTER: &str = "after";
-    /// The name of the principal that made a change.
+    /// Since when a tag had named its manifest when it was deleted.
+    pub(crate) const SINCE: &str = "since";
+    /// The name of the principal that made a change of a tag.
     pub(crate) const PRINCIPAL: &str = "who";
     /// When a thing was created.
     pub(crate) const CREATED: &str = "created";
+    /// Set: the repository stays in the catalog while it is empty.
+    pub(crate) const PERMANENT: &str = "permanent";
     /// The state of a session or of a repository.
     pub(crate) const STATE: &str = "state";
-    /// The uid of the call that wrote the present version of a session.
+    /// The uid of the call that wrote the present version of a record.
     pub(crate) const WRITER: &str = "writer";
     /// The number of attempts that have claimed a session.
     pub(crate) const ATTEMPTS: &str = "attempts";
@@ -87,13 +91,13 @@ pub(crate) mod attributes {
     pub(crate) const PARTS: &str = "parts";
     /// A part record.
     pub(crate) const PART: &str = "part";
-    /// When DynamoDB may remove a row by itself, in seconds: a backstop, long after session expiry.
+    /// When DynamoDB may remove a row by itself, in seconds. For sessions it is a backstop, long after session expiry.
     pub(crate) const EXPIRES: &str = "ttl";
     /// Set: the object of a pending deletion may be an upload that never ended.
     pub(crate) const UNFINISHED: &str = "unfinished";
     /// Set: a committing session has published its blob.
     pub(crate) const PUBLISHED: &str = "published";
-    /// The 32 secret bytes of a signing key.
+    /// The 32 secret bytes of a signing key, or the seed of one.
     pub(crate) const SECRET: &str = "secret";
     /// The random identity of a table.
     pub(crate) const TABLE: &str = "table";
@@ -103,8 +107,63 @@ pub(crate) mod attributes {
     pub(crate) const ID: &str = "id";
     /// The uid of the running collection pass.
     pub(crate) const PASS: &str = "pass";
-    /// The end of that pass's lease.
+    /// The end of that pass's lease, or of the wait after wrong passwords.
     pub(crate) const UNTIL: &str = "until";
     /// The position at which the pass continues.
     pub(crate) const CURSOR: &str = "cursor";
+
+    /// The version of the policy in force.
+    pub(crate) const POLICY: &str = "policy";
+    /// Keys, as JSON: the public keys of tokens, or the keys of an account.
+    pub(crate) const KEYS: &str = "keys";
+    /// The number of accounts.
+    pub(crate) const ACCOUNTS: &str = "accounts";
+    /// The number of administrators that are enabled.
+    pub(crate) const ADMINS: &str = "admins";
+    /// Set: an administrator was made at any time.
+    pub(crate) const HAD_ADMIN: &str = "hadAdmin";
+    /// The tokens that were withdrawn, as JSON.
+    pub(crate) const WITHDRAWN: &str = "withdrawn";
+    /// The generation of an account.
+    pub(crate) const GENERATION: &str = "generation";
+    /// Set: an account is disabled.
+    pub(crate) const DISABLED: &str = "disabled";
+    /// The groups of an account, as JSON.
+    pub(crate) const GROUPS: &str = "groups";
+    /// The grants of an account, as JSON.
+    pub(crate) const GRANTS: &str = "grants";
+    /// The password hash of an account.
+    pub(crate) const PASSWORD: &str = "password";
+    /// The text of the principal that made an account.
+    pub(crate) const BY: &str = "by";
+    /// The canonical JSON of a policy.
+    pub(crate) const DOCUMENT: &str = "document";
+    /// A policy as it was written.
+    pub(crate) const SOURCE: &str = "source";
+    /// The syntax of `source`.
+    pub(crate) const FORM: &str = "form";
+    /// Why a policy was set.
+    pub(crate) const NOTE: &str = "note";
+    /// The text of the principal of a change of administration, or of an event of the audit trail.
+    pub(crate) const ACTOR: &str = "principal";
+    /// The kind of an event.
+    pub(crate) const EVENT: &str = "event";
+    /// The id of the key that proved a principal.
+    pub(crate) const CREDENTIAL: &str = "credential";
+    /// The address of a client.
+    pub(crate) const ADDRESS: &str = "address";
+    /// The repository of an event.
+    pub(crate) const REPOSITORY: &str = "repository";
+    /// What an event is about.
+    pub(crate) const REFERENCE: &str = "reference";
+    /// The id of the request of an event.
+    pub(crate) const REQUEST: &str = "request";
+    /// What else there is to know of an event.
+    pub(crate) const DETAIL: &str = "detail";
+    /// The number of wrong passwords.
+    pub(crate) const COUNT: &str = "count";
+    /// The hashes of the last wrong passwords, 8 bytes each.
+    pub(crate) const LAST: &str = "last";
+    /// A day: days since the Unix epoch.
+    pub(crate) const DAY: &str = "day";
 }

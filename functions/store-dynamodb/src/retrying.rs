@@ -358,6 +358,11 @@ impl Requests<'_> {
         }
     }
 
+    /// A random number.
+    pub(crate) fn random(&self) -> u64 {
+        self.client.environment.random()
+    }
+
     /// Whether at least half of the call's time is used: for work that a later call can continue.
     pub(crate) fn is_half_over(&self) -> bool {
         self.client.environment.elapsed() + self.timeout / 2 >= self.until

@@ -2,7 +2,8 @@
 //!
 //! One row in each table holds the layout version. This program writes [`VERSION`]. Version N works with tables of N-1,
 //! N and N+1, so instances of two neighbouring versions can share a table while one replaces the other. Afterwards
-//! `init` of the newer program raises the version.
+//! `init` of the newer program raises the version. The first account or policy raises it too ([`raising`]): a program that
+//! knows no accounts would let every client in.
 //!
 //! A newer program may add attributes and kinds of rows. An older program keeps them: it updates single attributes of
 //! rows to which a newer one may have added some, and skips keys that it cannot parse. A program relies on such
@@ -21,10 +22,10 @@ use registry::store::{Reason, StoreError, Uid};
 
 use crate::aws::classified;
 use crate::keys;
-use crate::layout::{OpenError, VERSION};
+use crate::layout::{OpenError, VERSION, WITH_ACCOUNTS};
 use crate::records::{ItemFields, attributes, damaged, has_version};
 use crate::retrying::{Requests, RetryEnvironment};
-use crate::table::{MissingTable, PARTITION, SORT, Value, Write, WriteCondition};
+use crate::table::{Item, MissingTable, PARTITION, SORT, Value, Write, WriteCondition};
 
 /// The maximum time until a new table is active.
 const CREATION_TIMEOUT: Duration = Duration::from_mins(2);
@@ -72,12 +73,32 @@ pub(crate) async fn check(requests: Requests<'_>, table: &str) -> Result<(), Ope
     check_version(found, table)
 }
 
+/// The change that raises the layout version of a table to [`WITH_ACCOUNTS`], given the row of the version; `None`: the
+/// version is that high.
+pub(crate) fn raising(row: Option<&Item>) -> Result<Option<Write>, StoreError> {
+    let found = row.map(|row| ItemFields(row).number(attributes::VERSION)).transpose()?;
+    if found.is_some_and(|found| found >= WITH_ACCOUNTS) {
+        return Ok(None);
+    }
+    Ok(Some(Write::Update {
+        key: keys::schema(),
+        set: vec![(attributes::VERSION, Value::N(WITH_ACCOUNTS))],
+        remove: Vec::new(),
+        condition: found.map_or(WriteCondition::Absent, has_version),
+    }))
+}
+
 fn check_version(found: u64, table: &str) -> Result<(), OpenError> {
+    check_version_of(VERSION, found, table)
+}
+
+/// Refuses a table whose layout a program with this layout version does not support.
+pub(crate) fn check_version_of(own: u64, found: u64, table: &str) -> Result<(), OpenError> {
     let table = table.to_owned();
-    if found > VERSION + 1 {
+    if found > own + 1 {
         return Err(OpenError::TooNew { table, found });
     }
-    if found + 1 < VERSION {
+    if found + 1 < own {
         return Err(OpenError::TooOld { table, found });
     }
     Ok(())

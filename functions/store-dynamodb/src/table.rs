@@ -69,6 +69,8 @@ pub(crate) enum WriteCondition {
     Absent,
     /// The item exists, and the attribute has this value.
     Is(&'static str, Value),
+    /// The item exists, and the attribute is a number less than this one.
+    Below(&'static str, u64),
     /// The item exists, and has no such attribute.
     Lacks(&'static str),
     /// All of these hold.

@@ -38,6 +38,10 @@ impl Expression {
             WriteCondition::Exists => Some(format!("attribute_exists({})", self.name(PARTITION))),
             WriteCondition::Absent => Some(format!("attribute_not_exists({})", self.name(PARTITION))),
             WriteCondition::Is(name, value) => Some(format!("{} = {}", self.name(name), self.value(value))),
+            // A comparison with a missing attribute is false.
+            WriteCondition::Below(name, number) => {
+                Some(format!("{} < {}", self.name(name), self.value(&Value::N(*number))))
+            }
             WriteCondition::Lacks(name) => {
                 let (key, name) = (self.name(PARTITION), self.name(name));
                 Some(format!("(attribute_exists({key}) AND attribute_not_exists({name}))"))
@@ -124,6 +128,17 @@ mod tests {
             expression.values(),
             Some(HashMap::from([(":v0".to_owned(), AttributeValue::N("1".to_owned()))]))
         );
+    }
+
+    #[test]
+    fn a_comparison_is_with_a_number() {
+        let (text, expression) = rendered(&WriteCondition::Any(vec![
+            WriteCondition::Absent,
+            WriteCondition::Below("day", 7),
+        ]));
+        assert_eq!(text.as_deref(), Some("(attribute_not_exists(#n0) OR #n1 < :v0)"));
+        let values = HashMap::from([(":v0".to_owned(), AttributeValue::N("7".to_owned()))]);
+        assert_eq!(expression.values(), Some(values));
     }
 
     #[test]

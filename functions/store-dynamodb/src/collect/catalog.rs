@@ -8,6 +8,8 @@
 //!
 //! The deletion is safe. A publisher relies on its last read of the row, which found no mark, for at most
 //! [`REMEMBERED_MS`], and then publishes within the time of one call. The grace period is longer than both together.
+//!
+//! The row of a repository that was created explicitly is permanent, and no pass deletes it.
 
 use oci::RepositoryName;
 use registry::store::collection::{Collected, GracePeriods, PassStatistics, Plan, YOUNG_MS};
@@ -81,6 +83,9 @@ impl MetadataPass<'_> {
             return Err(damaged(&item.key, "not a repository"));
         };
         let row = CatalogRow::read(item)?;
+        if row.permanent {
+            return Ok(PassStatistics::default());
+        }
         let grace = grace(&self.plan.grace_periods);
         let mut statistics = PassStatistics::default();
         let since = row.mark.as_ref().map_or(row.created, |mark| mark.at);

@@ -145,7 +145,7 @@ impl MetadataPass<'_> {
         if self.plan.dry_run {
             return Ok(self.call.find_counting_edge(repository, digest, false).await?.is_none());
         }
-        let unlinked = self.call.remove_link(repository, digest, uid, mark).await?;
+        let unlinked = self.call.remove_link(repository, digest, uid, mark, None).await?;
         Ok(unlinked == UnlinkOutcome::Removed)
     }
 

@@ -83,9 +83,17 @@ pub(super) async fn all(call: &StoreCall<'_>, records: &[Record]) -> Result<(), 
     for record in records {
         let old = own_keys(record).next().and_then(|key| before.get(&key));
         match record {
-            Record::Repository { name, created } => {
-                let (created, mark) = (*created, None);
-                changes.write(CatalogRow { created, mark }.item(name));
+            Record::Repository {
+                name,
+                created,
+                permanent,
+            } => {
+                let row = CatalogRow {
+                    created: *created,
+                    permanent: *permanent,
+                    mark: None,
+                };
+                changes.write(row.item(name));
             }
             Record::Blob {
                 digest,
@@ -139,8 +147,7 @@ pub(super) async fn all(call: &StoreCall<'_>, records: &[Record]) -> Result<(), 
             } => {
                 changes.write(ChangeRow::item(repository, tag, change));
                 if change.after.is_none() {
-                    let (version, at) = (change.version, change.at);
-                    changes.delete_tag(repository, tag, Tombstone { version, at });
+                    changes.delete_tag(repository, tag, Tombstone::of(change));
                 }
             }
         }

@@ -68,10 +68,14 @@ fn description(name: &RecordKey) -> Option<String> {
 
 async fn record(call: &StoreCall<'_>, item: &Item, name: RecordKey) -> Result<Option<Record>, StoreError> {
     let record = match name {
-        RecordKey::Repository(name) => Record::Repository {
-            name,
-            created: CatalogRow::read(item)?.created,
-        },
+        RecordKey::Repository(name) => {
+            let row = CatalogRow::read(item)?;
+            Record::Repository {
+                name,
+                created: row.created,
+                permanent: row.permanent,
+            }
+        }
         RecordKey::Blob(digest) => {
             let row = BlobRow::read(item)?;
             Record::Blob {

@@ -128,6 +128,9 @@ fn is_met(condition: &WriteCondition, item: Option<&Attributes>) -> bool {
         WriteCondition::Exists => item.is_some(),
         WriteCondition::Absent => item.is_none(),
         WriteCondition::Is(name, value) => item.and_then(|item| item.get(*name)) == Some(value),
+        WriteCondition::Below(name, number) => {
+            matches!(item.and_then(|item| item.get(*name)), Some(Value::N(found)) if found < number)
+        }
         WriteCondition::Lacks(name) => item.is_some_and(|item| !item.contains_key(*name)),
         WriteCondition::All(all) => all.iter().all(|condition| is_met(condition, item)),
         WriteCondition::Any(any) => any.iter().any(|condition| is_met(condition, item)),

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use oci::{Digest, Tag};
-use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, PutManifest};
+use registry::store::metadata::{Content, ManifestPut, ManifestRecord, NewContent, Protected, PutManifest, TagGuard};
 use registry::store::{Location, StoreError, Uid};
 
 use super::StoreCall;
@@ -33,6 +33,8 @@ enum PublishOutcome {
         /// A try was not answered and may still be applied late, so its back-references must stay.
         perhaps_late: bool,
     },
+    /// The guard refuses a change of a tag. Nothing was changed.
+    Protected(Protected),
 }
 
 /// The rows that a put writes before it publishes a manifest under a new uid.
@@ -65,7 +67,11 @@ fn repairing_bytes<'a>(put: &'a PutManifest, row: &ManifestRow) -> Option<&'a by
 }
 
 impl StoreCall<'_> {
-    pub(super) async fn put_manifest(&self, put: &PutManifest) -> Result<ManifestPut, StoreError> {
+    pub(super) async fn put_manifest(
+        &self,
+        put: &PutManifest,
+        guard: &dyn TagGuard,
+    ) -> Result<ManifestPut, StoreError> {
         let wanted: BTreeSet<&Tag> = put.tags.iter().collect();
         let key = keys::manifest(&put.repository, &put.digest);
         let mut round = 0;
@@ -77,9 +83,9 @@ impl StoreCall<'_> {
             let seen = seen.collect::<Result<Vec<_>, _>>()?;
             let outcome = match items.get(&key).map(ManifestRow::read).transpose()? {
                 Some(row) if cannot_repair(put, &row) => Some(ManifestPut::Gone),
-                Some(row) => self.put_again(put, &row, seen).await?,
+                Some(row) => self.put_again(put, &row, seen, guard).await?,
                 None if put.content == NewContent::Unchanged => Some(ManifestPut::Gone),
-                None => self.put_new(put, seen, self.uid(round)).await?,
+                None => self.put_new(put, seen, self.uid(round), guard).await?,
             };
             if let Some(outcome) = outcome {
                 return Ok(outcome);
@@ -95,6 +101,7 @@ impl StoreCall<'_> {
         put: &PutManifest,
         row: &ManifestRow,
         seen: Vec<ReadTag>,
+        guard: &dyn TagGuard,
     ) -> Result<Option<ManifestPut>, StoreError> {
         if row.record.media_type != put.media_type {
             return Ok(Some(ManifestPut::OtherType(row.record.media_type.clone())));
@@ -122,8 +129,10 @@ impl StoreCall<'_> {
                     .collect(),
                 condition: has_uid(row.record.uid),
             };
-            if let PublishOutcome::ManifestChanged { .. } = self.publish(put, vec![again], &row.record, seen).await? {
-                return Ok(None);
+            match self.publish(put, false, vec![again], &row.record, seen, guard).await? {
+                PublishOutcome::Done => {}
+                PublishOutcome::ManifestChanged { .. } => return Ok(None),
+                PublishOutcome::Protected(protected) => return Ok(Some(ManifestPut::Protected(protected))),
             }
         }
         if let NewContent::Sealed(location) = &put.content {
@@ -169,9 +178,17 @@ impl StoreCall<'_> {
     async fn put_new(
         &self,
         put: &PutManifest,
-        seen: Vec<ReadTag>,
+        mut seen: Vec<ReadTag>,
         uid: Uid,
+        guard: &dyn TagGuard,
     ) -> Result<Option<ManifestPut>, StoreError> {
+        // Asked now, so that a refused manifest leaves nothing, and again before each transaction.
+        let refused = self
+            .check_naming(&put.repository, &mut seen, &put.digest, guard)
+            .await?;
+        if let Some(protected) = refused {
+            return Ok(Some(ManifestPut::Protected(protected)));
+        }
         let digests: Vec<Digest> = put.required.union(&put.excepted).copied().collect();
         let back_references = self.back_references(put, &digests, uid);
         self.write_back_references(&back_references).await?;
@@ -207,8 +224,13 @@ impl StoreCall<'_> {
             mark: None,
         };
         let publication = self.publication(put, &row)?;
-        match self.publish(put, publication, &row.record, seen).await? {
+        match self.publish(put, true, publication, &row.record, seen, guard).await? {
             PublishOutcome::Done => {}
+            PublishOutcome::Protected(protected) => {
+                self.remove_back_references(put, &back_references, Some(&row.record.content))
+                    .await;
+                return Ok(Some(ManifestPut::Protected(protected)));
+            }
             PublishOutcome::ManifestChanged { perhaps_late } => {
                 if !perhaps_late {
                     self.remove_back_references(put, &back_references, Some(&row.record.content))
@@ -360,15 +382,17 @@ impl StoreCall<'_> {
         Ok(writes)
     }
 
-    /// Applies `of_manifest` and the changes of the tags in one transaction. The first write of `of_manifest` is that
-    /// of the manifest itself. If another request has changed a tag, the tag is read again, and the transaction is
-    /// repeated.
+    /// Applies `of_manifest` and the changes of the tags in one transaction, with their event. The first write of
+    /// `of_manifest` is that of the manifest itself. If another request has changed a tag, the tag is read again, the guard
+    /// is asked again, and the transaction is repeated.
     async fn publish(
         &self,
         put: &PutManifest,
+        is_new: bool,
         of_manifest: Vec<Write>,
         record: &ManifestRecord,
         mut seen: Vec<ReadTag>,
+        guard: &dyn TagGuard,
     ) -> Result<PublishOutcome, StoreError> {
         // The media type is always that of the first put, and every later put has the same.
         let target = TagTarget {
@@ -379,9 +403,27 @@ impl StoreCall<'_> {
         let mut perhaps_late = false;
         let mut round = 0;
         loop {
+            let (repository, digest) = (&put.repository, &put.digest);
+            if let Some(protected) = self.check_naming(repository, &mut seen, digest, guard).await? {
+                if perhaps_late {
+                    // The try may have changed the tag before another request did.
+                    return Err(StoreError::unavailable(
+                        "a tag was changed by other requests, and it is not known whether this one changed it too",
+                    ));
+                }
+                return Ok(PublishOutcome::Protected(protected));
+            }
             let mut writes = of_manifest.clone();
             for tag in &seen {
-                writes.extend(tag.naming(self.cx, &put.repository, target, &put.principal));
+                writes.extend(tag.naming(self.cx, repository, target, &put.author.history_text()));
+            }
+            let event = {
+                let mut set = seen.iter().filter_map(|tag| tag.other_than(digest)).peekable();
+                let is_change = is_new || set.peek().is_some();
+                is_change.then(|| put.author.manifest_pushed(self.cx, repository, digest, set))
+            };
+            if let Some(event) = event {
+                writes.push(self.event(event).await?);
             }
             let (written, unanswered) = self.main.transact_once(&writes).await?;
             perhaps_late |= unanswered;

@@ -1,8 +1,9 @@
 //! Removals: mark the target, then look for back-references; delete the target only if the mark is still one's own.
 
 use oci::{Digest, RepositoryName, Tag};
+use registry::store::access::Author;
 use registry::store::collection::YOUNG_MS;
-use registry::store::metadata::Removal;
+use registry::store::metadata::{Protected, Removal, TagGuard};
 use registry::store::{StoreError, Uid};
 
 use super::StoreCall;
@@ -19,10 +20,11 @@ use crate::table::{
 
 /// The maximum number of tags in one transaction, together with the other items of a deletion.
 const TAGS_AT_ONCE: usize = 20;
-const _: () = assert!(TAGS_AT_ONCE * ITEMS_PER_TAG + 3 <= TRANSACTION_ITEMS);
-// A put writes as much as a deletion removes: the manifest, its row under its subject, and for each tag some small
-// rows.
-const _: () = assert!(2 * ITEM_BYTES + (TAGS_AT_ONCE * ITEMS_PER_TAG + 1) * 4096 <= TRANSACTION_BYTES);
+// The manifest, its row in the list, its row under its subject, and the event.
+const _: () = assert!(TAGS_AT_ONCE * ITEMS_PER_TAG + 4 <= TRANSACTION_ITEMS);
+// A put writes as much as a deletion removes: the manifest, its row under its subject, for each tag some small rows, and
+// the event, which lists the tags.
+const _: () = assert!(2 * ITEM_BYTES + (TAGS_AT_ONCE * (ITEMS_PER_TAG + 1) + 2) * 4096 <= TRANSACTION_BYTES);
 
 /// How many edges are read in one page.
 const EDGES_AT_ONCE: usize = 100;
@@ -36,6 +38,16 @@ pub(crate) enum UnlinkOutcome {
     Referenced(Digest),
     /// Another request has cleared or replaced the mark.
     MarkGone,
+}
+
+/// The outcome of the removal of a manifest that has the remover's mark.
+enum ManifestRemoval {
+    /// The manifest was removed.
+    Removed,
+    /// The guard refuses the deletion of a tag of the manifest.
+    Protected(Protected),
+    /// The manifest was put again meanwhile, or a tag was moved.
+    Changed,
 }
 
 /// The writes that make a manifest invisible, without those of its tags.
@@ -122,13 +134,18 @@ impl StoreCall<'_> {
         Ok(answer.is_done().then(|| mark(number)))
     }
 
-    pub(super) async fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> Result<Removal, StoreError> {
+    pub(super) async fn unlink(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        author: &Author,
+    ) -> Result<Removal, StoreError> {
         let key = keys::link(repository, digest);
         let mut round = 0;
         while let Some(row) = self.read_link(repository, digest).await? {
             let uid = row.link.uid;
             if let Some(mark) = self.mark(&key, round.into(), &has_uid(uid)).await? {
-                match self.remove_link(repository, digest, uid, &mark).await? {
+                match self.remove_link(repository, digest, uid, &mark, Some(author)).await? {
                     UnlinkOutcome::Removed => return Ok(Removal::Removed),
                     UnlinkOutcome::Referenced(parent) => return Ok(Removal::Referenced(parent)),
                     UnlinkOutcome::MarkGone => {}
@@ -140,13 +157,15 @@ impl StoreCall<'_> {
         Ok(Removal::Absent)
     }
 
-    /// Removes a link with this uid that has `mark`, and its back-link, unless an edge to it counts.
+    /// Removes a link with this uid that has `mark`, and its back-link, unless an edge to it counts. A removal that an
+    /// author asks for has an event.
     pub(crate) async fn remove_link(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         uid: Uid,
         mark: &DeletionMark,
+        author: Option<&Author>,
     ) -> Result<UnlinkOutcome, StoreError> {
         let key = keys::link(repository, digest);
         if let Some(parent) = self.find_counting_edge(repository, digest, true).await? {
@@ -157,7 +176,19 @@ impl StoreCall<'_> {
             key,
             condition: mark.is_present(),
         };
-        match self.main.write(&remove).await? {
+        let outcome = match author {
+            None => self.main.write(&remove).await?,
+            Some(author) => {
+                let event = author.blob_deleted(self.cx, repository, digest);
+                let writes = [self.event(event).await?, remove];
+                match self.main.transact(&writes).await? {
+                    Written::Done => WriteOutcome::Done,
+                    // An unanswered try that was applied would have answered the next one.
+                    Written::Refused(_) => WriteOutcome::Refused { perhaps_done: false },
+                }
+            }
+        };
+        match outcome {
             WriteOutcome::Done => {}
             WriteOutcome::Refused { perhaps_done: false } => return Ok(UnlinkOutcome::MarkGone),
             WriteOutcome::Refused { perhaps_done: true } => {
@@ -179,7 +210,8 @@ impl StoreCall<'_> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        principal: &str,
+        author: &Author,
+        guard: &dyn TagGuard,
     ) -> Result<Removal, StoreError> {
         let key = keys::manifest(repository, digest);
         let mut round = 0;
@@ -190,13 +222,21 @@ impl StoreCall<'_> {
                     self.main.write(&unmark(key, mark.is_present())).await?;
                     return Ok(Removal::Referenced(parent));
                 }
-                if self.remove_manifest(repository, digest, &row, &mark, principal).await? {
-                    // The manifest is removed in any case. If this fails, its edges soon stop counting, and are
-                    // collected.
-                    if let Err(error) = self.delete_manifest_rows(repository, digest, &row).await {
-                        tracing::warn!(%error, "could not remove the edges of a deleted manifest: collection removes them later");
+                let removal = self.remove_manifest(repository, digest, &row, &mark, author, guard);
+                match removal.await? {
+                    ManifestRemoval::Removed => {
+                        // The manifest is removed in any case. If this fails, its edges soon stop counting, and are
+                        // collected.
+                        if let Err(error) = self.delete_manifest_rows(repository, digest, &row).await {
+                            tracing::warn!(%error, "could not remove the edges of a deleted manifest: collection removes them later");
+                        }
+                        return Ok(Removal::Removed);
                     }
-                    return Ok(Removal::Removed);
+                    ManifestRemoval::Protected(protected) => {
+                        self.main.write(&unmark(key, mark.is_present())).await?;
+                        return Ok(Removal::Protected(protected));
+                    }
+                    ManifestRemoval::Changed => {}
                 }
             }
             self.main.lost_race(round).await?;
@@ -205,28 +245,40 @@ impl StoreCall<'_> {
         Ok(Removal::Absent)
     }
 
-    /// Removes a manifest that has `mark`, and its tags. The last transaction removes the manifest with the last tags;
-    /// earlier ones remove more tags in batches, each on condition of the mark. `false`: the manifest was put again
-    /// meanwhile, or a tag was moved.
+    /// Removes a manifest that has `mark`, and its tags. The last transaction removes the manifest with the last tags, and
+    /// has the event; earlier ones remove more tags in batches, each on condition of the mark. The guard is asked for all
+    /// tags before the first batch, and again for each batch.
     async fn remove_manifest(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         row: &ManifestRow,
         mark: &DeletionMark,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
+        author: &Author,
+        guard: &dyn TagGuard,
+    ) -> Result<ManifestRemoval, StoreError> {
         let key = keys::manifest(repository, digest);
+        let mut is_allowed = guard.allows_deletions();
         let mut round = 0;
         loop {
             // A manifest may have more tags than one call can remove in its time; the next call continues.
             self.main.in_time()?;
             // The tags are read after the mark was written: a later put that adds a tag clears the mark.
-            let (tags, more) = self.some_tags_of(repository, digest).await?;
+            let (tags, more) = self.some_tags_of(repository, digest, None).await?;
             let seen = self.see_tags(repository, &tags).await?;
             let naming = seen.iter().filter(|tag| tag.refers_to(digest));
+            let allowed = naming.clone().map(|tag| tag.check_deleting(self.cx, guard));
+            if let Err(protected) = allowed.collect::<Result<(), _>>() {
+                return Ok(ManifestRemoval::Protected(protected));
+            }
+            if more && !is_allowed {
+                if let Some(protected) = self.first_refusal(repository, digest, tags.last(), guard).await? {
+                    return Ok(ManifestRemoval::Protected(protected));
+                }
+                is_allowed = true;
+            }
             let of_tags: Vec<_> = naming
-                .flat_map(|tag| tag.deleting(self.cx, repository, principal))
+                .flat_map(|tag| tag.deleting(self.cx, repository, &author.principal))
                 .collect();
             if more && of_tags.is_empty() {
                 // All these tags were moved since their rows were read; the moves remove the rows.
@@ -242,19 +294,53 @@ impl StoreCall<'_> {
                 unpublication(repository, digest, row, mark)
             };
             writes.extend(of_tags);
+            if !more {
+                let event = author.manifest_deleted(self.cx, repository, digest);
+                writes.push(self.event(event).await?);
+            }
             if self.main.transact(&writes).await? != Written::Done {
-                return Ok(false);
+                return Ok(ManifestRemoval::Changed);
             }
             if !more {
-                return Ok(true);
+                return Ok(ManifestRemoval::Removed);
             }
         }
     }
 
-    /// Some tags that name a manifest, and whether there are more.
-    async fn some_tags_of(&self, repository: &RepositoryName, digest: &Digest) -> Result<(Vec<Tag>, bool), StoreError> {
+    /// Asks the guard for all tags of a manifest after `after`, and returns its first refusal.
+    async fn first_refusal(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        after: Option<&Tag>,
+        guard: &dyn TagGuard,
+    ) -> Result<Option<Protected>, StoreError> {
+        let mut after = after.cloned();
+        loop {
+            self.main.in_time()?;
+            let (tags, more) = self.some_tags_of(repository, digest, after.as_ref()).await?;
+            let seen = self.see_tags(repository, &tags).await?;
+            let naming = seen.iter().filter(|tag| tag.refers_to(digest));
+            let refused = naming
+                .map(|tag| tag.check_deleting(self.cx, guard))
+                .find_map(Result::err);
+            if refused.is_some() || !more {
+                return Ok(refused);
+            }
+            after = tags.into_iter().last().or(after);
+        }
+    }
+
+    /// Some tags that name a manifest, after `after`, and whether there are more.
+    async fn some_tags_of(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        after: Option<&Tag>,
+    ) -> Result<(Vec<Tag>, bool), StoreError> {
         let range = keys::all_tagged(repository, digest);
-        let (items, more) = self.main.first(range, None, false, TAGS_AT_ONCE).await?;
+        let after = after.map(|tag| keys::tagged(repository, digest, tag).sort);
+        let (items, more) = self.main.first(range, after, false, TAGS_AT_ONCE).await?;
         let tags = items.iter().map(|item| match RecordKey::of(&item.key) {
             Some(RecordKey::Tagged(_, _, tag)) => Ok(tag),
             _ => Err(damaged(&item.key, "not a row of a tag")),

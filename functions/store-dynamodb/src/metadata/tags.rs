@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use oci::{Digest, MediaType, RepositoryName, Tag};
-use registry::store::metadata::{HistoryRecord, TagRecord};
+use registry::store::access::Author;
+use registry::store::metadata::{HistoryRecord, Protected, Removal, TagGuard, TagRecord};
 use registry::store::{Context, StoreError};
 
 use super::StoreCall;
@@ -68,11 +69,37 @@ impl ReadTag {
         self.record.as_ref().is_some_and(|record| record.digest == *digest)
     }
 
+    /// The tag and the digest that it names; `None` if that is `digest`.
+    pub(super) fn other_than(&self, digest: &Digest) -> Option<(&Tag, Option<Digest>)> {
+        let named = self.record.as_ref().map(|record| record.digest);
+        (named != Some(*digest)).then_some((&self.tag, named))
+    }
+
     /// The version of the next change. It grows with the time, and is higher than every earlier version of the tag.
     fn next_version(&self, cx: Context) -> u64 {
         let current = self.record.as_ref().map(|record| record.version);
         let before = current.or(self.tombstone.map(|tombstone| tombstone.version));
         TagRecord::next_version(before, cx.now)
+    }
+
+    /// Whether the guard allows that the tag names a manifest. It is not asked about a tag that names it already.
+    fn check_naming(&self, cx: Context, digest: &Digest, guard: &dyn TagGuard) -> Result<(), Protected> {
+        match &self.record {
+            Some(record) if record.digest == *digest => Ok(()),
+            Some(record) => guard.moved(&self.tag, record, digest, cx.now),
+            None => {
+                let last = self.tombstone.and_then(|tombstone| tombstone.deletion());
+                guard.create(&self.tag, digest, last.as_ref(), cx.now)
+            }
+        }
+    }
+
+    /// Whether the guard allows that the tag is deleted.
+    pub(super) fn check_deleting(&self, cx: Context, guard: &dyn TagGuard) -> Result<(), Protected> {
+        match &self.record {
+            Some(record) => guard.removed(&self.tag, record, cx.now),
+            None => Ok(()),
+        }
     }
 
     fn history(&self, cx: Context, after: Option<Digest>, principal: &str) -> HistoryRecord {
@@ -82,6 +109,7 @@ impl ReadTag {
             after,
             principal: principal.to_owned(),
             at: cx.now,
+            since: self.record.as_ref().map(|record| record.at).filter(|_| after.is_none()),
         }
     }
 
@@ -155,10 +183,6 @@ impl ReadTag {
         };
         let tag = &self.tag;
         let change = self.history(cx, None, principal);
-        let tombstone = Tombstone {
-            version: change.version,
-            at: cx.now,
-        };
         vec![
             Write::Delete {
                 key: keys::tag(repository, tag),
@@ -168,7 +192,7 @@ impl ReadTag {
                 key: keys::tagged(repository, &record.digest, tag),
                 condition: WriteCondition::Always,
             },
-            put(tombstone.item(repository, tag)),
+            put(Tombstone::of(&change).item(repository, tag)),
             put(ChangeRow::item(repository, tag, &change)),
         ]
     }
@@ -186,26 +210,58 @@ impl StoreCall<'_> {
         seen.collect()
     }
 
+    /// Asks the guard whether these tags may name a manifest. A tag may have a tombstone of a program that did not
+    /// record the deleted digest. For such a tag, the deletion is read from the history.
+    pub(super) async fn check_naming(
+        &self,
+        repository: &RepositoryName,
+        seen: &mut [ReadTag],
+        digest: &Digest,
+        guard: &dyn TagGuard,
+    ) -> Result<Option<Protected>, StoreError> {
+        for tag in seen {
+            if let (None, Some(tombstone)) = (&tag.record, &mut tag.tombstone)
+                && tombstone.before.is_none()
+            {
+                let key = keys::change(repository, &tag.tag, tombstone.version);
+                let change = self.main.get(&key).await?;
+                if let Some(change) = change.as_ref().map(ChangeRow::read).transpose()? {
+                    *tombstone = Tombstone::of(&change);
+                }
+            }
+            if let Err(protected) = tag.check_naming(self.cx, digest, guard) {
+                return Ok(Some(protected));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) async fn delete_tag(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
-        principal: &str,
-    ) -> Result<bool, StoreError> {
+        author: &Author,
+        guard: &dyn TagGuard,
+    ) -> Result<Removal, StoreError> {
         let mut round = 0;
         while let Some(record) = self.tag_of(repository, tag).await? {
+            let event = author.tag_deleted(self.cx, repository, tag, &record.digest);
             let seen = ReadTag {
                 tag: tag.clone(),
                 record: Some(record),
                 tombstone: None,
             };
-            let writes = seen.deleting(self.cx, repository, principal);
+            if let Err(protected) = seen.check_deleting(self.cx, guard) {
+                return Ok(Removal::Protected(protected));
+            }
+            let mut writes = seen.deleting(self.cx, repository, &author.principal);
+            writes.push(self.event(event).await?);
             if self.main.transact(&writes).await? == Written::Done {
-                return Ok(true);
+                return Ok(Removal::Removed);
             }
             self.main.lost_race(round).await?;
             round += 1;
         }
-        Ok(false)
+        Ok(Removal::Absent)
     }
 }

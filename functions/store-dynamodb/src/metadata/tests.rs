@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
-mod costs;
+pub(crate) mod costs;
 mod large;
-mod metered;
+pub(crate) mod metered;
 mod missing_objects;
 mod new_table;
 
@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
+use registry::store::access::Author;
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::{Context, Location, Timestamp, Uid};
 
 use crate::DynamoStore;
@@ -23,15 +24,20 @@ use crate::retrying::{RetryEnvironment, TestRetryEnvironment};
 use crate::table::Table;
 
 /// A store over one table.
-fn store_over(table: impl Table + Clone) -> DynamoStore {
-    let environment: Arc<dyn RetryEnvironment> = Arc::new(TestRetryEnvironment::new(1));
+pub(crate) fn store_over(table: impl Table + Clone) -> DynamoStore {
+    store_with_seed(table, 1)
+}
+
+/// Two stores with one table have other random numbers, as two processes have.
+pub(crate) fn store_with_seed(table: impl Table + Clone, seed: u64) -> DynamoStore {
+    let environment: Arc<dyn RetryEnvironment> = Arc::new(TestRetryEnvironment::new(seed));
     DynamoStore::over(Arc::new(table.clone()), Arc::new(table), &environment)
 }
 
-const NOW: Timestamp = Timestamp(1_900_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_900_000_000_000);
 
 /// The context of one call.
-fn cx() -> Context {
+pub(crate) fn cx() -> Context {
     static CALLS: AtomicU64 = AtomicU64::new(1);
     Context::internal(
         NOW,
@@ -70,7 +76,7 @@ fn manifest(bytes: impl Into<Vec<u8>>) -> PutManifest {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        principal: "user".to_owned(),
+        author: Author::new("user"),
     }
 }
 
@@ -88,7 +94,7 @@ async fn commit(store: &DynamoStore, numbers: impl IntoIterator<Item = usize>) -
 }
 
 async fn put(store: &DynamoStore, put: &PutManifest) {
-    let outcome = store.put_manifest(cx(), put).await.unwrap();
+    let outcome = store.put_manifest(cx(), put, &AllowAll::shared()).await.unwrap();
     let stored = matches!(
         outcome,
         ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_)
@@ -98,7 +104,7 @@ async fn put(store: &DynamoStore, put: &PutManifest) {
 
 async fn delete(store: &DynamoStore, digest: &Digest) -> Removal {
     store
-        .delete_manifest(cx(), &repository(), digest, "user")
+        .delete_manifest(cx(), &repository(), digest, &Author::new("user"), &AllowAll::shared())
         .await
         .unwrap()
 }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use bytes::Bytes;
 use registry::store::metadata::Defect;
 use registry::store::{Location, StoreError, Timestamp, Uid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::attributes;
 use crate::table::{Attributes, Item, ItemKey, Value};
@@ -96,6 +98,16 @@ impl<'a> ItemFields<'a> {
         self.number(name).map(Timestamp)
     }
 
+    pub(crate) fn timestamp_if_any(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.number_if_any(name)?.map(Timestamp))
+    }
+
+    /// A list or map that is stored as JSON text.
+    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
+        let text = self.text(name)?;
+        serde_json::from_str(text).map_err(|why| damaged(&self.0.key, format_args!("{name}: {why}")))
+    }
+
     pub(crate) fn uid(&self, name: &str) -> Result<Uid, StoreError> {
         let number = crate::keys::number(self.text(name)?);
         number.map(Uid).ok_or_else(|| self.wrong(name))
@@ -123,53 +135,73 @@ impl<'a> ItemFields<'a> {
 
 /// The attributes of an item that is being built.
 #[derive(Default)]
-pub(super) struct ItemBuilder(Attributes);
+pub(crate) struct ItemBuilder(Attributes);
 
 impl ItemBuilder {
-    pub(super) fn text(mut self, name: &str, text: impl Display) -> Self {
+    pub(crate) fn text(mut self, name: &str, text: impl Display) -> Self {
         self.0.insert(name.to_owned(), Value::S(format!("{text}")));
         self
     }
 
-    pub(super) fn text_if_any(self, name: &str, text: Option<impl Display>) -> Self {
+    pub(crate) fn text_if_any(self, name: &str, text: Option<impl Display>) -> Self {
         match text {
             Some(text) => self.text(name, text),
             None => self,
         }
     }
 
-    pub(super) fn number(mut self, name: &str, number: impl Into<u64>) -> Self {
+    pub(crate) fn number(mut self, name: &str, number: impl Into<u64>) -> Self {
         self.0.insert(name.to_owned(), Value::N(number.into()));
         self
     }
 
-    pub(super) fn timestamp(self, name: &str, at: Timestamp) -> Self {
+    pub(crate) fn timestamp(self, name: &str, at: Timestamp) -> Self {
         self.number(name, at.0)
     }
 
-    pub(super) fn bytes(mut self, name: &str, bytes: impl Into<Bytes>) -> Self {
+    pub(super) fn timestamp_if_any(self, name: &str, at: Option<Timestamp>) -> Self {
+        match at {
+            Some(at) => self.timestamp(name, at),
+            None => self,
+        }
+    }
+
+    pub(crate) fn number_if_any(self, name: &str, number: Option<u64>) -> Self {
+        match number {
+            Some(number) => self.number(name, number),
+            None => self,
+        }
+    }
+
+    /// A list or map, as JSON text.
+    pub(crate) fn json(self, name: &str, value: &impl Serialize) -> Result<Self, StoreError> {
+        let text = serde_json::to_string(value).map_err(StoreError::failed)?;
+        Ok(self.text(name, text))
+    }
+
+    pub(crate) fn bytes(mut self, name: &str, bytes: impl Into<Bytes>) -> Self {
         self.0.insert(name.to_owned(), Value::B(bytes.into()));
         self
     }
 
     /// Adds bytes unless they are empty: a missing attribute means the same, and is smaller.
-    pub(super) fn bytes_if_any(self, name: &str, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes_if_any(self, name: &str, bytes: &[u8]) -> Self {
         if bytes.is_empty() {
             return self;
         }
         self.bytes(name, bytes.to_vec())
     }
 
-    pub(super) fn flag(self, name: &str, set: bool) -> Self {
+    pub(crate) fn flag(self, name: &str, set: bool) -> Self {
         if set { self.number(name, 1_u64) } else { self }
     }
 
-    pub(super) fn location(self, location: &Location) -> Self {
+    pub(crate) fn location(self, location: &Location) -> Self {
         self.text(attributes::STORE, &location.store)
             .text(attributes::OBJECT, &location.key)
     }
 
-    pub(super) fn item(self, key: ItemKey) -> Item {
+    pub(crate) fn item(self, key: ItemKey) -> Item {
         Item {
             key,
             attributes: self.0,

@@ -275,8 +275,10 @@ impl ListedRow {
 /// The row of a repository in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CatalogRow {
-    /// When the first manifest of the repository was put.
+    /// When the first manifest of the repository was put, or when the repository was created.
     pub(crate) created: Timestamp,
+    /// The repository stays in the catalog while it is empty.
+    pub(crate) permanent: bool,
     /// The mark of a collection pass that found no manifest in the repository.
     pub(crate) mark: Option<DeletionMark>,
 }
@@ -285,6 +287,7 @@ impl CatalogRow {
     pub(crate) fn item(self, repository: &RepositoryName) -> Item {
         ItemBuilder::default()
             .timestamp(attributes::CREATED, self.created)
+            .flag(attributes::PERMANENT, self.permanent)
             .text(attributes::STATE, "live")
             .text_if_any(attributes::MARK, self.mark.map(|mark| mark.to_string()).as_deref())
             .item(keys::repository(repository))
@@ -293,6 +296,7 @@ impl CatalogRow {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self {
             created: ItemFields(item).timestamp(attributes::CREATED)?,
+            permanent: ItemFields(item).flag(attributes::PERMANENT),
             mark: ItemFields(item).parsed_if_any(attributes::MARK)?,
         })
     }

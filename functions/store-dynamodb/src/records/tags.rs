@@ -1,7 +1,7 @@
 //! Tags, their versions, and their history.
 
 use oci::{Digest, RepositoryName, Tag};
-use registry::store::metadata::{HistoryRecord, TagRecord};
+use registry::store::metadata::{Deletion, HistoryRecord, TagRecord};
 use registry::store::{StoreError, Timestamp};
 
 use super::fields::ItemBuilder;
@@ -44,20 +44,46 @@ impl TagRow {
     }
 }
 
-/// The version of the last deletion of a tag. While the tag exists, the row has no meaning.
+/// The last deletion of a tag. While the tag exists, the row has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone {
     /// The version of the deletion.
     pub(crate) version: u64,
     /// When the tag was deleted.
     pub(crate) at: Timestamp,
+    /// The digest that the tag had named. `None`: a program that did not record it here deleted the tag; the history
+    /// has the digest.
+    pub(crate) before: Option<Digest>,
+    /// Since when the tag had named it.
+    pub(crate) since: Option<Timestamp>,
 }
 
 impl Tombstone {
+    /// The tombstone of a deletion in the history.
+    pub(crate) fn of(deletion: &HistoryRecord) -> Self {
+        Self {
+            version: deletion.version,
+            at: deletion.at,
+            before: deletion.before,
+            since: deletion.since,
+        }
+    }
+
+    /// The deletion. `None`: it has to be read from the history.
+    pub(crate) fn deletion(&self) -> Option<Deletion> {
+        self.before.map(|digest| Deletion {
+            digest,
+            since: self.since,
+            at: self.at,
+        })
+    }
+
     pub(crate) fn item(&self, repository: &RepositoryName, tag: &Tag) -> Item {
         ItemBuilder::default()
             .number(attributes::VERSION, self.version)
             .timestamp(attributes::AT, self.at)
+            .text_if_any(attributes::BEFORE, self.before)
+            .timestamp_if_any(attributes::SINCE, self.since)
             .item(keys::tombstone(repository, tag))
     }
 
@@ -66,6 +92,8 @@ impl Tombstone {
         Ok(Self {
             version: fields.number(attributes::VERSION)?,
             at: fields.timestamp(attributes::AT)?,
+            before: fields.parsed_if_any(attributes::BEFORE)?,
+            since: fields.number_if_any(attributes::SINCE)?.map(Timestamp),
         })
     }
 }
@@ -86,6 +114,7 @@ impl ChangeRow {
             .text_if_any(attributes::AFTER, change.after)
             .text(attributes::PRINCIPAL, &change.principal)
             .timestamp(attributes::AT, change.at)
+            .timestamp_if_any(attributes::SINCE, change.since)
             .item(keys::change(repository, tag, change.version))
     }
 
@@ -97,6 +126,7 @@ impl ChangeRow {
             after: fields.parsed_if_any::<Digest>(attributes::AFTER)?,
             principal: fields.text(attributes::PRINCIPAL)?.to_owned(),
             at: fields.timestamp(attributes::AT)?,
+            since: fields.number_if_any(attributes::SINCE)?.map(Timestamp),
         })
     }
 }

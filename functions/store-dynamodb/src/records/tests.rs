@@ -282,18 +282,30 @@ fn tags_history_referrers_and_edges_are_read_as_written() {
         TagRow::read(&TagRow::item(&repository(), &tag(), &record)).unwrap(),
         record
     );
-    let tombstone = Tombstone { version: 4, at: AT };
-    assert_eq!(
-        Tombstone::read(&tombstone.item(&repository(), &tag())).unwrap(),
-        tombstone
-    );
-    for (before, after) in [(None, Some(digest("m"))), (Some(digest("m")), None)] {
+    for (before, since) in [(None, None), (Some(digest("m")), None), (Some(digest("m")), Some(AT))] {
+        let tombstone = Tombstone {
+            version: 4,
+            at: AT,
+            before,
+            since,
+        };
+        assert_eq!(
+            Tombstone::read(&tombstone.item(&repository(), &tag())).unwrap(),
+            tombstone
+        );
+    }
+    for (before, after, since) in [
+        (None, Some(digest("m")), None),
+        (Some(digest("m")), None, None),
+        (Some(digest("m")), None, Some(AT)),
+    ] {
         let change = HistoryRecord {
             version: 5,
             before,
             after,
             principal: "user \"Zoë\"".to_owned(),
             at: AT,
+            since,
         };
         assert_eq!(
             ChangeRow::read(&ChangeRow::item(&repository(), &tag(), &change)).unwrap(),

@@ -112,7 +112,8 @@ fn corruptible(table: &MemoryTable) -> (CorruptibleStores, Guard) {
             metadata: store.clone(),
             sessions: store.clone(),
             collection: store.clone(),
-            records: store,
+            records: store.clone(),
+            access: store,
         },
         corruption: Arc::new(Hand(table.clone())),
     };

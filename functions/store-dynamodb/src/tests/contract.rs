@@ -1,4 +1,4 @@
-//! The contracts about sessions, collection and records, and a churn, over tables in memory with several threads:
+//! The contracts about sessions, collection, records and access, and a churn, over tables in memory with several threads:
 //! without faults over two tables, and with faults over one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use contract::{Guard, MetadataStores, TestStores};
 use registry::Stores;
+use registry::store::access::AccessStore;
 use registry::store::memory::MemoryBlobs;
 
 use crate::DynamoStore;
@@ -52,37 +53,48 @@ impl RetryEnvironment for QuickPace {
 /// Every store of the process has a seed of its own.
 static SEEDS: AtomicU64 = AtomicU64::new(1);
 
-fn metadata_stores(faults: FaultRates, tables: usize) -> (MetadataStores, Guard) {
+fn store(faults: FaultRates, tables: usize) -> Arc<DynamoStore> {
     let seed = SEEDS.fetch_add(1, Ordering::Relaxed);
     let tables: Vec<_> = (0..tables)
         .map(|number| MemoryTable::faulty(faults, seed + (1 << 32) * number as u64))
         .collect();
     let main = Arc::new(tables[0].clone());
     let local = Arc::new(tables[tables.len() - 1].clone());
-    let store = Arc::new(DynamoStore::over(main, local, &QuickPace::pace(seed)));
+    Arc::new(DynamoStore::over(main, local, &QuickPace::pace(seed)))
+}
+
+fn metadata_stores(faults: FaultRates, tables: usize) -> (MetadataStores, Guard) {
+    let store = store(faults, tables);
     let stores = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),
-        records: store,
+        records: store.clone(),
+        access: store,
     };
     (stores, Box::new(()))
 }
 
+fn access_store(faults: FaultRates, tables: usize) -> (Arc<dyn AccessStore>, Guard) {
+    (store(faults, tables), Box::new(()))
+}
+
 fn stores(faults: FaultRates, tables: usize) -> TestStores {
-    let (metadata_stores, guard) = metadata_stores(faults, tables);
+    let store = store(faults, tables);
     let stores = Stores {
         blobs: Arc::new(MemoryBlobs::new()),
-        metadata: metadata_stores.metadata,
-        sessions: metadata_stores.sessions,
-        collection: metadata_stores.collection,
-        records: metadata_stores.records,
+        metadata: store.clone(),
+        sessions: store.clone(),
+        collection: store.clone(),
+        records: store.clone(),
+        access: store,
     };
+    let guard = Box::new(());
     TestStores { stores, guard }
 }
 
 mod without_faults {
-    use super::{FaultRates, metadata_stores, stores};
+    use super::{FaultRates, access_store, metadata_stores, stores};
 
     contract::session_contract_tests!(async {
         let (metadata_stores, guard) = metadata_stores(FaultRates::NONE, 2);
@@ -90,11 +102,13 @@ mod without_faults {
     });
     contract::collection_contract_tests!(async { metadata_stores(FaultRates::NONE, 2) });
     contract::record_contract_tests!(async { metadata_stores(FaultRates::NONE, 2) });
+    contract::audit_contract_tests!(async { metadata_stores(FaultRates::NONE, 2) });
+    contract::access_contract_tests!(async { access_store(FaultRates::NONE, 2) });
     contract::churn_tests!(async { stores(FaultRates::NONE, 2) });
 }
 
 mod with_faults {
-    use super::{FaultRates, metadata_stores, stores};
+    use super::{FaultRates, access_store, metadata_stores, stores};
 
     contract::session_contract_tests!(async {
         let (metadata_stores, guard) = metadata_stores(FaultRates::SOME, 1);
@@ -104,5 +118,7 @@ mod with_faults {
     // pass.
     contract::collection_contract_tests!(async { metadata_stores(FaultRates::ANSWERED, 1) });
     contract::record_contract_tests!(async { metadata_stores(FaultRates::SOME, 1) });
+    contract::audit_contract_tests!(async { metadata_stores(FaultRates::ANSWERED, 1) });
+    contract::access_contract_tests!(async { access_store(FaultRates::SOME, 1) });
     contract::churn_tests!(async { stores(FaultRates::SOME, 1) });
 }

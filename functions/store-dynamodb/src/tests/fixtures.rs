@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
+use registry::store::access::Author;
 use registry::store::metadata::{NewContent, PutManifest, Referrer};
 
 use super::linearizable;
@@ -29,7 +30,7 @@ pub(super) const VOID: u8 = 7;
 /// The number of digests.
 const NAMES: u8 = 8;
 /// The number of tags.
-pub(super) const TAGS: u8 = 24;
+pub(super) const TAGS: u8 = 26;
 
 pub(super) fn references(name: linearizable::Name) -> &'static [linearizable::Name] {
     match name {
@@ -64,6 +65,11 @@ pub(super) static FIXTURES: LazyLock<Fixtures> = LazyLock::new(|| {
         index_type: MediaType::OCI_INDEX.parse().expect("a media type"),
     }
 });
+
+/// Who makes all changes.
+pub(super) fn author() -> Author {
+    Author::new("a principal")
+}
 
 impl Fixtures {
     pub(super) fn digest(&self, name: u8) -> &Digest {
@@ -117,7 +123,7 @@ impl Fixtures {
             required: references(name).iter().map(|target| *self.digest(*target)).collect(),
             excepted: BTreeSet::new(),
             tags: tags.iter().map(|tag| self.tag(*tag).clone()).collect(),
-            principal: "a principal".to_owned(),
+            author: author(),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The invariants of the items, after every step, and the garbage that may be left in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::fixtures::FIXTURES;
+use super::fixtures::{FIXTURES, TAGS};
+use super::frozen::FROZEN;
 use super::world::World;
 use crate::memory::Items;
+use crate::records::attributes;
 use crate::table::{Attributes, ItemKey, Value};
 
 fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
@@ -223,7 +225,8 @@ fn manifest(
     Ok(())
 }
 
-/// Histories are chains: each entry begins with the result of the one before, and changes something.
+/// Histories are chains: each entry begins with the result of the one before, and changes something. A frozen tag has
+/// one entry.
 pub(super) fn histories(world: &World) -> Result<(), String> {
     world.main.look(|items| {
         let mut chain: Option<(String, String)> = None;
@@ -238,9 +241,119 @@ pub(super) fn histories(world: &World) -> Result<(), String> {
             if last != before || before == after {
                 return Err(format!("{partition}: from {last:?} follows {change:?}"));
             }
+            let tag = partition.rsplit('#').next().unwrap_or_default();
+            if !before.is_empty() && (FROZEN..TAGS).any(|frozen| FIXTURES.tag(frozen).as_str() == tag) {
+                return Err(format!("{partition}: a frozen tag has moved: {change:?}"));
+            }
             chain = Some((partition.to_owned(), after.to_owned()));
         }
         Ok(())
+    })
+}
+
+/// The tags that a push has set, with what they named before, as the detail of its event lists them.
+fn set_tags(detail: &str) -> Result<Vec<(String, String)>, String> {
+    if detail.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<BTreeMap<String, String>> =
+        serde_json::from_str(detail).map_err(|error| format!("{detail}: {error}"))?;
+    let text = |tag: &BTreeMap<String, String>, name: &str| tag.get(name).cloned().unwrap_or_default();
+    Ok(list.iter().map(|tag| (text(tag, "tag"), text(tag, "before"))).collect())
+}
+
+/// The audit trail as it was counted.
+#[derive(Default)]
+struct Trail {
+    /// The changes of tags: repository, tag, digest before, digest after.
+    changes: BTreeMap<[String; 4], usize>,
+    /// How many pushes more than deletions each manifest has: repository, digest.
+    pushes: BTreeMap<[String; 2], i64>,
+    /// The manifests that were deleted.
+    deleted: BTreeSet<[String; 2]>,
+    /// The tags that each manifest was given.
+    tags: BTreeMap<[String; 2], BTreeSet<String>>,
+}
+
+/// The maximum number of tags that are deleted in the transaction of their manifest. More are deleted before, and the
+/// deletion may never get to its last transaction.
+const TAGS_OF_A_DELETION: usize = 20;
+
+impl Trail {
+    fn add(&mut self, event: &Attributes) -> Result<(), String> {
+        let of = |name| text(event, name).to_owned();
+        let (repository, reference) = (of(attributes::REPOSITORY), of(attributes::REFERENCE));
+        match text(event, attributes::EVENT) {
+            "manifest.pushed" => {
+                *self.pushes.entry([repository.clone(), reference.clone()]).or_default() += 1;
+                for (tag, before) in set_tags(text(event, attributes::DETAIL))? {
+                    let manifest = [repository.clone(), reference.clone()];
+                    self.tags.entry(manifest).or_default().insert(tag.clone());
+                    let change = [repository.clone(), tag, before, reference.clone()];
+                    *self.changes.entry(change).or_default() += 1;
+                }
+            }
+            "manifest.deleted" => {
+                *self.pushes.entry([repository.clone(), reference.clone()]).or_default() -= 1;
+                self.deleted.insert([repository, reference]);
+            }
+            "tag.deleted" => {
+                let change = [repository, reference, of(attributes::BEFORE), String::new()];
+                *self.changes.entry(change).or_default() += 1;
+            }
+            "blob.deleted" | "repository.created" => {}
+            _ => return Err(format!("an unknown event: {event:?}")),
+        }
+        Ok(())
+    }
+
+    /// Takes the event of a change away.
+    fn take(&mut self, change: &[String; 4]) -> Result<(), String> {
+        let [repository, _, before, after] = change;
+        let manifest = [repository.clone(), before.clone()];
+        let has_many_tags = || {
+            self.tags
+                .get(&manifest)
+                .is_some_and(|tags| tags.len() > TAGS_OF_A_DELETION)
+        };
+        let with_manifest = after.is_empty() && (self.deleted.contains(&manifest) || has_many_tags());
+        match self.changes.get_mut(change) {
+            Some(events) if *events > 0 => *events -= 1,
+            _ if with_manifest => {}
+            _ => return Err(format!("a change without its event: {change:?}")),
+        }
+        Ok(())
+    }
+}
+
+/// Every change of a tag has its event, and every event its change. A manifest was pushed more often than it was deleted as
+/// long as it is there, and never less often.
+pub(super) fn events(world: &World) -> Result<(), String> {
+    world.main.look(|items| {
+        let mut trail = Trail::default();
+        for (_, _, event) in items.iter().filter(|(partition, ..)| partition.starts_with("U#")) {
+            trail.add(event)?;
+        }
+        for (partition, sort, row) in items.iter() {
+            let named = |kind: &str| partition.strip_prefix(kind).and_then(|rest| rest.rsplit_once('#'));
+            if let Some((repository, tag)) = named("H#").filter(|_| sort != "x") {
+                let change = [repository, tag, text(row, "before"), text(row, "after")];
+                trail.take(&change.map(ToOwned::to_owned))?;
+            }
+            if let Some((repository, digest)) = named("D#").filter(|_| sort == "M") {
+                *trail
+                    .pushes
+                    .entry([repository, digest].map(ToOwned::to_owned))
+                    .or_default() -= 1;
+            }
+        }
+        if let Some((change, _)) = trail.changes.iter().find(|(_, events)| **events > 0) {
+            return Err(format!("an event without its change: {change:?}"));
+        }
+        match trail.pushes.iter().find(|(_, pushes)| **pushes < 0) {
+            Some((manifest, _)) => Err(format!("a push without its event: {manifest:?}")),
+            None => Ok(()),
+        }
     })
 }
 

@@ -11,6 +11,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::frozen::is_frozen;
+
 /// A repository, by its number.
 pub(crate) type Repository = u8;
 /// A digest, by its number; that of a blob, of a manifest, or of both.
@@ -50,7 +52,7 @@ pub(crate) enum CallResult {
     Absent,
     /// A reference is missing.
     Missing,
-    /// It is referenced.
+    /// It is referenced, or a tag is frozen.
     Refused,
     /// It does not exist any more. Whether this call has removed it is unknown.
     Gone,
@@ -98,6 +100,13 @@ impl Registry {
     fn is_referred_to(&self, repository: Repository, name: Name, references: References) -> bool {
         let mut here = self.manifests.iter().filter(|(of, _)| *of == repository);
         here.any(|(_, parent)| references(*parent).contains(&name))
+    }
+
+    /// Whether one of these tags is frozen.
+    fn has_frozen(&self, these: impl Fn(&Register) -> bool) -> bool {
+        self.tags
+            .iter()
+            .any(|register| is_frozen(register.tag) && these(register))
     }
 
     /// The possible states after a collection has removed another link.
@@ -166,7 +175,13 @@ impl Registry {
             RecordedCall::Manifest(repository, name) => present(next.manifests.contains(&(*repository, *name))),
             RecordedCall::Put(repository, name, tags) => {
                 let here = next.manifests.contains(&(*repository, *name));
-                if here
+                let other = |named: Option<Name>| named.is_some_and(|named| named != *name);
+                let moves = |register: &Register| {
+                    register.repository == *repository && tags.contains(&register.tag) && other(register.names)
+                };
+                if next.has_frozen(moves) {
+                    CallResult::Refused
+                } else if here
                     || references(*name)
                         .iter()
                         .all(|target| next.back_references(*repository, *target))
@@ -184,7 +199,12 @@ impl Registry {
                 Self::remove(|next| &mut next.links, &mut next, (*repository, *name), references)
             }
             RecordedCall::Delete(repository, name) => {
-                let answer = Self::remove(|next| &mut next.manifests, &mut next, (*repository, *name), references);
+                let of_it = |register: &Register| (register.repository, register.names) == (*repository, Some(*name));
+                let answer = if next.has_frozen(of_it) {
+                    CallResult::Refused
+                } else {
+                    Self::remove(|next| &mut next.manifests, &mut next, (*repository, *name), references)
+                };
                 if answer == CallResult::Done {
                     for register in &mut next.tags {
                         if (register.repository, register.names) == (*repository, Some(*name)) {
@@ -198,8 +218,12 @@ impl Registry {
             RecordedCall::Untag(repository, tag) => {
                 let register = next.register(*repository, *tag);
                 let there = register.names.is_some();
-                register.change(None);
-                present(there)
+                if there && is_frozen(*tag) {
+                    CallResult::Refused
+                } else {
+                    register.change(None);
+                    present(there)
+                }
             }
             RecordedCall::Collect => return None,
         };
@@ -289,6 +313,7 @@ fn search(
 }
 
 mod tests {
+    use super::super::frozen::FROZEN;
     use super::*;
 
     fn event(began: usize, ended: usize, call: RecordedCall, answer: CallResult) -> Event {
@@ -404,6 +429,33 @@ mod tests {
             event(4, 5, read(0), CallResult::Names(1, 7)),
         ];
         assert!(!explained(&history));
+    }
+
+    #[test]
+    fn a_frozen_tag_that_moves_is_found() {
+        let history = |second, seen| {
+            [
+                event(0, 1, put(1, &[FROZEN]), CallResult::Done),
+                event(2, 3, put(2, &[FROZEN]), second),
+                event(4, 5, read(FROZEN), CallResult::Names(seen, 7)),
+            ]
+        };
+        assert!(explained(&history(CallResult::Refused, 1)));
+        assert!(!explained(&history(CallResult::Done, 2)));
+        assert!(!explained(&history(CallResult::Done, 1)), "the second put is answered");
+        assert!(!explained(&history(CallResult::Refused, 2)));
+        for (deletion, answer, expected) in [
+            (untag(FROZEN), CallResult::Refused, true),
+            (untag(FROZEN), CallResult::Done, false),
+            (RecordedCall::Delete(0, 1), CallResult::Refused, true),
+            (RecordedCall::Delete(0, 1), CallResult::Done, false),
+        ] {
+            let history = [
+                event(0, 1, put(1, &[FROZEN]), CallResult::Done),
+                event(2, 3, deletion.clone(), answer),
+            ];
+            assert_eq!(explained(&history), expected, "{deletion:?} {answer:?}");
+        }
     }
 
     #[test]

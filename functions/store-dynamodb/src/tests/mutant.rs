@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName};
 
 use super::world::HOUR;
+use crate::access::is_of_access;
 use crate::keys::{self, RecordKey};
 use crate::memory::MemoryTable;
 use crate::records::{DeletionMark, MarkPurpose, attributes};
@@ -73,6 +74,8 @@ pub(super) enum Mutation {
     KeepCatalogMark,
     /// A collection deletes a repository's row in the catalog whether or not its mark still stands.
     DeleteCatalogBlindly,
+    /// An event is written after the transaction of its change.
+    EventApart,
 }
 
 /// How often a write that the mutant sends by itself is tried.
@@ -463,9 +466,14 @@ impl Table for MutantTable {
         for write in writes {
             self.observe(write);
         }
-        let sent: Vec<Write> = writes.iter().map(|write| self.rewritten(write)).collect();
+        let is_apart = |write: &&Write| self.mutation == Mutation::EventApart && is_of_access(write.key());
+        let (apart, together): (Vec<&Write>, Vec<&Write>) = writes.iter().partition(is_apart);
+        let sent: Vec<Write> = together.iter().map(|write| self.rewritten(write)).collect();
         let written = self.table.transact(&sent, token).await?;
         if written == Written::Done {
+            for event in apart {
+                send(&self.table, event).await;
+            }
             let deleted = writes.iter().filter(|write| is_delete(write));
             let deleted = deleted.filter_map(|write| match RecordKey::of(write.key()) {
                 Some(RecordKey::Manifest(repository, digest)) => Some((repository, digest)),

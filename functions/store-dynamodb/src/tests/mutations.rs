@@ -49,6 +49,7 @@ mutations! {
     deleting_a_manifest_that_was_put_again_is_found IgnoreVersion [PUTS_DELETE, TAGS]
     retrying_blindly_is_found RetryBlindly [TWO_REPOSITORIES, MOUNTS]
     writing_tags_blindly_is_found BlindTag [TAGS]
+    s04_moving_a_frozen_tag_blindly_is_found BlindTag [FROZEN_TAGS]
     pending_deletions_that_are_due_at_once_are_found DueAtOnce [COMMIT_SWEEP]
     scheduling_a_deletion_late_is_found ScheduleLate [COMMIT_SWEEP, COMMIT_COLLECT]
     keeping_the_first_schedule_is_found KeepFirstSchedule [OLD_PENDING_DELETION]
@@ -64,4 +65,5 @@ mutations! {
     syncing_once_is_found SyncOnce [OUT_OF_SIGHT]
     keeping_a_mark_in_the_catalog_is_found KeepCatalogMark [CATALOG]
     deleting_from_the_catalog_blindly_is_found DeleteCatalogBlindly [CATALOG]
+    writing_an_event_after_its_change_is_found EventApart [TAGS]
 }

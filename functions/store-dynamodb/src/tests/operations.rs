@@ -11,7 +11,8 @@ use registry::store::metadata::{ManifestPut, MetadataStore, Removal};
 use registry::store::sessions::SessionStore;
 use registry::store::{Reason, StoreError, Timestamp};
 
-use super::fixtures::FIXTURES;
+use super::fixtures::{FIXTURES, author};
+use super::frozen::frozen_tags;
 use super::linearizable::{CallResult, RecordedCall};
 use super::world::{HOUR, World};
 use crate::DynamoStore;
@@ -121,7 +122,7 @@ fn removed(removal: &Removal) -> CallResult {
     match removal {
         Removal::Removed => CallResult::Done,
         Removal::Absent => CallResult::Absent,
-        Removal::Referenced(_) => CallResult::Refused,
+        Removal::Referenced(_) | Removal::Protected(_) => CallResult::Refused,
     }
 }
 
@@ -163,6 +164,7 @@ impl Caller {
         self.world.answered(number, answer);
     }
 
+    #[expect(clippy::too_many_lines, reason = "one match, an arm for each operation")]
     async fn run(&self, operation: Operation) {
         let cx = || self.world.cx();
         let store = &self.store;
@@ -192,7 +194,10 @@ impl Caller {
             }
             Operation::Unlink(r, name) => {
                 self.call(RecordedCall::Unlink(r, name), async {
-                    let removal = store.unlink(cx(), of(r), FIXTURES.digest(name)).await.expect("unlink");
+                    let removal = store
+                        .unlink(cx(), of(r), FIXTURES.digest(name), &author())
+                        .await
+                        .expect("unlink");
                     // If its answer was lost, another call may have removed the link.
                     let lossy = removal == Removal::Removed && self.world.is_lossy();
                     if lossy { CallResult::Gone } else { removed(&removal) }
@@ -206,7 +211,7 @@ impl Caller {
             Operation::Delete(r, name) => {
                 self.call(RecordedCall::Delete(r, name), async {
                     let removal = store
-                        .delete_manifest(cx(), of(r), FIXTURES.digest(name), "a principal")
+                        .delete_manifest(cx(), of(r), FIXTURES.digest(name), &author(), &frozen_tags())
                         .await;
                     removed(&removal.expect("delete_manifest"))
                 })
@@ -214,8 +219,10 @@ impl Caller {
             }
             Operation::Untag(r, tag) => {
                 self.call(RecordedCall::Untag(r, tag), async {
-                    let deleted = store.delete_tag(cx(), of(r), FIXTURES.tag(tag), "a principal").await;
-                    there(deleted.expect("delete_tag").then_some(&()))
+                    let removal = store
+                        .delete_tag(cx(), of(r), FIXTURES.tag(tag), &author(), &frozen_tags())
+                        .await;
+                    removed(&removal.expect("delete_tag"))
                 })
                 .await;
             }
@@ -271,7 +278,10 @@ impl Caller {
         match call {
             WrongClockCall::Put(r, name, tags) => {
                 let number = self.world.called(RecordedCall::Put(r, name, tags.to_vec()));
-                match store.put_manifest(world.cx(), &FIXTURES.put(r, name, tags)).await {
+                match store
+                    .put_manifest(world.cx(), &FIXTURES.put(r, name, tags), &frozen_tags())
+                    .await
+                {
                     Ok(ManifestPut::Stored | ManifestPut::AsItWas) => self.world.answered(number, CallResult::Done),
                     Ok(_) => self.world.answered(number, CallResult::Missing),
                     Err(error) => refused(error),
@@ -279,7 +289,10 @@ impl Caller {
             }
             WrongClockCall::Unlink(r, name) => {
                 let number = self.world.called(RecordedCall::Unlink(r, name));
-                match store.unlink(world.cx(), repository(r), FIXTURES.digest(name)).await {
+                match store
+                    .unlink(world.cx(), repository(r), FIXTURES.digest(name), &author())
+                    .await
+                {
                     Ok(removal) => self.world.answered(number, removed(&removal)),
                     Err(error) => refused(error),
                 }

@@ -1,6 +1,7 @@
 //! The races that the protocols are made for.
 
 use super::fixtures::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
+use super::frozen::FROZEN;
 use super::operations::Operation::{
     Body as Request, Collect, CollectWithoutGrace, Delete, DeletePending, Lose, Mount, Pass, Pull, Push, Put, Read,
     Repair, Replay, Return, Sweep, Unlink, UnmarkAndPut, Untag, WrongClock,
@@ -184,6 +185,26 @@ scenarios! {
         [Put(R, VOID, &[1, 23])]
         [Untag(R, 22)]
         [Delete(R, EMPTY)]
+    }
+
+    /// Two manifests compete for a tag that is frozen once it exists, while it is deleted, and its manifests are.
+    FROZEN_TAGS frozen_tags_against_moves_and_deletions {
+        &[Put(R, EMPTY, &[]), Put(R, VOID, &[0])];
+        [Put(R, EMPTY, &[FROZEN]), Read(R, FROZEN)]
+        [Put(R, VOID, &[FROZEN, 0])]
+        [Untag(R, FROZEN), Delete(R, EMPTY)]
+        [Put(R, VOID, &[FROZEN]), Delete(R, VOID)]
+        [Read(R, FROZEN), Put(R, EMPTY, &[0])]
+    }
+
+    /// One of many tags of a manifest is frozen: none of them is deleted with the manifest.
+    FROZEN_AMONG_MANY one_frozen_tag_among_many {
+        &[Put(R, VOID, &[]), Put(R, EMPTY, TWENTY), Put(R, EMPTY, &[20, 21, FROZEN])];
+        [Delete(R, EMPTY)]
+        [Put(R, VOID, &[1, FROZEN])]
+        [Untag(R, FROZEN)]
+        [Put(R, VOID, &[1])]
+        [Delete(R, EMPTY), Read(R, 20)]
     }
 
     /// A large manifest is put, put again, deleted, and pushed as a blob.

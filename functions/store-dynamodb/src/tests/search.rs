@@ -52,7 +52,7 @@ pub(super) const ALL_PROFILES: [FaultProfile; 4] = [
 ];
 
 /// In how many of a thousand steps a task crashes.
-const CRASHES: u64 = 30;
+pub(super) const CRASHES: u64 = 30;
 
 /// The default number of schedules of a scenario, with crashes and without. `tests/run --full` asks for 20,000.
 ///
@@ -75,6 +75,11 @@ pub(super) fn schedules(scenario: &Scenario, profile: FaultProfile, most: u64) -
     };
     // Scenarios whose answers are not judged are large: they get two fifths of that number.
     let most = if scenario.judged { most } else { (most * 2).div_ceil(5) };
+    share(profile, most)
+}
+
+/// How many of `most` schedules a search has with a fault profile.
+pub(super) fn share(profile: FaultProfile, most: u64) -> u64 {
     match profile {
         FaultProfile::Reliable | FaultProfile::Crashes => most,
         FaultProfile::Faults => most.div_ceil(2),
@@ -84,14 +89,19 @@ pub(super) fn schedules(scenario: &Scenario, profile: FaultProfile, most: u64) -
 
 /// Searches the scenario with all fault profiles.
 pub(super) fn search(scenario: &Scenario) {
-    let most = env::var("ROADSTEAD_SCHEDULES").ok();
-    let most = most.map_or(SCHEDULES, |set| set.parse().expect("ROADSTEAD_SCHEDULES is a number"));
+    let most = maximum_schedules();
     for profile in ALL_PROFILES {
         let mut failures = failures(scenario, profile, None, schedules(scenario, profile, most));
         if let Some(failure) = failures.next() {
             panic!("{failure}");
         }
     }
+}
+
+/// How many schedules a search has: [`SCHEDULES`], or what `ROADSTEAD_SCHEDULES` says.
+pub(super) fn maximum_schedules() -> u64 {
+    let most = env::var("ROADSTEAD_SCHEDULES").ok();
+    most.map_or(SCHEDULES, |set| set.parse().expect("ROADSTEAD_SCHEDULES is a number"))
 }
 
 /// The seed to which `ROADSTEAD_SEED` restricts every search.
@@ -144,6 +154,7 @@ fn schedule(scenario: &Scenario, profile: FaultProfile, seed: u64, world: &World
     world.scheduler.run(tasks.collect(), &mut random, &mut rules)?;
     world.set_faults(FaultRates::NONE);
     invariants::histories(world)?;
+    invariants::events(world)?;
     assert_repairable(scenario, world, profile)?;
     read_everything(scenario, world);
     let history = world.history();

@@ -180,12 +180,21 @@ impl World {
     }
 
     fn over(&self, main: MemoryTable, local: MemoryTable, scheduler: Option<Scheduler>) -> DynamoStore {
-        let random = Mutex::new(Random::new(self.random()));
-        let pace: Arc<dyn RetryEnvironment> = Arc::new(ScheduledPace { scheduler, random });
-        let [main, local]: [Arc<dyn Table>; 2] = match self.mutation {
+        let tables: [Arc<dyn Table>; 2] = match self.mutation {
             Some(mutation) => MutantTable::over(mutation, main, local),
             None => [Arc::new(main), Arc::new(local)],
         };
+        self.instance_over(tables, scheduler)
+    }
+
+    /// Another instance, over these tables.
+    pub(super) fn instance_over(
+        &self,
+        [main, local]: [Arc<dyn Table>; 2],
+        scheduler: Option<Scheduler>,
+    ) -> DynamoStore {
+        let random = Mutex::new(Random::new(self.random()));
+        let pace: Arc<dyn RetryEnvironment> = Arc::new(ScheduledPace { scheduler, random });
         DynamoStore::over(main, local, &pace)
     }
 

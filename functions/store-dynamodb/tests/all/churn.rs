@@ -26,7 +26,8 @@ async fn stores(local: bool) -> TestStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),
-        records: store,
+        records: store.clone(),
+        access: store,
     };
     let guard = Box::new(Tables(tables));
     TestStores { stores, guard }
@@ -51,7 +52,8 @@ async fn check_rows(guard: Guard) {
         for row in rows(&client, &table).await {
             let (partition, sort) = key(&row);
             let stays = match partition.split('#').next() {
-                Some("C" | "H") => true,
+                Some("C" | "H" | "U") => true,
+                Some("A") => sort == "audit",
                 Some("K") => matches!(sort, "first" | "pass" | "schema") || sort.starts_with("upload#"),
                 _ => false,
             };

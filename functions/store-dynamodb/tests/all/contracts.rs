@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use crate::service::options;
 use contract::{Guard, MetadataStores};
+use registry::store::access::AccessStore;
 use store_dynamodb::DynamoStore;
 
 /// An empty store over two tables.
-async fn metadata_stores() -> (MetadataStores, Guard) {
+async fn store() -> Arc<DynamoStore> {
     let options = options(true);
     DynamoStore::init(&options).await.expect("tables are made");
-    let store = Arc::new(DynamoStore::open(&options).await.expect("tables are there"));
+    Arc::new(DynamoStore::open(&options).await.expect("tables are there"))
+}
+
+async fn metadata_stores() -> (MetadataStores, Guard) {
+    let store = store().await;
     let stores = MetadataStores {
         metadata: store.clone(),
         sessions: store.clone(),
         collection: store.clone(),
-        records: store,
+        records: store.clone(),
+        access: store,
     };
     (stores, Box::new(()))
 }
@@ -35,5 +41,13 @@ contract::metadata_contract_tests!(
     },
     #[ignore = "needs a DynamoDB endpoint"]
 );
+contract::access_contract_tests!(
+    async {
+        let guard: Guard = Box::new(());
+        (store().await as Arc<dyn AccessStore>, guard)
+    },
+    #[ignore = "needs a DynamoDB endpoint"]
+);
 contract::collection_contract_tests!(metadata_stores(), #[ignore = "needs a DynamoDB endpoint"]);
+contract::audit_contract_tests!(metadata_stores(), #[ignore = "needs a DynamoDB endpoint"]);
 contract::record_contract_tests!(metadata_stores(), #[ignore = "needs a DynamoDB endpoint"]);

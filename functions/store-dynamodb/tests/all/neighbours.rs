@@ -10,8 +10,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
+use registry::store::access::Author;
 use registry::store::collection::{CollectionStore, GracePeriods, PassStart, PassStatistics, Plan};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::records::{Record, RecordStore};
 use registry::store::sessions::{
     Claim, Claimed, End, Expected, Progress, Publishing, SessionKey, SessionStore, SigningKey, State,
@@ -52,7 +53,7 @@ fn image(bytes: &'static [u8], tags: &[&str]) -> PutManifest {
         required: BTreeSet::from([digest(b"layer")]),
         excepted: BTreeSet::new(),
         tags: tags.iter().map(|name| tag(name)).collect(),
-        principal: "user".to_owned(),
+        author: Author::new("user"),
     }
 }
 
@@ -253,10 +254,22 @@ impl SharedTables {
             .iter()
             .enumerate()
         {
-            let put = store.put_manifest(cx(0, 4 + number as u64), put).await.unwrap();
+            let put = store
+                .put_manifest(cx(0, 4 + number as u64), put, &AllowAll::shared())
+                .await
+                .unwrap();
             assert_eq!(put, ManifestPut::Stored);
         }
-        assert!(store.delete_tag(cx(0, 6), &app(), &tag("gone"), "user").await.unwrap());
+        let removal = store
+            .delete_tag(
+                cx(0, 6),
+                &app(),
+                &tag("gone"),
+                &Author::new("user"),
+                &AllowAll::shared(),
+            )
+            .await;
+        assert_eq!(removal.unwrap(), Removal::Removed);
         let claim = self.claim(cx(0, 7), upload(1)).await;
         assert!(
             store
@@ -297,20 +310,19 @@ fn progress(parts: u32) -> Progress {
 #[ignore = "needs a DynamoDB endpoint"]
 async fn the_layout_of_the_next_version_is_accepted_and_kept() {
     let tables = SharedTables::new().await;
-    tables.set_version(2).await;
+    tables.set_version(3).await;
+    DynamoStore::open(&tables.options).await.unwrap();
+    let prepared = DynamoStore::init(&tables.options).await.unwrap();
+    assert!(prepared.iter().all(|table| table.version == 3), "{prepared:?}");
+    tables.set_version(4).await;
+    let refused = DynamoStore::open(&tables.options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::TooNew { found: 4, .. }), "{refused}");
+    let refused = DynamoStore::init(&tables.options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::TooNew { found: 4, .. }), "{refused}");
+    tables.set_version(1).await;
     DynamoStore::open(&tables.options).await.unwrap();
     let prepared = DynamoStore::init(&tables.options).await.unwrap();
     assert!(prepared.iter().all(|table| table.version == 2), "{prepared:?}");
-    tables.set_version(3).await;
-    let refused = DynamoStore::open(&tables.options).await.unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 3, .. }), "{refused}");
-    let refused = DynamoStore::init(&tables.options).await.unwrap_err();
-    assert!(matches!(refused, OpenError::TooNew { found: 3, .. }), "{refused}");
-    // The version before the first one.
-    tables.set_version(0).await;
-    DynamoStore::open(&tables.options).await.unwrap();
-    let prepared = DynamoStore::init(&tables.options).await.unwrap();
-    assert!(prepared.iter().all(|table| table.version == 1), "{prepared:?}");
 }
 
 #[tokio::test]
@@ -319,7 +331,7 @@ async fn rows_of_the_previous_and_the_next_version_are_read() {
     let tables = SharedTables::new().await;
     tables.fill().await;
     let before = tables.records().await;
-    tables.set_version(2).await;
+    tables.set_version(3).await;
     tables.write_as_the_next_version().await;
     tables.write_as_the_version_before().await;
     assert_eq!(tables.records().await, before);
@@ -398,7 +410,10 @@ async fn changes_keep_attributes_of_the_next_version() {
     assert_eq!(tables.collect(cx(4, 52)).await.marked, 1);
     let mut put = image(b"three", &[]);
     put.required.insert(digest(b"unused"));
-    assert_eq!(store.put_manifest(cx(4, 53), &put).await.unwrap(), ManifestPut::Stored);
+    assert_eq!(
+        store.put_manifest(cx(4, 53), &put, &AllowAll::shared()).await.unwrap(),
+        ManifestPut::Stored
+    );
     tables
         .kept("a link that is needed", 1, |p, s| p == link && s == "L")
         .await;
@@ -406,7 +421,10 @@ async fn changes_keep_attributes_of_the_next_version() {
     // A manifest that is put again with another tag.
     let one = format!("D#{}#{}", app(), digest(b"one"));
     let put = image(b"one", &["a", "c"]);
-    assert_eq!(store.put_manifest(cx(4, 54), &put).await.unwrap(), ManifestPut::Stored);
+    assert_eq!(
+        store.put_manifest(cx(4, 54), &put, &AllowAll::shared()).await.unwrap(),
+        ManifestPut::Stored
+    );
     tables.kept("a manifest", 1, |p, s| p == one && s == "M").await;
     assert_eq!(
         store.tag(cx(4, 55), &app(), &tag("c")).await.unwrap().unwrap().digest,
@@ -414,16 +432,28 @@ async fn changes_keep_attributes_of_the_next_version() {
     );
     tables.kept("a tag that names it already", 1, |_, s| s == "t#a").await;
     let put = image(b"one", &["b"]);
-    assert_eq!(store.put_manifest(cx(4, 60), &put).await.unwrap(), ManifestPut::Stored);
+    assert_eq!(
+        store.put_manifest(cx(4, 60), &put, &AllowAll::shared()).await.unwrap(),
+        ManifestPut::Stored
+    );
     tables.kept("a tag that was moved", 1, |_, s| s == "t#b").await;
 
     // A blob record that is marked for removal and claimed again.
     let removed = store
-        .delete_manifest(cx(4, 56), &app(), &digest(b"three"), "user")
+        .delete_manifest(
+            cx(4, 56),
+            &app(),
+            &digest(b"three"),
+            &Author::new("user"),
+            &AllowAll::shared(),
+        )
         .await;
     assert_eq!(removed.unwrap(), Removal::Removed);
     assert_eq!(
-        store.unlink(cx(4, 57), &app(), &digest(b"unused")).await.unwrap(),
+        store
+            .unlink(cx(4, 57), &app(), &digest(b"unused"), &Author::new("user"))
+            .await
+            .unwrap(),
         Removal::Removed
     );
     let marked = AttributeValue::S(format!("collection {:016x} {}", NOW.0, Uid(99)));
@@ -541,7 +571,7 @@ async fn a_recreated_table_has_another_identity() {
     assert_eq!(again.identity(cx(0, 51)).await.unwrap(), first);
     DynamoStore::init(&tables.options).await.unwrap();
     // The previous version would raise the layout version like this.
-    tables.set_version(0).await;
+    tables.set_version(1).await;
     DynamoStore::init(&tables.options).await.unwrap();
     assert_eq!(
         again.identity(cx(0, 52)).await.unwrap(),

@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::types::{BillingMode, TimeToLiveStatus};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oci::{Algorithm, Digest, MediaType, RepositoryName};
-use registry::store::metadata::{ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
+use registry::store::access::Author;
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest, Removal};
 use registry::store::{Context, Location, Timestamp, Uid};
 use store_dynamodb::{DynamoStore, OpenError, TableOptions};
 
@@ -47,11 +48,11 @@ async fn init_creates_missing_tables_once() {
     }
 }
 
-/// Tables are billed per request. Session rows expire by themselves if no sweep removes them; the rows of the main
-/// table do not expire.
+/// Tables are billed per request. Session rows expire by themselves if no sweep removes them, and events of the
+/// audit trail after 400 days.
 #[tokio::test]
 #[ignore = "needs a DynamoDB endpoint"]
-async fn tables_are_paid_per_request_and_expire_sessions() {
+async fn tables_are_paid_per_request_and_expire_rows() {
     for local in [false, true] {
         let options = options(local);
         DynamoStore::init(&options).await.unwrap();
@@ -68,8 +69,7 @@ async fn tables_are_paid_per_request_and_expire_sessions() {
                 expiry.time_to_live_status,
                 Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
             );
-            let expected = table == options.local_table();
-            assert_eq!((is_on, attribute), (expected, expected.then_some("ttl")), "{table}");
+            assert_eq!((is_on, attribute), (true, Some("ttl")), "{table}");
         }
     }
 }
@@ -103,17 +103,23 @@ async fn a_manifest_with_4096_references_is_stored_and_deleted() {
             .map(|number| Digest::of(Algorithm::Sha512, format!("{number}").as_bytes()))
             .collect(),
         tags: (0..20).map(|number| format!("t{number}").parse().unwrap()).collect(),
-        principal: "user".to_owned(),
+        author: Author::new("user"),
     };
     assert_eq!(
-        store.put_manifest(cx(1, 60_000), &large).await.unwrap(),
+        store
+            .put_manifest(cx(1, 60_000), &large, &AllowAll::shared())
+            .await
+            .unwrap(),
         ManifestPut::Stored
     );
     let blob = *large.excepted.first().unwrap();
     large.tags.clear();
     large.content = NewContent::Unchanged;
     assert_eq!(
-        store.put_manifest(cx(2, 60_000), &large).await.unwrap(),
+        store
+            .put_manifest(cx(2, 60_000), &large, &AllowAll::shared())
+            .await
+            .unwrap(),
         ManifestPut::AsItWas
     );
     let location = Location::main("0b.1");
@@ -121,14 +127,26 @@ async fn a_manifest_with_4096_references_is_stored_and_deleted() {
         .commit_blob(cx(3, 60_000), &repository(), &blob, &location, 1)
         .await
         .unwrap();
-    let kept = store.unlink(cx(4, 60_000), &repository(), &blob).await.unwrap();
+    let kept = store
+        .unlink(cx(4, 60_000), &repository(), &blob, &Author::new("user"))
+        .await
+        .unwrap();
     assert_eq!(kept, Removal::Referenced(large.digest));
 
     let removed = store
-        .delete_manifest(cx(5, 60_000), &repository(), &large.digest, "user")
+        .delete_manifest(
+            cx(5, 60_000),
+            &repository(),
+            &large.digest,
+            &Author::new("user"),
+            &AllowAll::shared(),
+        )
         .await;
     assert_eq!(removed.unwrap(), Removal::Removed);
-    let unlinked = store.unlink(cx(6, 60_000), &repository(), &blob).await.unwrap();
+    let unlinked = store
+        .unlink(cx(6, 60_000), &repository(), &blob, &Author::new("user"))
+        .await
+        .unwrap();
     assert_eq!(unlinked, Removal::Removed, "no edge is left");
 }
 

@@ -44,6 +44,7 @@ impl TestRegistry {
             blobs: Arc::new(store),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
             records: metadata.clone(),
+            access: metadata.clone(),
             metadata,
             sessions,
         };

@@ -35,6 +35,7 @@ fn deletion(tag: &str, version: u64) -> Record {
             after: None,
             principal: "user".into(),
             at: NOW.plus_millis(version),
+            since: None,
         },
     }
 }
@@ -74,6 +75,8 @@ fn concurrent_inserts_keep_the_last_deletion_of_a_tag() {
             let last = Tombstone {
                 version: 3,
                 at: NOW.plus_millis(3),
+                before: None,
+                since: None,
             };
             assert_eq!(tombstone(&table, tag), Some(last), "{tag}, seed {seed}");
         }

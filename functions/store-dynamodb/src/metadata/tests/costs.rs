@@ -10,7 +10,7 @@ use crate::TableStatistics;
 use crate::metadata::KnownRepositories;
 
 /// Runs an operation. Returns the items read, the pages read, the items written, and those of them in transactions.
-async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T, [u64; 4]) {
+pub(crate) async fn cost<T>(store: &DynamoStore, operation: impl Future<Output = T>) -> (T, [u64; 4]) {
     let before = store.statistics();
     let answer = operation.await;
     let after = store.statistics();
@@ -181,7 +181,7 @@ async fn an_upload_costs_six_to_eight_writes() {
 }
 
 #[tokio::test]
-async fn a_typical_manifest_costs_29_write_units() {
+async fn a_typical_manifest_costs_31_write_units() {
     let table = Metered::new();
     let store = store_over(table.clone());
     let mut first = manifest("the repository is known");
@@ -195,9 +195,9 @@ async fn a_typical_manifest_costs_29_write_units() {
     put(&store, &image).await;
     // Read: the manifest, its tag, the tombstone of the tag, and eleven references. Written: eleven edges, and in a
     // transaction 4 KB of manifest, its row in the list, and for the tag four items: the tag, its row under the
-    // manifest, its history, and the check that it has no tombstone. That check costs two of the 29 units and keeps
-    // versions from repeating.
-    assert_eq!(table.take(), (14.0, 11 + 2 * (4 + 1 + 4)));
+    // manifest, its history, and the check that it has no tombstone. That check costs two of the 31 units and keeps
+    // versions from repeating. The last item is the event of the audit trail.
+    assert_eq!(table.take(), (14.0, 11 + 2 * (4 + 1 + 4 + 1)));
 
     // The same put again writes nothing.
     put(&store, &image).await;
@@ -206,7 +206,7 @@ async fn a_typical_manifest_costs_29_write_units() {
     // A put with one more tag does not read the references.
     image.tags = vec![tag("v2")];
     let ((), asked) = cost(&store, put(&store, &image)).await;
-    assert_eq!(asked, [3, 0, 5, 5]);
+    assert_eq!(asked, [3, 0, 6, 6]);
 }
 
 /// A collection pass has its own cache of repositories, so that it does not evict those in use. A push therefore costs
@@ -229,7 +229,7 @@ async fn a_push_costs_the_same_after_a_collection() {
 }
 
 #[tokio::test]
-async fn a_push_with_twenty_moved_tags_writes_83_items() {
+async fn a_push_with_twenty_moved_tags_writes_84_items() {
     let store = store_over(MemoryTable::new());
     let tags: Vec<Tag> = (0..20).map(|number| tag(&format!("t{number}"))).collect();
     let mut one = manifest("one");
@@ -244,12 +244,12 @@ async fn a_push_with_twenty_moved_tags_writes_83_items() {
     };
     other.subject = Some((one.digest, row));
     let ((), asked) = cost(&store, put(&store, &other)).await;
-    assert_eq!(asked, [41, 0, 83, 83], "all in one transaction");
+    assert_eq!(asked, [41, 0, 84, 84], "all in one transaction");
 
     let (removal, asked) = cost(&store, delete(&store, &other.digest)).await;
     assert_eq!(removal, Removal::Removed);
     // The mark, and then one transaction. The manifest has no edges to or from it, but a subject.
-    assert_eq!(asked[2..], [1 + 83, 83]);
+    assert_eq!(asked[2..], [1 + 84, 84]);
 }
 
 #[tokio::test]
@@ -260,17 +260,51 @@ async fn deletions_and_an_unlink_write_only_their_own_items() {
     image.tags = vec![tag("v1")];
     put(&store, &image).await;
 
-    let (deleted, asked) = cost(&store, store.delete_tag(cx(), &repository(), &tag("v1"), "user")).await;
-    assert!(deleted.unwrap());
-    assert_eq!(asked, [1, 0, 4, 4]);
+    let (deleted, asked) = cost(
+        &store,
+        store.delete_tag(
+            cx(),
+            &repository(),
+            &tag("v1"),
+            &Author::new("user"),
+            &AllowAll::shared(),
+        ),
+    )
+    .await;
+    assert_eq!(deleted.unwrap(), Removal::Removed);
+    assert_eq!(asked, [1, 0, 5, 5]);
 
     let (removal, asked) = cost(&store, delete(&store, &image.digest)).await;
     assert_eq!(removal, Removal::Removed);
-    // Write the mark; look for edges and for tags; delete the manifest and its row in the list; delete eleven edges.
-    assert_eq!(asked, [1, 2, 1 + 2 + 11, 2]);
+    // Write the mark; look for edges and for tags; delete the manifest and its row in the list, and write the event; delete
+    // eleven edges.
+    assert_eq!(asked, [1, 2, 1 + 3 + 11, 3]);
 
     let blob = image.required.first().unwrap();
-    let (removal, asked) = cost(&store, store.unlink(cx(), &repository(), blob)).await;
+    let (removal, asked) = cost(&store, store.unlink(cx(), &repository(), blob, &Author::new("user"))).await;
     assert_eq!(removal.unwrap(), Removal::Removed);
-    assert_eq!(asked, [1, 1, 3, 0]);
+    // Write the mark; look for edges; delete the link, and write the event; delete the back-link.
+    assert_eq!(asked, [1, 1, 4, 2]);
+}
+
+#[tokio::test]
+async fn the_first_event_of_a_process_costs_a_read() {
+    let table = MemoryTable::new();
+    let another = store_with_seed(table.clone(), 2);
+    put(&another, &manifest("the repository is known")).await;
+    let name: RepositoryName = "team/other".parse().unwrap();
+    let user = Author::new("user");
+    let created = async |store: &DynamoStore| cost(store, store.create_repository(cx(), &name, &user)).await;
+
+    // The row of the catalog, the row of the first event, the event.
+    let store = store_over(table.clone());
+    let (is_new, asked) = created(&store).await;
+    assert_eq!((is_new.unwrap(), asked), (true, [2, 0, 2, 2]));
+    let (is_new, asked) = created(&store).await;
+    assert_eq!((is_new.unwrap(), asked), (false, [1, 0, 0, 0]));
+
+    // The first event of a table costs one write more.
+    let store = store_over(MemoryTable::new());
+    let (is_new, asked) = created(&store).await;
+    assert_eq!((is_new.unwrap(), asked), (true, [2, 0, 3, 2]));
 }

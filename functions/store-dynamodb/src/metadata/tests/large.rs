@@ -4,6 +4,7 @@ use registry::store::StoreError;
 use registry::store::metadata::{Content, Referrer};
 
 use super::*;
+use crate::access::is_of_access;
 use crate::keys::{self, RecordKey};
 use crate::records::tagged_item;
 use crate::table::{ItemKey, Write, WriteCondition, Written};
@@ -18,10 +19,12 @@ fn keys(table: &MemoryTable) -> Vec<ItemKey> {
     })
 }
 
-/// The keys of all items except those of the catalog, the history, tombstones and the deletion queue, which stay.
+/// The keys of all items except those of the catalog, the history, tombstones, the deletion queue and the audit trail,
+/// which stay.
 fn remaining_keys(table: &MemoryTable) -> Vec<RecordKey> {
     let keys = keys(table);
-    let names = keys.iter().map(|key| RecordKey::of(key).unwrap());
+    let names = keys.iter().filter(|key| !is_of_access(key));
+    let names = names.map(|key| RecordKey::of(key).unwrap());
     names
         .filter(|name| {
             !matches!(
@@ -90,12 +93,15 @@ async fn a_refused_manifest_leaves_no_rows() {
         refused.content = content;
         refused.required = present.clone();
         refused.required.insert(digest("absent"));
-        let outcome = store.put_manifest(cx(), &refused).await.unwrap();
+        let outcome = store.put_manifest(cx(), &refused, &AllowAll::shared()).await.unwrap();
         assert_eq!(outcome, ManifestPut::Missing(vec![digest("absent")]));
         assert_eq!(remaining_keys(&table).len(), before);
     }
     for blob in &present {
-        let removal = store.unlink(cx(), &repository(), blob).await.unwrap();
+        let removal = store
+            .unlink(cx(), &repository(), blob, &Author::new("user"))
+            .await
+            .unwrap();
         assert_eq!(removal, Removal::Removed, "no edge is left");
     }
 }
@@ -170,7 +176,13 @@ async fn a_deletion_without_progress_ends_at_its_deadline() {
         assert_eq!(table.write(&row).await.unwrap(), Written::Done);
     }
     let removal = store
-        .delete_manifest(cx(), &repository(), &put_before.digest, "user")
+        .delete_manifest(
+            cx(),
+            &repository(),
+            &put_before.digest,
+            &Author::new("user"),
+            &AllowAll::shared(),
+        )
         .await;
     assert!(matches!(removal, Err(StoreError::Unavailable(_))), "{removal:?}");
 }

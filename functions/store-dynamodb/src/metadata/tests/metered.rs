@@ -14,7 +14,7 @@ use crate::table::{
 /// Counts the units of its requests: a read of up to 4 KB is one unit, or half a unit if it need not be consistent; a
 /// write of up to 1 KB is one unit, or two in a transaction.
 #[derive(Clone)]
-pub(super) struct Metered {
+pub(crate) struct Metered {
     table: MemoryTable,
     /// Halves of units.
     read: Arc<AtomicU64>,
@@ -43,7 +43,7 @@ fn write_units(write: &Write) -> u64 {
 }
 
 impl Metered {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             table: MemoryTable::new(),
             read: Arc::default(),
@@ -52,7 +52,7 @@ impl Metered {
     }
 
     /// Units read and written since the last call.
-    pub(super) fn take(&self) -> (f64, u64) {
+    pub(crate) fn take(&self) -> (f64, u64) {
         let read = self.read.swap(0, Ordering::SeqCst);
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let read = read as f64 / 2.0;

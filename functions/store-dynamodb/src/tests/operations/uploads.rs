@@ -1,12 +1,13 @@
 //! Uploads: blobs, large manifests, and requests on a shared upload.
 
-use registry::store::metadata::{Content, Defect, ManifestPut, MetadataStore, NewContent};
+use registry::store::metadata::{Content, Defect, ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::sessions::{
     Cancelled, Claim, Claimed, End, Expected, Progress, Publishing, Session, SessionKey, SessionStore, State,
 };
-use registry::store::{Attempt, Location, SessionId, Timestamp};
+use registry::store::{Attempt, Location, SessionId, StoreError, Timestamp};
 
 use super::super::fixtures::{FIXTURES, LARGE};
+use super::super::frozen::frozen_tags;
 use super::super::linearizable::{CallResult, RecordedCall};
 use super::super::world::{HOUR, SIZE, START};
 use super::{Body, Caller};
@@ -125,29 +126,35 @@ impl Caller {
         .await;
     }
 
+    /// `None`: with lost answers, the store cannot always say whether its own write or that of another moved a tag.
+    async fn put_or_unknown(&self, put: &PutManifest) -> Option<ManifestPut> {
+        let answer = self.store.put_manifest(self.world.cx(), put, &frozen_tags()).await;
+        match answer {
+            Err(StoreError::Unavailable(_)) if self.world.is_lossy() => None,
+            answer => Some(answer.expect("put_manifest")),
+        }
+    }
+
     pub(super) async fn put(&self, r: u8, name: u8, tags: &[u8]) -> CallResult {
         let mut put = FIXTURES.put(r, name, tags);
         let answer = |outcome: &ManifestPut| match outcome {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => CallResult::Done,
             ManifestPut::Missing(_) => CallResult::Missing,
+            ManifestPut::Protected(_) => CallResult::Refused,
             ManifestPut::Gone => panic!("it was put with its bytes"),
             ManifestPut::OtherType(other) => panic!("it was put with its own type, and is {other}"),
         };
         if name != LARGE {
-            let outcome = self
-                .store
-                .put_manifest(self.world.cx(), &put)
-                .await
-                .expect("put_manifest");
+            let Some(outcome) = self.put_or_unknown(&put).await else {
+                return CallResult::Unknown;
+            };
             return answer(&outcome);
         }
         // Its bytes become an object, unless that exists already.
         if self.is_stored(r, name).await {
-            let outcome = self
-                .store
-                .put_manifest(self.world.cx(), &put)
-                .await
-                .expect("put_manifest");
+            let Some(outcome) = self.put_or_unknown(&put).await else {
+                return CallResult::Unknown;
+            };
             if outcome != ManifestPut::Gone {
                 return answer(&outcome);
             }
@@ -157,17 +164,17 @@ impl Caller {
         };
         let offered = publishing.location.clone();
         put.content = NewContent::Sealed(publishing.location);
-        let outcome = self
-            .store
-            .put_manifest(self.world.cx(), &put)
-            .await
-            .expect("put_manifest");
+        let Some(outcome) = self.put_or_unknown(&put).await else {
+            return CallResult::Unknown;
+        };
         if let ManifestPut::StoredElsewhere(lies_at) = &outcome {
             self.make_sure(name, &offered, lies_at.clone()).await;
         }
         let end = match outcome {
             ManifestPut::Stored | ManifestPut::AsItWas | ManifestPut::StoredElsewhere(_) => End::Done,
-            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone => End::Cancelled,
+            ManifestPut::Missing(_) | ManifestPut::OtherType(_) | ManifestPut::Gone | ManifestPut::Protected(_) => {
+                End::Cancelled
+            }
         };
         self.finish(&claim, end).await;
         answer(&outcome)

@@ -1,0 +1,34 @@
+//! The seeds of the keys that sign tokens.
+
+use registry::store::StoreError;
+use registry::store::access::TokenSeed;
+
+use super::super::keys;
+use crate::records::{ItemBuilder, ItemFields, attributes, damaged};
+use crate::table::Item;
+
+/// A seed.
+pub(in crate::access) struct SeedRow;
+
+impl SeedRow {
+    pub(in crate::access) fn item(seed: &TokenSeed) -> Item {
+        ItemBuilder::default()
+            .bytes(attributes::SECRET, seed.seed.to_vec())
+            .timestamp(attributes::CREATED, seed.created)
+            .item(keys::token_seed(seed.kid))
+    }
+
+    pub(in crate::access) fn read(item: &Item) -> Result<TokenSeed, StoreError> {
+        let fields = ItemFields(item);
+        let kid = item.key.sort.split_once('#').and_then(|(_, kid)| kid.parse().ok());
+        let seed = fields.bytes(attributes::SECRET)?;
+        Ok(TokenSeed {
+            kid: kid.ok_or_else(|| damaged(&item.key, "not the id of a key"))?,
+            seed: seed
+                .as_ref()
+                .try_into()
+                .map_err(|_| damaged(&item.key, "the seed has the wrong length"))?,
+            created: fields.timestamp(attributes::CREATED)?,
+        })
+    }
+}
