@@ -7,24 +7,38 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use shell::settings::Setting;
 
+mod accounts;
+mod audit;
 mod examples;
 mod health;
 mod htpasswd;
 mod operate;
+mod policy;
 mod pull;
 mod serve;
 mod stores;
+mod tag;
 mod tls;
 mod values;
 
+pub(crate) use accounts::{
+    Expiry, ForcedArgs, GroupArgs, GroupCommand, KeyAddArgs, KeyCommand, KeyRemoveArgs, KeyRotateArgs, NameArgs,
+    PasswdArgs, RobotAddArgs, RobotCommand, RobotSetArgs, SigningKeyCommand, SigningKeyRotateArgs, UserAddArgs,
+    UserCommand,
+};
+pub(crate) use audit::AuditArgs;
 pub(crate) use health::HealthArgs;
 pub(crate) use htpasswd::HtpasswdArgs;
 pub(crate) use operate::{
     BlobsCommand, CollectArgs, CopyArgs, ExportArgs, FsckArgs, ImportArgs, InitArgs, MetadataCommand, ReadArgs,
-    RepoCommand, TagCommand, Target,
+    RepoCommand, Target,
+};
+pub(crate) use policy::{
+    FormWord, PolicyCheckArgs, PolicyCommand, PolicyExplainArgs, PolicyFileArgs, PolicySetArgs, PolicyShowArgs,
 };
 pub(crate) use serve::{ServeArgs, SyncMode};
 pub(crate) use stores::StoreArgs;
+pub(crate) use tag::{ManifestName, TagCommand, TagName, TagPromoteArgs, TagRollbackArgs};
 pub(crate) use values::MetricsAddress;
 
 /// Reads a command line, with the program's name first, and the environment. `--version` prints `long_version`.
@@ -85,12 +99,33 @@ pub(crate) enum Command {
     /// Serve the registry (the default command)
     #[command(after_help = examples::SERVE)]
     Serve(Box<ServeArgs>),
-    /// List repositories
+    /// List repositories, and create one
     #[command(subcommand)]
     Repo(RepoCommand),
-    /// List tags, and the history of a tag
+    /// List tags, show the history of a tag, roll it back, and promote what it names
     #[command(subcommand)]
-    Tag(TagCommand),
+    Tag(Box<TagCommand>),
+    /// Add, change, disable and remove users
+    #[command(subcommand)]
+    User(Box<UserCommand>),
+    /// Add, change, disable and remove robots: accounts for machines
+    #[command(subcommand)]
+    Robot(Box<RobotCommand>),
+    /// Add, rotate and remove keys of users and robots
+    #[command(subcommand)]
+    Key(Box<KeyCommand>),
+    /// List the groups of accounts
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Set, check and explain the policy: who may do what
+    #[command(subcommand)]
+    Policy(Box<PolicyCommand>),
+    /// List and replace the keys that sign tokens
+    #[command(subcommand)]
+    SigningKey(SigningKeyCommand),
+    /// List who has changed what: content, accounts, keys and the policy
+    #[command(after_help = examples::AUDIT)]
+    Audit(Box<AuditArgs>),
     /// Collect garbage: delete unreferenced blobs and expired uploads, while servers run
     #[command(after_help = examples::COLLECT)]
     Collect(Box<CollectArgs>),
@@ -183,13 +218,35 @@ mod tests {
             "roadstead --upload-memory lots",
             "roadstead unknown",
             "roadstead tag list",
+            "roadstead tag rollback team/app latest",
+            "roadstead tag rollback team/app latest earlier",
+            "roadstead tag rollback Team/App latest 1",
+            "roadstead tag promote a:1",
+            "roadstead tag promote a b:1",
+            "roadstead tag promote a:1 b",
             "roadstead --blobs ftp://x",
             "roadstead --pull direct",
             "roadstead --presign-lifetime 13h",
+            "roadstead --token-lifetime 2h",
+            "roadstead --token-lifetime 59s",
             "roadstead --metrics maybe",
             "roadstead blobs copy",
             "roadstead blobs copy --to nowhere",
             "roadstead metadata import",
+            "roadstead user add Alice",
+            "roadstead user add key",
+            "roadstead user add alice --password-stdin --no-password",
+            "roadstead robot add ci",
+            "roadstead robot add ci --expires 90d --allow read:a",
+            "roadstead robot add ci --expires 90d --allow pull",
+            "roadstead key add ci",
+            "roadstead key rotate ci 3f9aK2dQ",
+            "roadstead key remove ci",
+            "roadstead key remove ci short",
+            "roadstead policy set",
+            "roadstead policy explain alice pull",
+            "roadstead audit --event login",
+            "roadstead audit --since yesterday",
         ] {
             assert_eq!(read(line).unwrap_err().exit_code(), 2, "{line}");
         }

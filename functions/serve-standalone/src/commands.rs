@@ -3,25 +3,34 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::cli::{BlobsCommand, Cli, Command, MetadataCommand, RepoCommand, ServeArgs, TagCommand};
+use crate::cli::{BlobsCommand, Cli, Command, GroupCommand, MetadataCommand, RepoCommand, ServeArgs, TagCommand};
 use crate::failure::Failure;
 use crate::logging;
 use shell::log::LogFormat;
 
+mod accounts;
+mod audit;
 mod blobs;
 mod collect;
 mod completions;
 mod fsck;
+mod group;
 mod health;
 mod htpasswd;
+mod key;
 mod metadata;
 mod output;
+mod policy;
 mod progress;
+mod prompt;
 mod repo;
+mod robot;
 mod serve;
 mod signals;
+mod signing_key;
 mod store;
 mod tag;
+mod user;
 
 pub(crate) use metadata::EXPORT_VERSION;
 
@@ -43,8 +52,20 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Repo(RepoCommand::List(read))) => repo::list(&read),
-        Some(Command::Tag(TagCommand::List { repository, read })) => tag::list(&repository, &read),
-        Some(Command::Tag(TagCommand::History { repository, tag, read })) => tag::history(&repository, &tag, &read),
+        Some(Command::Repo(RepoCommand::Create { repository, args })) => repo::create(&repository, &args),
+        Some(Command::Tag(command)) => match *command {
+            TagCommand::List { repository, read } => tag::list(&repository, &read),
+            TagCommand::History { repository, tag, read } => tag::history(&repository, &tag, &read),
+            TagCommand::Rollback(args) => tag::roll_back(&args),
+            TagCommand::Promote(args) => tag::promote(&args),
+        },
+        Some(Command::User(command)) => user::run(&command),
+        Some(Command::Robot(command)) => robot::run(&command),
+        Some(Command::Key(command)) => key::run(&command),
+        Some(Command::Group(GroupCommand::List(read))) => group::list(&read),
+        Some(Command::Policy(command)) => policy::run(&command),
+        Some(Command::SigningKey(command)) => signing_key::run(&command),
+        Some(Command::Audit(args)) => audit::run(&args),
         Some(Command::Collect(args)) => collect::run(&args),
         Some(Command::Fsck(args)) => fsck::run(&args),
         Some(Command::Metadata(command)) => match *command {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
+use registry::auth::UrlScheme;
 use registry::budget::ClientKey;
 use registry::{Client, Overload, Registry, RequestRecord, ResponseBody};
 use tokio_util::task::TaskTracker;
@@ -87,6 +88,12 @@ impl Service {
     ) -> Response<SentBody> {
         if let Some(client) = client {
             request.extensions_mut().insert(Client(client));
+        }
+        if let Some(forwarded) = self.proxies.forwarded(peer, request.headers()) {
+            request.extensions_mut().insert(forwarded);
+        }
+        if self.tls.is_some() {
+            request.extensions_mut().insert(UrlScheme::Https);
         }
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));

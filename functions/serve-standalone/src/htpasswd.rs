@@ -1,21 +1,22 @@
-//! Users from a htpasswd file, as an [`Authenticator`].
+//! Users from a htpasswd file, as [`PasswordUsers`]: what they may do is decided elsewhere.
 //!
-//! Every user may do everything. [`watched`](WatchedFile) notices changes of the file, [`file`] parses its text, [`hash`]
+//! [`watched`](WatchedFile) notices changes of the file, [`file`] parses its text, [`hash`]
 //! verifies a password. A password that was verified once needs no further verification until the user's line changes
 //! ([`password_cache`]). Every other password waits for its turn ([`turns`]); if that takes too long, the request is answered
-//! with 503. The answer for an unknown user takes as long as that for a wrong password.
+//! with 503. The answer for an unknown user takes as long as that for a wrong password. [`password_threads`] hashes the
+//! passwords of accounts, in the same turns.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use http::HeaderValue;
-use http::request::Parts;
-use registry::auth::{AuthenticationError, ChallengeScope, Credentials, Origin, PrincipalKind, Scope, TokenError};
+use auth::access_token::Generation;
+use auth::accounts::PasswordUsers;
+use registry::auth::AuthenticationError;
 use registry::budget::ClientKey;
-use registry::{Authenticator, Identity, Principal};
 
 use crate::reload::Reload;
 
@@ -23,9 +24,10 @@ pub(crate) mod edit;
 pub(crate) mod file;
 pub(crate) mod hash;
 mod password_cache;
+pub(crate) mod password_threads;
 mod problem;
 mod recent;
-mod turns;
+pub(crate) mod turns;
 pub(crate) mod watched;
 
 use hash::Hash;
@@ -33,13 +35,13 @@ use password_cache::{PasswordCache, PasswordFingerprint};
 use turns::PasswordTurns;
 use watched::{FileError, WatchedFile};
 
-/// Authenticates the users of a file.
+/// The users of a file.
 pub(crate) struct Htpasswd {
     file: Arc<WatchedFile>,
-    /// What requests without credentials may do, if anything.
-    anonymous: Option<Scope>,
     cache: PasswordCache,
-    turns: PasswordTurns,
+    turns: Arc<PasswordTurns>,
+    /// The users that are hidden by accounts, of which the log has a warning.
+    hidden: Mutex<BTreeSet<String>>,
 }
 
 /// The verification of a password.
@@ -59,13 +61,13 @@ impl fmt::Debug for Htpasswd {
 }
 
 impl Htpasswd {
-    /// Reads the users of `path`; `anonymous` is what requests without credentials may do.
-    pub(crate) fn open(path: &Path, anonymous: Option<Scope>) -> Result<Self, FileError> {
+    /// Reads the users of `path`. Passwords are verified in `turns`.
+    pub(crate) fn open(path: &Path, turns: Arc<PasswordTurns>) -> Result<Self, FileError> {
         Ok(Self {
             file: WatchedFile::open(path)?,
-            anonymous,
             cache: PasswordCache::new(),
-            turns: PasswordTurns::new(),
+            turns,
+            hidden: Mutex::default(),
         })
     }
 
@@ -74,22 +76,55 @@ impl Htpasswd {
         self.file.users().len()
     }
 
+    /// What is known of a password without a verification.
+    fn remembered(&self, client: ClientKey, check: &Check) -> Option<bool> {
+        // The cache may still have the password of a removed user, if another user has the same hash.
+        if check.exists && self.cache.is_right(&check.fingerprint) {
+            Some(true)
+        } else if self.cache.is_wrong(client, &check.fingerprint, Instant::now()) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// The hash to verify `password` against; `None` if there are no users.
+    fn check(&self, user: &str, password: &str) -> Option<Check> {
+        let users = self.file.users();
+        // Looked up for existing users too, so that it takes the same time for all.
+        let decoy = users.decoy(self.cache.seed(user));
+        let known = users.hash(user);
+        let hash = known.or(decoy)?;
+        Some(Check {
+            fingerprint: self.cache.fingerprint(user, password, hash.text()),
+            exists: known.is_some(),
+            hash: hash.clone(),
+        })
+    }
+}
+
+#[async_trait]
+impl PasswordUsers for Htpasswd {
+    async fn generation(&self, user: &str) -> Option<u64> {
+        self.file.look().await;
+        let users = self.file.users();
+        match Generation::of_htpasswd(users.hash(user)?.text()) {
+            Generation::Htpasswd(generation) => Some(generation),
+            Generation::Account(_) => None,
+        }
+    }
+
+    async fn known(&self, client: ClientKey, user: &str, password: &str) -> Option<bool> {
+        self.file.look().await;
+        self.remembered(client, &self.check(user, password)?)
+    }
+
     async fn verify(&self, client: ClientKey, user: &str, password: &str) -> Result<bool, AuthenticationError> {
         self.file.look().await;
-        let remembered = |check: &Check| {
-            // The cache may still have the password of a removed user, if another user has the same hash.
-            if check.exists && self.cache.is_right(&check.fingerprint) {
-                Some(true)
-            } else if self.cache.is_wrong(client, &check.fingerprint, Instant::now()) {
-                Some(false)
-            } else {
-                None
-            }
-        };
         let Some(check) = self.check(user, password) else {
             return Ok(false);
         };
-        if let Some(good) = remembered(&check) {
+        if let Some(good) = self.remembered(client, &check) {
             return Ok(good);
         }
         let turn = self.turns.wait(user, client).await?;
@@ -98,7 +133,7 @@ impl Htpasswd {
             return Ok(false);
         };
         // Parallel requests of a client have the same password, and another one of them may have verified it meanwhile.
-        if let Some(good) = remembered(&check) {
+        if let Some(good) = self.remembered(client, &check) {
             return Ok(good);
         }
         let (hash, text) = (check.hash.clone(), password.to_owned());
@@ -123,65 +158,15 @@ impl Htpasswd {
         Ok(good && self.file.users().hash(user) == Some(&check.hash))
     }
 
-    /// The hash to verify `password` against; `None` if there are no users.
-    fn check(&self, user: &str, password: &str) -> Option<Check> {
-        let users = self.file.users();
-        // Looked up for existing users too, so that it takes the same time for all.
-        let decoy = users.decoy(self.cache.seed(user));
-        let known = users.hash(user);
-        let hash = known.or(decoy)?;
-        Some(Check {
-            fingerprint: self.cache.fingerprint(user, password, hash.text()),
-            exists: known.is_some(),
-            hash: hash.clone(),
-        })
-    }
-
-    fn without_credentials(&self) -> Result<Identity, AuthenticationError> {
-        match &self.anonymous {
-            Some(scope) => Ok(Identity::new(Principal::ANONYMOUS, scope.clone())),
-            None => Err(AuthenticationError::Unauthenticated),
+    fn hidden_by_account(&self, user: &str) {
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        if hidden.insert(user.to_owned()) {
+            tracing::warn!(
+                file = ?self.file.path(),
+                user,
+                "the user in the file has no effect, because an account has the same name"
+            );
         }
-    }
-}
-
-#[async_trait]
-impl Authenticator for Htpasswd {
-    async fn authenticate(&self, origin: Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
-        match credentials {
-            Credentials::Absent => self.without_credentials(),
-            Credentials::Bearer { .. } | Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
-            Credentials::Basic { user, password } => {
-                if self.verify(origin.client, user, password).await? {
-                    let principal = Principal::user(user).map_err(|_| AuthenticationError::Unauthenticated)?;
-                    Ok(Identity::new(principal, Scope::EVERYTHING))
-                } else {
-                    Err(AuthenticationError::Unauthenticated)
-                }
-            }
-        }
-    }
-
-    async fn reauthorize(&self, principal: &Principal) -> Result<Identity, AuthenticationError> {
-        match (principal.kind(), principal.name()) {
-            (PrincipalKind::Anonymous, _) => self.without_credentials(),
-            (PrincipalKind::User, Some(name)) => {
-                self.file.look().await;
-                if self.file.users().contains(name) {
-                    Ok(Identity::new(principal.clone(), Scope::EVERYTHING))
-                } else {
-                    Err(AuthenticationError::Unauthenticated)
-                }
-            }
-            // The file knows users only.
-            (PrincipalKind::User | PrincipalKind::Robot | PrincipalKind::Workload, _) => {
-                Err(AuthenticationError::Unauthenticated)
-            }
-        }
-    }
-
-    fn challenge(&self, _: &Parts, _: Option<&ChallengeScope>, _: Option<TokenError>) -> Option<HeaderValue> {
-        Some(HeaderValue::from_static(r#"Basic realm="roadstead", charset="UTF-8""#))
     }
 }
 

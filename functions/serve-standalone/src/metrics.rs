@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use auth::accounts::AccountAuthenticator;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use prometheus_client::collector::Collector;
@@ -26,9 +27,12 @@ use shell::collector::{PassObserver, PassOutcome};
 use shell::condition::Condition;
 use shell::opened::StoreStatistics;
 
+mod access;
 mod listener;
 
 pub(crate) use listener::MetricsListener;
+
+use access::AccessMetrics;
 
 /// The text that Prometheus asks for (OpenMetrics 1.0).
 const TEXT: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -71,6 +75,7 @@ pub(crate) struct Metrics {
     received: Counter,
     sent: Counter,
     cut: Counter,
+    access: AccessMetrics,
     uploads: Gauge,
     passes: Family<PassLabels, Counter>,
     last_pass: Gauge,
@@ -86,8 +91,13 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Creates the metrics. The stores have their own counters, which are read at each scrape, as the condition of the stores is.
-    pub(crate) fn new(statistics: StoreStatistics, condition: Condition) -> Self {
+    /// Creates the metrics. The stores and the authenticator have their own counters, which are read at each scrape, as the
+    /// condition of the stores is.
+    pub(crate) fn new(
+        statistics: StoreStatistics,
+        condition: Condition,
+        authenticator: Arc<AccountAuthenticator>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("roadstead");
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
@@ -119,6 +129,7 @@ impl Metrics {
              did not read, or because of a timeout or a fault",
             cut.clone(),
         );
+        let access = AccessMetrics::register(&mut registry, authenticator);
         let uploads = Gauge::default();
         registry.register(
             "uploads_open",
@@ -173,6 +184,7 @@ impl Metrics {
             received,
             sent,
             cut,
+            access,
             uploads,
             passes,
             last_pass,
@@ -286,6 +298,9 @@ impl Measured {
             None => "Health",
         };
         self.answered = Some((endpoint, status.as_u16()));
+        if let Some(record) = record {
+            self.metrics.access.answered(status, record);
+        }
         // The request's body was read; only the response is still to be sent.
         if std::mem::take(&mut self.upload) {
             self.metrics.uploads.dec();

@@ -9,7 +9,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use registry::budget::{Budget, ClientKey, Grant};
 
-use shell::client_address::FORWARDED_FOR;
+use shell::client_address::{FORWARDED_FOR, FORWARDED_PROTO};
 use shell::health;
 
 /// Memory for the head of a request in one slot, in bytes. Most heads are smaller. A larger head takes several slots.
@@ -26,7 +26,7 @@ const FIELD: u64 = 112;
 const HEALTH_SLOTS: u64 = 64;
 
 /// The header fields that this shell reads, in addition to those of the core.
-const READ: [HeaderName; 3] = [EXPECT, USER_AGENT, FORWARDED_FOR];
+const READ: [HeaderName; 4] = [EXPECT, USER_AGENT, FORWARDED_FOR, FORWARDED_PROTO];
 
 /// Maximum number of characters of a refused request's path and `User-Agent` that are kept for the log.
 const KEPT: usize = 300;

@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use registry::auth::Scope;
-use registry::{Anonymous, Host, HostPolicy};
+use registry::auth::Rules;
+use registry::{Host, HostPolicy};
 
 use crate::settings::{ALLOW_HOST, Spelling};
 
@@ -41,12 +41,12 @@ pub enum AnonymousAccess {
 }
 
 impl AnonymousAccess {
-    /// The authenticator of a registry in which all clients may do this.
+    /// What all clients may do.
     #[must_use]
-    pub fn authenticator(self) -> Anonymous {
+    pub fn rules(self) -> Rules {
         match self {
-            Self::Pull => Anonymous::pull(),
-            Self::All => Anonymous::all(),
+            Self::Pull => Rules::pull_only(),
+            Self::All => Rules::everything(),
         }
     }
 }
@@ -54,8 +54,12 @@ impl AnonymousAccess {
 /// The settings that decide about access. `U` says where users with passwords are, for instance in a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AccessSettings<U> {
-    /// Where the users with passwords are; `None` if there are none.
+    /// Where the users with passwords are that have no account; `None` if there are none.
     pub users: Option<U>,
+    /// Whether the metadata has an account. `None`: it cannot be read now.
+    pub has_accounts: Option<bool>,
+    /// Whether there is a secret by which the first account is made.
+    pub has_bootstrap: bool,
     /// What requests without credentials may do; `None` if the operator does not say.
     pub anonymous: Option<AnonymousAccess>,
     /// From where clients reach the registry.
@@ -76,16 +80,17 @@ pub struct AccessDecision<U> {
 /// What clients may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientAccess<U> {
-    /// Users may do everything with their passwords.
+    /// Clients with credentials may do what the policy says.
     Users {
-        /// Where the users are.
-        users: U,
-        /// The scope of all other clients; `None` if they may do nothing.
-        others: Option<Scope>,
+        /// Where the users are that have no account, if there are any.
+        users: Option<U>,
+        /// Whether all other clients may pull everything.
+        anonymous_pull: bool,
     },
-    /// All clients may do this without credentials.
+    /// All clients may do this without credentials, until the first account is made.
     Everyone(AnonymousAccess),
-    /// All users of this machine may do everything without credentials. No other client reaches the registry.
+    /// All users of this machine may do everything without credentials, until the first account is made. No other client
+    /// reaches the registry.
     ThisMachine,
 }
 
@@ -95,7 +100,8 @@ pub enum AccessRefusal {
     /// There are users, and all clients may do everything.
     #[error("all clients may do everything without credentials, so passwords would protect nothing")]
     UselessPasswords,
-    /// Other hosts reach the registry, there are no users, and the operator does not allow requests without credentials.
+    /// Other hosts reach the registry, there are neither accounts nor users, and the operator does not allow requests without
+    /// credentials.
     #[error("without authentication, all clients that reach the registry could push and delete")]
     Unprotected,
 }
@@ -106,18 +112,22 @@ impl<U> AccessSettings<U> {
     pub fn decide(self, spelling: Spelling) -> Result<AccessDecision<U>, AccessRefusal> {
         use AnonymousAccess::{All, Pull};
 
-        let has_passwords = self.users.is_some();
-        let clients = match (self.users, self.anonymous) {
-            (Some(_), Some(All)) => return Err(AccessRefusal::UselessPasswords),
-            (Some(users), Some(Pull)) => ClientAccess::Users {
-                users,
-                others: Some(Scope::PULL_ONLY),
-            },
-            (Some(users), None) => ClientAccess::Users { users, others: None },
-            (None, Some(anonymous)) => ClientAccess::Everyone(anonymous),
-            (None, None) => match self.exposure {
-                Exposure::Loopback => ClientAccess::ThisMachine,
-                Exposure::Public => return Err(AccessRefusal::Unprotected),
+        let has_users = self.users.is_some() || self.has_accounts == Some(true);
+        let has_passwords = has_users || self.has_bootstrap;
+        let users = |anonymous_pull| ClientAccess::Users {
+            users: self.users,
+            anonymous_pull,
+        };
+        let clients = match self.anonymous {
+            Some(All) if has_users => return Err(AccessRefusal::UselessPasswords),
+            Some(Pull) if has_passwords => users(true),
+            None if has_passwords => users(false),
+            Some(anonymous) => ClientAccess::Everyone(anonymous),
+            None => match (self.exposure, self.has_accounts) {
+                (Exposure::Loopback, _) => ClientAccess::ThisMachine,
+                // Nothing is open without being asked, and the accounts may come back.
+                (Exposure::Public, None) => users(false),
+                (Exposure::Public, Some(_)) => return Err(AccessRefusal::Unprotected),
             },
         };
         let only = match self.exposure {
@@ -154,6 +164,8 @@ mod tests {
     ) -> AccessSettings<&'static str> {
         AccessSettings {
             users: has_users.then_some("file"),
+            has_accounts: Some(false),
+            has_bootstrap: false,
             anonymous,
             exposure,
             allowed_hosts: Vec::new(),
@@ -164,7 +176,12 @@ mod tests {
     fn only_a_loopback_address_is_open_without_being_asked() {
         use AnonymousAccess::{All, Pull};
 
-        let users = |others| Ok(ClientAccess::Users { users: "file", others });
+        let users = |anonymous_pull| {
+            Ok(ClientAccess::Users {
+                users: Some("file"),
+                anonymous_pull,
+            })
+        };
         for (has_users, anonymous, exposure, expected) in [
             (false, None, LOOPBACK, Ok(ClientAccess::ThisMachine)),
             (false, None, PUBLIC, Err(AccessRefusal::Unprotected)),
@@ -172,10 +189,10 @@ mod tests {
             (false, Some(Pull), PUBLIC, Ok(ClientAccess::Everyone(Pull))),
             (false, Some(All), LOOPBACK, Ok(ClientAccess::Everyone(All))),
             (false, Some(All), PUBLIC, Ok(ClientAccess::Everyone(All))),
-            (true, None, LOOPBACK, users(None)),
-            (true, None, PUBLIC, users(None)),
-            (true, Some(Pull), LOOPBACK, users(Some(Scope::PULL_ONLY))),
-            (true, Some(Pull), PUBLIC, users(Some(Scope::PULL_ONLY))),
+            (true, None, LOOPBACK, users(false)),
+            (true, None, PUBLIC, users(false)),
+            (true, Some(Pull), LOOPBACK, users(true)),
+            (true, Some(Pull), PUBLIC, users(true)),
             (true, Some(All), LOOPBACK, Err(AccessRefusal::UselessPasswords)),
             (true, Some(All), PUBLIC, Err(AccessRefusal::UselessPasswords)),
         ] {
@@ -185,6 +202,47 @@ mod tests {
                 expected,
                 "{has_users} {anonymous:?} {exposure:?}"
             );
+        }
+    }
+
+    #[test]
+    fn s15_accounts_and_the_bootstrap_secret_close_a_registry() {
+        use AnonymousAccess::{All, Pull};
+
+        let accounts = |anonymous_pull| {
+            Ok(ClientAccess::Users {
+                users: None,
+                anonymous_pull,
+            })
+        };
+        for (has_accounts, has_bootstrap, anonymous, exposure, expected) in [
+            (Some(true), false, None, LOOPBACK, accounts(false)),
+            (Some(true), false, None, PUBLIC, accounts(false)),
+            (Some(true), false, Some(Pull), PUBLIC, accounts(true)),
+            (
+                Some(true),
+                false,
+                Some(All),
+                LOOPBACK,
+                Err(AccessRefusal::UselessPasswords),
+            ),
+            (Some(false), true, None, LOOPBACK, accounts(false)),
+            (Some(false), true, None, PUBLIC, accounts(false)),
+            (Some(false), true, Some(Pull), PUBLIC, accounts(true)),
+            (Some(false), true, Some(All), PUBLIC, Ok(ClientAccess::Everyone(All))),
+            // The metadata cannot be read now.
+            (None, false, None, LOOPBACK, Ok(ClientAccess::ThisMachine)),
+            (None, false, None, PUBLIC, accounts(false)),
+            (None, false, Some(All), PUBLIC, Ok(ClientAccess::Everyone(All))),
+        ] {
+            let settings = AccessSettings {
+                has_accounts,
+                has_bootstrap,
+                ..settings(false, anonymous, exposure)
+            };
+            let decided = settings.decide(|setting| setting.name.to_owned());
+            let what = format!("{has_accounts:?} {has_bootstrap} {anonymous:?} {exposure:?}");
+            assert_eq!(decided.map(|access| access.clients), expected, "{what}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The log line for each request. It contains no secrets, and no text that could forge another line.
 //!
-//! It contains the method, the path, the status, the number of bytes sent, the duration, the user, the client's address and
-//! the `User-Agent`. It does not contain other header values, upload tokens or the query (a digest in the query is also in
+//! It contains the method, the path, the status, the number of bytes sent, the duration, the user, the id of the user's key,
+//! the client's address and the `User-Agent`. It does not contain other header values, upload tokens or the query (a digest in the query is also in
 //! the answer; the rest may be any text). It contains a user's name only after the password was verified, because users
 //! sometimes type a password into the field for the name.
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
+use registry::auth::CredentialId;
 use registry::store::Timestamp;
 use registry::{Principal, RequestRecord};
 
@@ -36,6 +37,7 @@ pub struct AccessLine {
     client: IpAddr,
     status: StatusCode,
     user: Option<Principal>,
+    credential: Option<CredentialId>,
 }
 
 impl AccessLine {
@@ -51,14 +53,16 @@ impl AccessLine {
             client,
             status: StatusCode::OK,
             user: None,
+            credential: None,
         })
     }
 
-    /// Adds the status of the answer and the principal.
+    /// Adds the status of the answer, the principal and its key.
     pub fn answered(&mut self, status: StatusCode, record: Option<&RequestRecord>) {
         self.status = status;
         let principal = record.and_then(|record| record.principal.clone());
         self.user = principal.filter(|principal| !principal.is_anonymous());
+        self.credential = record.and_then(|record| record.credential);
     }
 
     /// Appends the line, with its line feed, to `line`.
@@ -74,6 +78,9 @@ impl AccessLine {
         fields.number("ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
         if let Some(user) = &self.user {
             fields.text("user", &printable(user.as_str()));
+        }
+        if let Some(credential) = self.credential {
+            fields.quoted("credential", credential);
         }
         fields.quoted("peer", self.client);
         if let Some(agent) = &self.agent {
@@ -299,6 +306,44 @@ mod tests {
                 let read: String = serde_json::from_str(&format!("\"{shown}\"")).expect("it is JSON");
                 assert!(read.ends_with('…'));
             }
+        }
+    }
+
+    #[test]
+    fn a_line_names_the_principal_and_its_key() {
+        let record = |principal: Option<Principal>, credential: &str| RequestRecord {
+            principal,
+            credential: credential.parse().ok(),
+            ..RequestRecord::default()
+        };
+        for (record, expected) in [
+            (
+                record(Principal::robot("ci").ok(), "3f9aK2dQ"),
+                r#" user="robot:ci" credential="3f9aK2dQ" peer="#,
+            ),
+            (record(Principal::user("alice").ok(), ""), r#" user="alice" peer="#),
+            (record(Some(Principal::ANONYMOUS), ""), " ms=1.000 peer="),
+            (record(None, ""), " ms=1.000 peer="),
+        ] {
+            let mut line = AccessLine {
+                method: Method::GET,
+                uri: Uri::from_static("/v2/"),
+                agent: None,
+                client: IpAddr::from([192, 0, 2, 1]),
+                status: StatusCode::OK,
+                user: None,
+                credential: None,
+            };
+            line.answered(StatusCode::OK, Some(&record));
+            let end = AnswerEnd {
+                at: Timestamp(0),
+                took: Duration::from_millis(1),
+                sent: 2,
+                is_whole: true,
+            };
+            let mut text = String::new();
+            line.write(&mut text, LogFormat::Text, &end);
+            assert!(text.contains(expected), "{text}");
         }
     }
 

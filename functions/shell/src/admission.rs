@@ -267,8 +267,9 @@ mod tests {
     use bytes::Bytes;
     use contract::counting::{CountingBlobs, Counts};
     use oci::{Algorithm, Digest, MediaType, RepositoryName};
+    use registry::store::access::Author;
     use registry::store::memory::{MemoryBlobs, MemoryMetadata};
-    use registry::store::metadata::{Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
+    use registry::store::metadata::{AllowAll, Defect, ManifestPut, MetadataStore as _, NewContent, PutManifest};
     use registry::store::wrapped::StoreMethod;
 
     use super::*;
@@ -332,9 +333,12 @@ mod tests {
             required: BTreeSet::from([layer]),
             excepted: BTreeSet::new(),
             tags: Vec::new(),
-            principal: "user".to_owned(),
+            author: Author::new("user"),
         };
-        let stored = metadata.put_manifest(cx(TABLE_MS), &put).await.unwrap();
+        let stored = metadata
+            .put_manifest(cx(TABLE_MS), &put, &AllowAll::shared())
+            .await
+            .unwrap();
         assert_eq!(stored, ManifestPut::Stored);
         let refused = starts(false).await.unwrap_err();
         assert!(

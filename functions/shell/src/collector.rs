@@ -196,6 +196,7 @@ mod tests {
     use async_trait::async_trait;
     use oci::{Algorithm, Digest};
     use registry::clock::ServiceClock;
+    use registry::store::access::Author;
     use registry::store::collection::Plan;
     use registry::store::memory::MemoryMetadata;
     use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
@@ -432,7 +433,11 @@ mod tests {
             committed.unwrap();
         }
         later(2 * 24);
-        inner.metadata.unlink(cx(), &name, &digests[1]).await.unwrap();
+        inner
+            .metadata
+            .unlink(cx(), &name, &digests[1], &Author::new("user"))
+            .await
+            .unwrap();
         assert_eq!(collects().await, Some((1, 0, 0)));
 
         host.0.fetch_add(PERIOD, Ordering::Relaxed);

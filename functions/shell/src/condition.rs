@@ -195,6 +195,7 @@ impl Condition {
             sessions: Arc::new(Wrapped::new(stores.sessions.clone(), guard())),
             collection: Arc::new(Wrapped::new(stores.collection.clone(), guard())),
             records: Arc::new(Wrapped::new(stores.records.clone(), guard())),
+            access: Arc::new(Wrapped::new(stores.access.clone(), guard())),
         }
     }
 

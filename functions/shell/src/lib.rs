@@ -7,8 +7,8 @@
 //!    stores from plain values.
 //! 2. [`condition`]: which calls to the stores are allowed now. [`admission`]: checks the stores before a server uses them.
 //!    [`health`]: `/livez` and `/readyz`.
-//! 3. [`access`]: which clients may do what. [`delivery`]: which pulls are redirected. [`client_address`]: the address of
-//!    the client, behind proxies.
+//! 3. [`access`]: which clients may do what. [`challenge`]: how they are asked for credentials. [`delivery`]: which pulls
+//!    are redirected. [`client_address`]: the client of a request and the URL that it has used, behind proxies.
 //! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: the log of the process, and
 //!    which events are never logged. [`text`] and [`timestamp`]: numbers and dates as text. [`settings`]: names and
 //!    defaults of settings. [`values`]: durations and sizes that an operator writes.
@@ -28,6 +28,7 @@
 pub mod access;
 pub mod access_line;
 pub mod admission;
+pub mod challenge;
 pub mod client_address;
 #[cfg(feature = "native")]
 pub mod clock;

@@ -97,5 +97,6 @@ pub(crate) fn in_memory(metadata: &Arc<registry::store::memory::MemoryMetadata>)
         sessions: sessions.clone(),
         collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions)),
         records: metadata.clone(),
+        access: metadata.clone(),
     }
 }

@@ -64,6 +64,16 @@ settings! {
     ALLOW_ANONYMOUS = "allow-anonymous", "ROADSTEAD_ALLOW_ANONYMOUS", None;
     /// The hosts for which requests are answered.
     ALLOW_HOST = "allow-host", "ROADSTEAD_ALLOW_HOST", None;
+    /// The URL at which clients reach the registry: a [`PublicUrl`](registry::auth::PublicUrl).
+    PUBLIC_URL = "public-url", "ROADSTEAD_PUBLIC_URL", None;
+    /// The schemes of challenges; see [`challenge`](crate::challenge).
+    CHALLENGE = "challenge", "ROADSTEAD_CHALLENGE", Some("auto");
+    /// The lifetime of access tokens: a [`TokenLifetime`](crate::values::TokenLifetime).
+    TOKEN_LIFETIME = "token-lifetime", "ROADSTEAD_TOKEN_LIFETIME", Some("10m");
+    /// The file of the keys that sign access tokens, instead of those in the metadata.
+    TOKEN_KEY_FILE = "token-key-file", "ROADSTEAD_TOKEN_KEY_FILE", None;
+    /// The file of the secret by which the first administrator is made.
+    BOOTSTRAP_SECRET_FILE = "bootstrap-secret-file", "ROADSTEAD_BOOTSTRAP_SECRET_FILE", None;
     /// Whether a manifest may refer to absent content.
     SPARSE = "sparse", "ROADSTEAD_SPARSE", Some("refuse");
     /// The region in which uploads of this server are continued; by default that of [`RegionName`](registry::RegionName).
@@ -111,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::parse_delivery;
-    use crate::values::{Length, PresignLifetime, within_a_day};
+    use crate::values::{Length, PresignLifetime, TokenLifetime, within_a_day};
 
     #[test]
     fn variables_are_called_as_settings() {
@@ -131,5 +141,6 @@ mod tests {
         assert_eq!(lifetime.0, Duration::from_millis(limits.upload_token_ms));
         assert_eq!(parse_delivery(default(PULL)), Ok(Delivery::default()));
         assert_eq!(default(PRESIGN_LIFETIME).parse(), Ok(PresignLifetime::default()));
+        assert_eq!(default(TOKEN_LIFETIME).parse(), Ok(TokenLifetime::default()));
     }
 }

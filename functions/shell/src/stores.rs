@@ -15,6 +15,7 @@ mod unused;
 use std::sync::Arc;
 
 use registry::Stores;
+use registry::store::access::AccessStore;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::CollectionStore;
 use registry::store::metadata::MetadataStore;
@@ -98,7 +99,7 @@ impl Opening {
         sessions: Arc<dyn SessionStore>,
     ) -> Opened
     where
-        M: MetadataStore + CollectionStore + RecordStore,
+        M: MetadataStore + CollectionStore + RecordStore + AccessStore,
     {
         let Self { statistics, parts } = self;
         Opened {
@@ -107,7 +108,8 @@ impl Opening {
                 metadata: metadata.clone(),
                 sessions,
                 collection: metadata.clone(),
-                records: metadata,
+                records: metadata.clone(),
+                access: metadata,
             },
             statistics,
             condition: Condition::of(parts),

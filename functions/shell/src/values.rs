@@ -106,6 +106,31 @@ impl FromStr for PresignLifetime {
     }
 }
 
+/// For how long a client may use an access token: 1 minute to 1 hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenLifetime(
+    /// The lifetime.
+    pub Duration,
+);
+
+impl Default for TokenLifetime {
+    fn default() -> Self {
+        Self(Duration::from_mins(10))
+    }
+}
+
+impl FromStr for TokenLifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Span(lifetime) = text.parse()?;
+        if !(Duration::from_mins(1)..=Duration::from_hours(1)).contains(&lifetime) {
+            return Err("expected a duration from 1m to 1h".into());
+        }
+        Ok(Self(lifetime))
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end = text
         .find(|character: char| !character.is_ascii_digit())
@@ -155,6 +180,11 @@ mod tests {
         assert_eq!("12h".parse(), Ok(PresignLifetime(Duration::from_hours(12))));
         for wrong in ["43201s", "59s", "0", "forever"] {
             assert!(wrong.parse::<PresignLifetime>().is_err(), "{wrong}");
+        }
+        assert_eq!("1m".parse(), Ok(TokenLifetime(Duration::from_mins(1))));
+        assert_eq!("60m".parse(), Ok(TokenLifetime(Duration::from_hours(1))));
+        for wrong in ["3601s", "59s", "0", "forever"] {
+            assert!(wrong.parse::<TokenLifetime>().is_err(), "{wrong}");
         }
     }
 }

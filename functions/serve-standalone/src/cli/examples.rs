@@ -31,6 +31,8 @@ Examples:
       Blobs in an S3-compatible object store, metadata in SQLite
   roadstead serve --blobs s3://bucket --pull redirect --pull-rule proxy,network=10.0.0.0/8,repository=team/**
       Redirect pulls to S3, except those of a network that cannot reach it
+  roadstead serve --listen 0.0.0.0:5000 --htpasswd users --trusted-proxy 10.0.0.2 --public-url https://registry.example.com
+      Behind a proxy that serves HTTPS: clients reach the registry at that URL
   roadstead serve --allow-host host.docker.internal
       Also answer containers, which reach this machine by that name
   roadstead serve --collect-every 6h --metrics 127.0.0.1:9090
@@ -51,6 +53,15 @@ Examples:
   roadstead repo list
   roadstead repo list --json | jq -r .repository";
 
+pub(super) const REPO_CREATE: &str = "\
+Examples:
+  roadstead repo create team/app
+      Create a repository; it exists for clients at once, while servers run
+  roadstead repo create team/app --json | jq .created
+      Whether it is new: false if it was in the catalog already, which is no failure
+
+Exit codes: 0 the repository exists now, 1 failure, 2 wrong usage";
+
 pub(super) const TAG_LIST: &str = "\
 Examples:
   roadstead tag list team/app
@@ -60,6 +71,37 @@ pub(super) const TAG_HISTORY: &str = "\
 Examples:
   roadstead tag history team/app latest
   roadstead tag history team/app latest --json | jq -r .before";
+
+pub(super) const TAG_ROLLBACK: &str = "\
+Examples:
+  roadstead tag history team/app latest --json | jq '{version, at, principal, after}'
+      Show the versions of a tag, and the digest that it named after each change
+  roadstead tag rollback team/app latest 7268843520000000
+      Name what it named after the change with this version, while servers run
+  roadstead tag rollback team/app latest sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+      Name this digest, which it named before
+
+Only the tag changes. The manifest must still exist: it is not deleted with a tag. The immutable rules of the policy apply to \
+operators too. A rollback to what the tag names already changes nothing, and is no failure.
+
+Exit codes: 0 the tag names it now, 1 failure, 2 wrong usage, 3 no such tag, version or manifest";
+
+pub(super) const TAG_PROMOTE: &str = "\
+Examples:
+  roadstead tag promote staging/app:1.4.0 prod/app:1.4.0
+      Give an image with all platforms, signatures and attestations to another repository, while servers run
+  roadstead tag promote staging/app@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 prod/app:1.4.0
+      Name it by digest
+  roadstead tag promote team/app:1.4.0-rc.2 team/app:1.4.0
+      In one repository: only the tag changes
+  roadstead tag promote staging/app:1.4.0 prod/app:1.4.0 --without-referrers --json | jq .moved
+      Leave signatures where they are; print whether the tag named something else before
+
+Blobs are linked, and not copied. The tag changes last, and at once: if the command is interrupted, run it again. At most 100 \
+manifests that refer to the image are promoted, with the tags under which clients find them, such as sha256-HASH.sig. \
+The immutable rules of the policy apply to operators too.
+
+Exit codes: 0 the tag names it now, 1 failure, 2 wrong usage, 3 no such repository, tag or manifest";
 
 pub(super) const HTPASSWD: &str = "\
 Examples:
@@ -154,11 +196,14 @@ pub(super) const METADATA_EXPORT: &str = "\
 Examples:
   roadstead metadata export --output registry.ndjson
       Write all metadata, one JSON object per line; after an interruption, the same command continues the export
+  roadstead metadata export --output registry.ndjson --audit
+      Also write the audit trail, of at most 400 days
   roadstead metadata export | jq -r 'select(.record == \"tag\") | .repository + \":\" + .tag'
       Write to standard output
 
 A push or a delete during the export may be in the file or not. To move a registry, allow no pushes and deletes during the \
-export. Uploads in progress are not exported.";
+export. Accounts are exported with the hashes of their passwords and keys, and the file can be read by its owner only. Uploads in \
+progress, and the keys that sign tokens, are not exported: clients fetch new tokens from the new registry.";
 
 pub(super) const METADATA_IMPORT: &str = "\
 Examples:
@@ -183,3 +228,212 @@ Examples:
 
 Objects that are present at the destination with the right size are skipped. So the same command continues after an \
 interruption, and copies objects that were pushed since. Every object is hashed while it is copied.";
+
+pub(super) const USER_ADD: &str = "\
+Examples:
+  roadstead user add alice --admin
+      Ask for alice's password on the terminal, and make her an administrator
+  printf %s \"$PASSWORD\" | roadstead user add bob --group payments --password-stdin
+      Read the password from a pipe
+  roadstead user add zoe --no-password && roadstead key add zoe --expires 90d
+      A user with a key only
+  roadstead user add alice --admin --metadata dynamodb://registry
+      On the table of a registry in the cloud
+
+A password has at least 12 bytes. The first account closes a registry that was open to everyone, within 10 seconds. Users \
+and robots share one name space.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage";
+
+pub(super) const USER_LIST: &str = "\
+Examples:
+  roadstead user list
+  roadstead user list --json | jq -r 'select(.groups | index(\"admins\")) | .name'";
+
+pub(super) const USER_SHOW: &str = "\
+Examples:
+  roadstead user show alice
+  roadstead user show alice --json | jq .keys";
+
+pub(super) const USER_SET: &str = "\
+Examples:
+  roadstead user set alice --add-group payments --add-group auditors
+  roadstead user set alice --remove-group payments
+      Takes effect on every server within 10 seconds, also for tokens that were issued before";
+
+pub(super) const USER_DISABLE: &str = "\
+Examples:
+  roadstead user disable alice
+      Takes effect on every server within 10 seconds, also for tokens that were issued before
+
+URLs of redirected pulls that were issued before work until they end (15 minutes by default).";
+
+pub(super) const USER_ENABLE: &str = "\
+Examples:
+  roadstead user enable alice";
+
+pub(super) const USER_REMOVE: &str = "\
+Examples:
+  roadstead user remove alice
+      Remove the user and the user's keys. What the user has pushed stays";
+
+pub(super) const USER_PASSWD: &str = "\
+Examples:
+  roadstead user passwd alice
+      Ask for the new password on the terminal
+  printf %s \"$PASSWORD\" | roadstead user passwd alice --password-stdin
+      Read it from a pipe
+
+Tokens that were issued for the old password are refused within 10 seconds. Keys stay.";
+
+pub(super) const ROBOT_ADD: &str = "\
+Examples:
+  roadstead robot add ci --allow pull,create:payments/** --expires 90d
+      May pull, push new tags and not move existing ones; prints the key
+  roadstead robot add ci --group builders --expires never > ci.key
+      The policy says what the group may do; standard output has the key alone
+  roadstead robot add ci --allow pull:** --expires 30d --json | jq -r .key
+  roadstead robot add ci --expires 90d | docker login registry.example.com -u ci --password-stdin
+      Use the key without storing it
+
+The key is shown once. If it is lost, add another one with `roadstead key add`.";
+
+pub(super) const ROBOT_LIST: &str = "\
+Examples:
+  roadstead robot list
+  roadstead robot list --json | jq -r 'select(.disabled) | .name'";
+
+pub(super) const ROBOT_SHOW: &str = "\
+Examples:
+  roadstead robot show ci
+  roadstead robot show ci --json | jq -r '.keys[].expires'";
+
+pub(super) const ROBOT_SET: &str = "\
+Examples:
+  roadstead robot set ci --allow push:payments/**
+      Add actions to the grant for payments/**, or add the grant
+  roadstead robot set ci --disallow delete:payments/** --add-group builders
+      Takes effect on every server within 10 seconds, also for tokens that were issued before";
+
+pub(super) const ROBOT_DISABLE: &str = "\
+Examples:
+  roadstead robot disable ci
+      Takes effect on every server within 10 seconds, also for tokens that were issued before";
+
+pub(super) const ROBOT_ENABLE: &str = "\
+Examples:
+  roadstead robot enable ci";
+
+pub(super) const ROBOT_REMOVE: &str = "\
+Examples:
+  roadstead robot remove ci
+      Remove the robot and its keys. What it has pushed stays";
+
+pub(super) const KEY_ADD: &str = "\
+Examples:
+  roadstead key add alice --expires 90d
+      A key for alice's laptop; docker login takes it as her password
+  roadstead key add ci --expires 30d --scope pull:**
+      A key that only pulls, whatever ci may do
+  roadstead key add ci --expires never --json | jq -r .key
+
+The key is shown once. Standard output has the key alone.";
+
+pub(super) const KEY_LIST: &str = "\
+Examples:
+  roadstead key list ci
+  roadstead key list ci --json | jq -r 'select(.lastUsed == null) | .id'";
+
+pub(super) const KEY_ROTATE: &str = "\
+Examples:
+  roadstead key rotate ci --expires 90d > ci.key
+      Replace the only key of ci; the old key works for another 24 hours
+  roadstead key rotate ci 3f9aK2dQ --overlap 1h --expires 90d
+  roadstead key rotate ci 3f9aK2dQ --overlap 0 --expires 90d
+      For a key that others may know: it is removed at once";
+
+pub(super) const KEY_REMOVE: &str = "\
+Examples:
+  roadstead key remove ci 3f9aK2dQ
+      Takes effect on every server within 10 seconds, also for tokens that were issued for the key";
+
+pub(super) const GROUP_LIST: &str = "\
+Examples:
+  roadstead group list
+  roadstead group list --json | jq -r 'select(.group == \"admins\") | .members[]'
+
+A group exists while an account is in it: `roadstead user set` and `roadstead robot set` change the groups of an account. \
+Two groups are built in: admins may do everything, auditors may read everything in the API.";
+
+pub(super) const AUDIT: &str = "\
+Examples:
+  roadstead audit --since 24h
+      What has changed since yesterday, the earliest change first
+  roadstead audit --repository team/app --event tag.deleted
+  roadstead audit --principal robot:ci --json | jq -r 'select(.event == \"manifest.pushed\") | .reference'
+  roadstead audit --follow
+      Print changes while they are made
+
+An event is kept for 400 days. It is written with its change: neither exists without the other. Logins and refusals are not \
+here; the server logs them. The detail of a push is a JSON list of the tags that it has set, each with the digest that it \
+named before.";
+
+pub(super) const SIGNING_KEY_LIST: &str = "\
+Examples:
+  roadstead signing-key list
+  roadstead signing-key list --json | jq -r 'select(.condition == \"signing\") | .kid'
+
+The list is empty before the first token, and if the servers have their keys in a file (--token-key-file).";
+
+pub(super) const SIGNING_KEY_ROTATE: &str = "\
+Examples:
+  roadstead signing-key rotate
+      The new key signs in 30 seconds, when every server knows it; the old one verifies its tokens until they have ended
+  roadstead signing-key rotate --now
+      For a key that others may know: all tokens are refused, and clients get new ones
+
+It has no effect on servers that have their keys in a file (--token-key-file).";
+
+pub(super) const POLICY_SHOW: &str = "\
+Examples:
+  roadstead policy show > policy.toml
+  roadstead policy show --version 7
+  roadstead policy show --json | jq -r .version";
+
+pub(super) const POLICY_VERSIONS: &str = "\
+Examples:
+  roadstead policy versions
+  roadstead policy versions --json | jq -r '[.version, .principal, .note] | @tsv'";
+
+pub(super) const POLICY_SET: &str = "\
+Examples:
+  roadstead policy set policy.toml --note \"payments may push\"
+      Every server follows within 10 seconds, also for tokens that were issued before
+  roadstead policy set policy.toml --if-version 7
+      Only if nobody has set another policy since you read version 7
+  roadstead policy set - --form json < policy.json
+
+If the policy has a mistake, nothing is changed, and every mistake is printed with its line. If another change is made at \
+the same time, the command says so and changes nothing.
+
+Exit codes: 0 success, 1 failure, also because of mistakes, 2 wrong usage";
+
+pub(super) const POLICY_CHECK: &str = "\
+Examples:
+  roadstead policy check policy.toml
+      Print mistakes and warnings with line and column
+  roadstead policy check policy.toml --accounts --data /var/lib/roadstead
+      Also warn of users, robots and groups that do not exist
+
+Exit codes: 0 no mistakes, 1 mistakes, 2 wrong usage";
+
+pub(super) const POLICY_EXPLAIN: &str = "\
+Examples:
+  roadstead policy explain alice push team/app
+  roadstead policy explain robot:ci move prod/app:1.4.0
+      Also say which rule freezes the tag
+  roadstead policy explain anonymous pull public/app --file policy.toml
+      What would be decided, before the policy is in force
+  roadstead policy explain workload:acme-main:acme/app create acme/app --json | jq -r .decision
+
+It knows the policy and the accounts, and not the flags of servers: with `--allow-anonymous pull` everyone may pull as well.";

@@ -17,27 +17,13 @@ pub(crate) enum RepoCommand {
     /// List the repositories of the catalog
     #[command(after_help = examples::REPO_LIST)]
     List(ReadArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TagCommand {
-    /// List the tags of a repository
-    #[command(after_help = examples::TAG_LIST)]
-    List {
+    /// Create an empty repository, which stays in the catalog until something is pushed to it, and after that
+    #[command(after_help = examples::REPO_CREATE)]
+    Create {
         /// The repository, for example team/app
         repository: String,
         #[command(flatten)]
-        read: ReadArgs,
-    },
-    /// List the changes of a tag, the latest one first
-    #[command(after_help = examples::TAG_HISTORY)]
-    History {
-        /// The repository, for example team/app
-        repository: String,
-        /// The tag, for example latest
-        tag: String,
-        #[command(flatten)]
-        read: ReadArgs,
+        args: ReadArgs,
     },
 }
 
@@ -125,6 +111,9 @@ pub(crate) struct ExportArgs {
     /// output]
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Export the audit trail too
+    #[arg(long)]
+    pub(crate) audit: bool,
     #[command(flatten)]
     pub(crate) stores: StoreArgs,
 }

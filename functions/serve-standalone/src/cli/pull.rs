@@ -37,8 +37,9 @@ pub(crate) struct PullArgs {
         default_value = settings::PRESIGN_LIFETIME.default
     )]
     pub(crate) presign_lifetime: PresignLifetime,
-    /// Networks of reverse proxies whose `X-Forwarded-For` the server trusts. The client of any other request is the
-    /// address that opened the connection, even if that is a proxy. May be repeated, or separated by commas
+    /// Networks of reverse proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` the server trusts. A
+    /// proxy must set these, and not pass on what its client has sent. The client of any other request is the address that
+    /// opened the connection, even if that is a proxy. May be repeated, or separated by commas
     #[arg(
         long,
         env = settings::TRUSTED_PROXY.variable,

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use registry::auth::{ChallengeSchemes, PublicUrl};
 use registry::{RegionName, Sparse};
 use shell::access::AnonymousAccess;
+use shell::challenge::{ChallengeSettings, parse_schemes};
 use shell::log::LogFormat;
 use shell::settings;
 use store_embedded::MinFree;
@@ -14,7 +17,7 @@ use super::pull::PullArgs;
 use super::stores::StoreArgs;
 use super::tls::TlsArgs;
 use super::values::{self, MetricsAddress};
-use shell::values::{Length, Span, within_a_day};
+use shell::values::{Length, Span, TokenLifetime, within_a_day};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
@@ -27,12 +30,13 @@ pub(crate) struct ServeArgs {
         value_parser = values::listen
     )]
     pub(crate) listen: SocketAddr,
-    /// File of users and their passwords: lines user:hash with bcrypt or argon2id hashes. The server reads it again when
-    /// it changes, and at SIGHUP
+    /// File of users and their passwords, beside the accounts that are stored with the metadata: lines user:hash with bcrypt or
+    /// argon2id hashes. The server reads it again when it changes, and at SIGHUP
     #[arg(long, env = "ROADSTEAD_HTPASSWD", value_name = "FILE")]
     pub(crate) htpasswd: Option<PathBuf>,
-    /// What requests without credentials may do. Without this flag and --htpasswd, they may do everything on a loopback
-    /// address, and the server refuses to start on any other address
+    /// What requests without credentials may do, besides what the policy says. Without this flag and without users, they may do
+    /// everything on a loopback address, and the server refuses to start on any other address. The first account ends what is
+    /// allowed on a loopback address, and `all`
     #[arg(long, env = settings::ALLOW_ANONYMOUS.variable, value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
     /// A host name or address, without a port, for which requests are answered, in addition to localhost, 127.0.0.1 and
@@ -47,6 +51,37 @@ pub(crate) struct ServeArgs {
         value_parser = values::host
     )]
     pub(crate) allow_host: Vec<registry::Host>,
+    /// URL at which clients reach the registry, such as `https://registry.example.com`: scheme, host and port, without a path.
+    /// A challenge for tokens sends clients with their passwords to this URL. Without this flag, it is the URL that a proxy
+    /// of --trusted-proxy reports in `X-Forwarded-Proto` and `X-Forwarded-Host`; or that of localhost, if the request is for
+    /// this machine
+    #[arg(long, env = settings::PUBLIC_URL.variable, value_name = "URL")]
+    pub(crate) public_url: Option<PublicUrl>,
+    /// How clients are asked for credentials
+    #[arg(
+        long,
+        env = settings::CHALLENGE.variable,
+        value_name = "HOW",
+        default_value = settings::CHALLENGE.default,
+        value_parser = challenge_words()
+    )]
+    pub(crate) challenge: ChallengeSchemes,
+    /// For how long clients may use an access token before they ask for another one; 1m to 1h
+    #[arg(
+        long,
+        env = settings::TOKEN_LIFETIME.variable,
+        value_name = "DURATION",
+        default_value = settings::TOKEN_LIFETIME.default
+    )]
+    pub(crate) token_lifetime: TokenLifetime,
+    /// File of the keys that sign access tokens: a line with 32 random bytes in base64url for each, the newest first. The
+    /// first key signs, and all of them verify. Without this flag, the keys are stored with the metadata
+    #[arg(long, env = settings::TOKEN_KEY_FILE.variable, value_name = "FILE")]
+    pub(crate) token_key_file: Option<PathBuf>,
+    /// File of a secret of at least 32 bytes by which the first administrator can be made where no command reaches the
+    /// metadata. The variable `ROADSTEAD_BOOTSTRAP_SECRET` may hold it instead
+    #[arg(long, env = settings::BOOTSTRAP_SECRET_FILE.variable, value_name = "FILE")]
+    pub(crate) bootstrap_secret_file: Option<PathBuf>,
     /// Whether a manifest may refer to blobs and manifests that are absent in its repository
     #[arg(long, env = settings::SPARSE.variable, value_name = "POLICY", default_value = settings::SPARSE.default)]
     pub(crate) sparse: SparsePolicy,
@@ -97,6 +132,26 @@ pub(crate) struct ServeArgs {
     pub(crate) pulls: PullArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+}
+
+impl ServeArgs {
+    /// What the flags say about challenges.
+    pub(crate) fn challenges(&self) -> ChallengeSettings {
+        ChallengeSettings {
+            schemes: self.challenge,
+            public_url: self.public_url.clone(),
+        }
+    }
+}
+
+/// The words of `--challenge`, with their help.
+fn challenge_words() -> impl TypedValueParser<Value = ChallengeSchemes> {
+    PossibleValuesParser::new([
+        PossibleValue::new("auto")
+            .help("For a token, if the registry grants tokens and its URL is known; else for a password"),
+        PossibleValue::new("basic").help("Always for a password"),
+    ])
+    .try_map(|word| parse_schemes(&word))
 }
 
 /// The flags of limits.

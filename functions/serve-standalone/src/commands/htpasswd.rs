@@ -1,15 +1,13 @@
 //! `roadstead htpasswd`: changes a file of users, or prints a line for one.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use registry::auth::Credentials;
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::signals;
+use super::prompt::new_password;
 use crate::cli::HtpasswdArgs;
 use crate::failure::Failure;
 use crate::htpasswd::edit::{self, Edited};
@@ -56,29 +54,7 @@ pub(super) fn run(args: &HtpasswdArgs) -> Result<(), Failure> {
 
 /// Reads the password, and makes the line `user:hash`.
 fn line(args: &HtpasswdArgs) -> Result<String, Failure> {
-    let password = if io::stdin().is_terminal() {
-        let terminal = Terminal::new()?;
-        let first = terminal.ask("Password: ")?;
-        if terminal.ask("Again: ")? != first {
-            return Err(Failure::Failed("the two passwords differ: run this again".into()));
-        }
-        first
-    } else {
-        read_line()?
-    };
-    if password.is_empty() || password.contains('\0') {
-        return Err(Failure::Failed(
-            "a password cannot be empty or contain a zero byte".into(),
-        ));
-    }
-    // Four characters for each three bytes (RFC 4648, 4).
-    let sent = (args.user.len() + 1 + password.len()).div_ceil(3) * 4;
-    if sent > Credentials::MAX_LEN {
-        return Err(Failure::Failed(format!(
-            "the user's name and the password together are longer than {} bytes, which is the maximum that a server reads",
-            Credentials::MAX_LEN / 4 * 3
-        )));
-    }
+    let password = new_password(&args.user, false)?;
     let hash = Hash::new(args.hash, &password).map_err(|error| Failure::Failed(error.to_string()))?;
     Ok(format!("{}:{}", args.user, hash.text()))
 }
@@ -179,51 +155,4 @@ fn replace(target: &Path, folder: &(PathBuf, File), old: Option<&File>, text: &s
         let _ = std::fs::remove_file(&temporary);
     }
     written
-}
-
-/// Reads one line of standard input, without its line end.
-fn read_line() -> Result<String, Failure> {
-    let mut line = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(|error| Failure::failed("cannot read the password", error))?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// The terminal of standard input, whose echo can be switched off.
-struct Terminal {
-    before: Termios,
-}
-
-impl Terminal {
-    /// From now on, SIGINT and SIGTERM restore the state of the terminal before they end the process.
-    fn new() -> Result<Self, Failure> {
-        let before = tcgetattr(io::stdin()).map_err(Self::failed)?;
-        let restored = before.clone();
-        signals::end_after(move || {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &restored);
-            eprintln!();
-        })
-        .map_err(Self::failed)?;
-        Ok(Self { before })
-    }
-
-    /// Asks a question, and reads the answer without echo.
-    fn ask(&self, question: &str) -> Result<String, Failure> {
-        let mut hidden = self.before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        // The echo is off before the question, because the user may type as soon as it is visible. The question goes to
-        // standard error: standard output may be the file of users.
-        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(Self::failed)?;
-        eprint!("{question}");
-        let answer = read_line();
-        tcsetattr(io::stdin(), OptionalActions::Flush, &self.before).map_err(Self::failed)?;
-        eprintln!();
-        answer
-    }
-
-    fn failed(error: impl std::fmt::Display) -> Failure {
-        Failure::failed("cannot switch off the echo of the terminal", error)
-    }
 }

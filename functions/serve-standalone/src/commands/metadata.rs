@@ -1,5 +1,6 @@
 //! `roadstead metadata`: creates tables, and moves metadata from one store to another.
 
+mod access_record;
 mod export;
 mod format;
 mod import;

@@ -64,13 +64,53 @@ impl Output {
         self.writer.write_all(b"\n")
     }
 
-    /// Prints one item as JSON.
+    /// Prints one item as JSON. Control characters that JSON need not escape are escaped too: a terminal may obey them.
     pub(super) fn json(&mut self, item: &Value) -> io::Result<()> {
-        writeln!(self.writer, "{item}")
+        writeln!(self.writer, "{}", escaped(item.to_string()))
+    }
+
+    /// Writes the buffered lines, and goes on.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 
     /// Writes the buffered lines.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+/// JSON without control characters. There are some only in its texts.
+fn escaped(json: String) -> String {
+    use std::fmt::Write as _;
+
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if character.is_control() {
+            // Writing to a text does not fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_has_no_control_characters() {
+        let item = json!({ "a\u{9b}": "\u{1b}[2J\u{7f}\u{85}\n", "b": "Zoë" });
+        let text = escaped(item.to_string());
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.contains("Zoë"));
+        assert_eq!(serde_json::from_str::<Value>(&text).ok(), Some(item));
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::{Authenticator, HostPolicy, Registry, Settings};
+use auth::api::{Api, ApiParts};
+use registry::{HostPolicy, Registry, Settings};
 use shell::admission::{Admission, LateRefusal};
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
@@ -30,8 +31,8 @@ mod access;
 mod announce;
 mod files;
 
-use access::Access;
-use announce::{announce, warn_of_redirects};
+use access::{Access, AccessFlags};
+use announce::{announce, warn_of_challenges, warn_of_redirects};
 use files::Bounds;
 
 /// Maximum time for threads that still wait for the disk after the server has ended.
@@ -80,12 +81,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     logging::init(format, &args.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {:?} cannot be used: {error}", args.log_level)))?;
     args.stores.check(false).map_err(Failure::Usage)?;
-    let Access {
-        authenticator,
-        text: access,
-        hosts,
-        mut files,
-    } = Access::new(args)?;
+    let access = AccessFlags::read(args)?;
+    let mut files = access.files();
     let tls = open_tls(args)?;
     files.extend(tls.iter().map(|tls| Arc::new(tls.clone()) as _));
     let bounds = Bounds {
@@ -103,11 +100,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             collector,
             statistics,
             refusals,
-        } = open(args, authenticator, hosts, bounds, tls).await?;
+            access,
+        } = open(args, access, bounds, tls).await?;
         let address = server
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot find out the address of the listener", error))?;
+        warn_of_challenges(args);
         warn_of_redirects(args, address, &statistics).await;
         announce(args, format, address, metrics.as_ref(), &access);
         let running = server.run(async {
@@ -155,31 +154,50 @@ struct Running {
     statistics: StoreStatistics,
     /// Ends the start if a store cannot be used.
     refusals: LateRefusal,
+    /// Which clients may do what, for the operator.
+    access: String,
 }
 
 async fn open(
     args: &ServeArgs,
-    authenticator: Arc<dyn Authenticator>,
-    hosts: HostPolicy,
+    access: AccessFlags,
     bounds: Bounds,
     tls: Option<TlsFiles>,
 ) -> Result<Running, Failure> {
-    let listener = listen(args).await?;
     let how = open_options(args);
+    access.check_exposure(args, &how).await?;
+    let listener = listen(args).await?;
     let opened = stores::open(&args.stores.config(), &how).await?;
     let environment = Arc::new(SystemEnvironment);
     let health = Arc::new(Health::new(&opened, environment.clone()));
     let statistics = opened.statistics.clone();
-    let metrics = Arc::new(Metrics::new(statistics.clone(), opened.condition.clone()));
     // The health checks use the stores directly. Everything else uses them only as their condition allows.
-    let registry = Registry::new(
-        opened.condition.guarding(&opened.stores),
+    let guarded = opened.condition.guarding(&opened.stores);
+    let Access {
         authenticator,
+        text: access,
+        hosts,
+    } = access.open(args, &opened.stores, &guarded).await?;
+    let metrics = Arc::new(Metrics::new(
+        statistics.clone(),
+        opened.condition.clone(),
+        authenticator.clone(),
+    ));
+    let api = Api::new(ApiParts {
+        authenticator: authenticator.clone(),
+        access: guarded.access.clone(),
+        metadata: guarded.metadata.clone(),
+        environment: environment.clone(),
+    });
+    let registry = Registry::new(
+        guarded,
+        authenticator.clone(),
         environment.clone(),
         Arc::new(how.request_memory().without_answers_up_to(ANSWER_MEMORY)),
         settings(args, hosts),
     );
-    let registry = Arc::new(registry);
+    let registry = registry.with_token_endpoint(authenticator);
+    let registry = Arc::new(registry.with_api_endpoint(Arc::new(api)));
     opened.condition.look();
     opened.condition.watch();
     let admission = Admission::of(&opened, environment.clone(), args.begin_anew, flag);
@@ -232,6 +250,7 @@ async fn open(
         collector,
         statistics,
         refusals,
+        access,
     })
 }
 
@@ -278,6 +297,7 @@ fn settings(args: &ServeArgs, hosts: HostPolicy) -> Settings {
         sparse: args.sparse.into(),
         delivery: Arc::new(args.pulls.rules()),
         hosts,
+        challenge: args.challenges().challenge(),
         region: args.region.clone(),
     }
 }

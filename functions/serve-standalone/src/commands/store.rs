@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci::RepositoryName;
 use registry::budget::ClientKey;
 use registry::environment::context;
 use registry::store::metadata::MetadataStore;
@@ -20,7 +21,7 @@ use crate::failure::Failure;
 /// Number of items that are read in one call, so that memory does not depend on the length of a list.
 pub(super) const PAGE: usize = 1000;
 /// Maximum time of one operation of a store, in milliseconds. It is long, because no client waits for the operation.
-const OPERATION_TIMEOUT_MS: u64 = 60_000;
+pub(super) const OPERATION_TIMEOUT_MS: u64 = 60_000;
 /// Memory for the data that a command writes, in bytes.
 const MEMORY: u64 = 256 << 20;
 
@@ -109,4 +110,10 @@ where
             return Ok(());
         }
     }
+}
+
+/// The name of a repository from the command line.
+pub(super) fn parse_repository(text: &str) -> Result<RepositoryName, Failure> {
+    text.parse()
+        .map_err(|error| Failure::Usage(format!("{text:?} is not a valid name of a repository: {error}")))
 }

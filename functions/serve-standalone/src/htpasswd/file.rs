@@ -11,6 +11,8 @@
 
 use std::collections::HashMap;
 
+use registry::auth::AccountName;
+
 use super::hash::Hash;
 use super::problem::{LineProblem, MAX_NAME};
 
@@ -98,6 +100,12 @@ impl Users {
     /// The lines without effect, in the order of the lines that override them.
     pub(crate) fn overridden(&self) -> &[Overridden] {
         &self.overridden
+    }
+
+    /// The names of users who cannot log in, because clients send these names with credentials of another kind.
+    pub(super) fn reserved(&self) -> Vec<&'static str> {
+        let names = AccountName::RESERVED.into_iter();
+        names.filter(|name| self.contains(name)).collect()
     }
 
     pub(super) fn hash(&self, name: &str) -> Option<&Hash> {
@@ -403,6 +411,16 @@ mod tests {
         ] {
             assert_eq!(check_name(name), Err(LineProblem::Name), "{name:?}");
         }
+    }
+
+    /// Such a file stays usable: its other users log in.
+    #[test]
+    fn users_with_reserved_names_are_known() {
+        let names = ["oidc", "alice", "key", "Key", "keys", "anonymous", "bootstrap"];
+        let text = names.map(|name| format!("{name}:{BCRYPT}\n")).concat();
+        let users = Users::parse(&text).unwrap();
+        assert_eq!(users.reserved(), ["anonymous", "bootstrap", "key", "oidc"]);
+        assert!(Users::parse(&format!("alice:{BCRYPT}")).unwrap().reserved().is_empty());
     }
 
     /// The order of two lines decides which one is used, as with other programs that read such files.

@@ -34,8 +34,19 @@ impl Fixture {
     }
 
     fn open(&self) -> Htpasswd {
-        Htpasswd::open(&self.path(), None).unwrap()
+        Htpasswd::open(&self.path(), turns()).unwrap()
     }
+}
+
+fn turns() -> Arc<PasswordTurns> {
+    Arc::new(PasswordTurns::new())
+}
+
+/// One turn at a time, for which a request waits so long.
+fn one_turn(timeout: Duration) -> Arc<PasswordTurns> {
+    let mut turns = PasswordTurns::of(1);
+    turns.timeout = timeout;
+    Arc::new(turns)
 }
 
 fn lines(users: &[(&str, &str)]) -> String {
@@ -54,36 +65,32 @@ fn argon2id_line(user: &str, password: &str) -> String {
     format!("{user}:{}\n", hash.unwrap())
 }
 
-fn basic(user: &str, password: &str) -> Credentials {
-    Credentials::Basic {
-        user: user.into(),
-        password: password.into(),
-    }
+fn basic<'a>(user: &'a str, password: &'a str) -> (&'a str, &'a str) {
+    (user, password)
 }
 
-const HERE: Origin = Origin {
-    client: ClientKey::INTERNAL,
-};
+const HERE: ClientKey = ClientKey::INTERNAL;
 
-fn elsewhere() -> Origin {
-    Origin {
-        client: ClientKey::of([192, 0, 2, 1].into()),
-    }
+fn elsewhere() -> ClientKey {
+    ClientKey::of([192, 0, 2, 1].into())
 }
 
 /// The name of the user who is let in, or the status of the refusal.
-async fn login(htpasswd: &Htpasswd, credentials: Credentials) -> String {
+async fn login(htpasswd: &Htpasswd, credentials: (&str, &str)) -> String {
     login_from(HERE, htpasswd, credentials).await
 }
 
-async fn login_from(origin: Origin, htpasswd: &Htpasswd, credentials: Credentials) -> String {
-    match htpasswd.authenticate(origin, &credentials).await {
-        Ok(identity) => identity.principal().to_string(),
-        Err(AuthenticationError::Unauthenticated) => "401".into(),
-        Err(error @ (AuthenticationError::Token(_) | AuthenticationError::TooManyAttempts { .. })) => {
-            panic!("the file has no tokens, and counts no attempts: {error:?}")
-        }
+async fn login_from(client: ClientKey, htpasswd: &Htpasswd, (user, password): (&str, &str)) -> String {
+    let known = htpasswd.known(client, user, password).await;
+    let checked = match known {
+        Some(is_right) => Ok(is_right),
+        None => htpasswd.verify(client, user, password).await,
+    };
+    match checked {
+        Ok(true) => user.into(),
+        Ok(false) => "401".into(),
         Err(AuthenticationError::Unavailable(_) | AuthenticationError::TooManyRequests) => "503".into(),
+        Err(error) => panic!("the file has no tokens, and counts no attempts: {error:?}"),
     }
 }
 
@@ -112,34 +119,7 @@ async fn only_users_with_their_passwords_are_let_in() {
             "401",
             "a password of another user"
         );
-        assert_eq!(login(&htpasswd, Credentials::Absent).await, "401");
-        assert_eq!(login(&htpasswd, Credentials::Unreadable).await, "401");
-        let bearer = Credentials::Bearer { token: "YTpi".into() };
-        assert_eq!(login(&htpasswd, bearer).await, "401");
     }
-    let (head, ()) = http::Request::new(()).into_parts();
-    assert_eq!(
-        htpasswd.challenge(&head, None, None).unwrap(),
-        r#"Basic realm="roadstead", charset="UTF-8""#
-    );
-}
-
-#[tokio::test]
-async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_nothing() {
-    let fixture = Fixture::new(&[("alice", "secret")]);
-    let htpasswd = Htpasswd::open(&fixture.path(), Some(Scope::PULL_ONLY)).unwrap();
-    let anonymous = htpasswd.authenticate(HERE, &Credentials::Absent).await.unwrap();
-    assert_eq!(anonymous.principal(), &Principal::ANONYMOUS);
-    assert!(!anonymous.is_unrestricted());
-    assert!(
-        htpasswd
-            .authenticate(HERE, &basic("alice", "secret"))
-            .await
-            .unwrap()
-            .is_unrestricted()
-    );
-    assert_eq!(login(&htpasswd, basic("alice", "wrong")).await, "401");
-    assert_eq!(htpasswd.reauthorize(&Principal::ANONYMOUS).await.unwrap(), anonymous);
 }
 
 /// Removals are believed at the second look: the file changed just now, and may be half written.
@@ -147,18 +127,14 @@ async fn requests_without_credentials_may_do_what_was_allowed_and_wrong_ones_not
 async fn a_changed_file_takes_effect_and_a_revoked_user_is_out_whatever_was_remembered() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let htpasswd = fixture.open();
-    let alice = Principal::user("alice").unwrap();
     assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
-    assert!(htpasswd.reauthorize(&alice).await.is_ok());
+    assert!(htpasswd.generation("alice").await.is_some());
     fixture.write(&lines(&[("bob", "secret"), ("carol", "secret")]));
     a_second_later(&htpasswd);
     assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     a_second_later(&htpasswd);
     assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "401");
-    assert!(matches!(
-        htpasswd.reauthorize(&alice).await,
-        Err(AuthenticationError::Unauthenticated)
-    ));
+    assert_eq!(htpasswd.generation("alice").await, None);
     assert_eq!(login(&htpasswd, basic("carol", "secret")).await, "carol");
     // A new password ends the old one at once, although the old one was remembered as right.
     assert_eq!(login(&htpasswd, basic("bob", "secret")).await, "bob");
@@ -261,10 +237,7 @@ async fn a_broken_file_locks_no_user_out() {
         for _ in 0..3 {
             a_second_later(&htpasswd);
             assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
-            assert!(
-                htpasswd.reauthorize(&Principal::user("alice").unwrap()).await.is_ok(),
-                "{what}"
-            );
+            assert!(htpasswd.generation("alice").await.is_some(), "{what}");
         }
         htpasswd.reload().await;
         assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice", "{what}");
@@ -364,11 +337,13 @@ async fn a_file_that_says_that_there_is_no_user_is_believed() {
     fixture.write(&edit::remove(&text, "alice").text);
     for _ in 0..2 {
         a_second_later(&htpasswd);
-        login(&htpasswd, Credentials::Absent).await;
-        let _ = htpasswd.reauthorize(&Principal::user("alice").unwrap()).await;
+        let _ = htpasswd.generation("alice").await;
     }
     assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "401");
-    assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
+    assert!(matches!(
+        Htpasswd::open(&fixture.path(), turns()),
+        Err(FileError::NoUsers)
+    ));
 }
 
 #[tokio::test]
@@ -387,11 +362,10 @@ async fn the_file_is_looked_at_only_now_and_then() {
 async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let mut htpasswd = fixture.open();
-    htpasswd.turns = PasswordTurns::of(1);
-    htpasswd.turns.timeout = Duration::from_millis(20);
+    htpasswd.turns = one_turn(Duration::from_millis(20));
     assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
     assert_eq!(login(&htpasswd, basic("alice", "wrong")).await, "401");
-    let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
+    let turn = htpasswd.turns.wait("somebody", elsewhere()).await.unwrap();
     // Also from where alice never was, and however many guess.
     for origin in [HERE, elsewhere()] {
         assert_eq!(login_from(origin, &htpasswd, basic("alice", "secret")).await, "alice");
@@ -411,10 +385,9 @@ async fn s20_checks_are_bounded_and_unknown_users_cost_what_known_ones_cost() {
 async fn a_right_password_stays_right_until_its_line_changes() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
     let mut htpasswd = fixture.open();
-    htpasswd.turns = PasswordTurns::of(1);
-    htpasswd.turns.timeout = Duration::from_millis(20);
+    htpasswd.turns = one_turn(Duration::from_millis(20));
     assert_eq!(login(&htpasswd, basic("alice", "secret")).await, "alice");
-    let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
+    let turn = htpasswd.turns.wait("somebody", elsewhere()).await.unwrap();
     // The lines of others change, the order, and everything around them.
     let text = std::fs::read_to_string(fixture.path()).unwrap();
     let (alice, _) = text.split_once('\n').unwrap();
@@ -437,8 +410,8 @@ async fn a_right_password_stays_right_until_its_line_changes() {
 async fn a_user_who_is_removed_while_waiting_for_a_turn_is_out() {
     let fixture = Fixture::new(&[("alice", "secret"), ("bob", "old"), ("carol", "secret")]);
     let mut htpasswd = fixture.open();
-    htpasswd.turns = PasswordTurns::of(1);
-    let turn = htpasswd.turns.wait("somebody", elsewhere().client).await.unwrap();
+    htpasswd.turns = Arc::new(PasswordTurns::of(1));
+    let turn = htpasswd.turns.wait("somebody", elsewhere()).await.unwrap();
     let asked = async {
         tokio::join!(
             login(&htpasswd, basic("alice", "secret")),
@@ -465,7 +438,7 @@ async fn a_user_who_is_removed_while_the_password_is_checked_is_out() {
     let costly = bcrypt::hash("secret", 11).unwrap();
     fixture.write(&format!("alice:{costly}\nbob:{costly}\n"));
     let mut htpasswd = fixture.open();
-    htpasswd.turns = PasswordTurns::of(1);
+    htpasswd.turns = Arc::new(PasswordTurns::of(1));
     let checking = AtomicBool::new(true);
     let asked = async {
         let outcome = login(&htpasswd, basic("alice", "secret")).await;
@@ -498,33 +471,56 @@ async fn a_check_keeps_its_turn_when_its_client_leaves() {
         bcrypt::hash("secret", 4).unwrap().replacen("$04$", "$13$", 1)
     ));
     let mut htpasswd = fixture.open();
-    htpasswd.turns = PasswordTurns::of(1);
+    htpasswd.turns = Arc::new(PasswordTurns::of(1));
     {
-        let credentials = basic("alice", "secret");
-        let asked = htpasswd.authenticate(HERE, &credentials);
+        let asked = htpasswd.verify(HERE, "alice", "secret");
         let given_up = tokio::time::timeout(Duration::from_millis(20), asked).await;
         assert!(given_up.is_err());
     }
     assert_eq!(htpasswd.turns.free(), 0);
-    htpasswd.turns.timeout = Duration::from_mins(1);
-    let turn = htpasswd.turns.wait("bob", elsewhere().client).await;
+    let turns = Arc::get_mut(&mut htpasswd.turns).unwrap();
+    turns.timeout = Duration::from_mins(1);
+    let turn = htpasswd.turns.wait("bob", elsewhere()).await;
     assert!(turn.is_ok());
 }
 
 #[test]
 fn a_file_without_users_or_that_is_absent_does_not_open() {
     let fixture = Fixture::new(&[]);
-    assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
+    assert!(matches!(
+        Htpasswd::open(&fixture.path(), turns()),
+        Err(FileError::NoUsers)
+    ));
     fixture.write("# nobody\n");
-    assert!(matches!(Htpasswd::open(&fixture.path(), None), Err(FileError::NoUsers)));
+    assert!(matches!(
+        Htpasswd::open(&fixture.path(), turns()),
+        Err(FileError::NoUsers)
+    ));
     let absent = fixture.folder.path().join("absent");
-    assert!(matches!(Htpasswd::open(&absent, None), Err(FileError::Io(_))));
+    assert!(matches!(Htpasswd::open(&absent, turns()), Err(FileError::Io(_))));
     std::fs::File::create(fixture.path())
         .unwrap()
         .set_len(MAX_FILE + 1)
         .unwrap();
     assert!(matches!(
-        Htpasswd::open(&fixture.path(), None),
+        Htpasswd::open(&fixture.path(), turns()),
         Err(FileError::TooLarge)
     ));
+}
+
+/// What stands for a password in tokens changes with the line, and with nothing else.
+#[tokio::test]
+async fn the_generation_of_a_user_changes_with_the_line() {
+    let fixture = Fixture::new(&[("alice", "secret"), ("bob", "secret")]);
+    let htpasswd = fixture.open();
+    let before = htpasswd.generation("alice").await.unwrap();
+    assert_ne!(htpasswd.generation("bob").await, Some(before));
+    assert_eq!(htpasswd.generation("nobody").await, None);
+    let text = std::fs::read_to_string(fixture.path()).unwrap();
+    fixture.write(&format!("# a comment\n{text}"));
+    htpasswd.reload().await;
+    assert_eq!(htpasswd.generation("alice").await, Some(before));
+    fixture.write(&lines(&[("alice", "secret"), ("bob", "secret")]));
+    htpasswd.reload().await;
+    assert_ne!(htpasswd.generation("alice").await, Some(before), "a new salt");
 }

@@ -26,7 +26,7 @@ const REPORT_AGAIN: Duration = Duration::from_secs(1);
 const MAX_FAMILIAR: NonZeroUsize = NonZeroUsize::new(4096).expect("more than nothing");
 
 /// The turns of this process.
-pub(super) struct PasswordTurns {
+pub(crate) struct PasswordTurns {
     gate: Budget,
     turns: Budget,
     familiar: Mutex<Recent<(String, ClientKey)>>,
@@ -36,7 +36,7 @@ pub(super) struct PasswordTurns {
 
 /// Permission to verify a password on one core, until it is dropped.
 #[must_use]
-pub(super) struct PasswordTurn {
+pub(crate) struct PasswordTurn {
     // In this order, so that the next request through the gate finds the turn free.
     _turn: Grant,
     _gate: Option<Grant>,
@@ -44,7 +44,7 @@ pub(super) struct PasswordTurn {
 
 impl PasswordTurns {
     /// As many turns as there are cores.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
     }
 

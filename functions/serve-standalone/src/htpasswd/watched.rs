@@ -61,7 +61,7 @@ impl WatchedFile {
         if users.is_empty() {
             return Err(FileError::NoUsers);
         }
-        warn_of_overridden(path, &users);
+        warn_of_useless(path, &users);
         let known = FileState {
             users: Arc::new(users),
             read: Some(stamp).filter(Stamp::is_settled),
@@ -142,7 +142,7 @@ impl WatchedFile {
         } else {
             tracing::info!(file = ?self.path, users = users.len(), "the users have changed");
         }
-        warn_of_overridden(&self.path, &users);
+        warn_of_useless(&self.path, &users);
         known.users = Arc::new(users);
     }
 
@@ -158,7 +158,15 @@ impl WatchedFile {
 }
 
 /// Logs which lines have no effect, because an operator may rely on them.
-fn warn_of_overridden(path: &Path, users: &Users) {
+fn warn_of_useless(path: &Path, users: &Users) {
+    for user in users.reserved() {
+        tracing::warn!(
+            file = ?path,
+            user,
+            "the user cannot log in, because the name is reserved: clients send it with a key, an ID token or the bootstrap \
+             secret. Give the user another name"
+        );
+    }
     let overridden = users.overridden();
     for line in overridden.iter().take(MAX_WARNINGS) {
         tracing::warn!(

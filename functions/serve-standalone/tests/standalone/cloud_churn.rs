@@ -28,7 +28,8 @@ async fn stores() -> TestStores {
         metadata: table.clone(),
         sessions: table.clone(),
         collection: table.clone(),
-        records: table,
+        records: table.clone(),
+        access: table,
     };
     let guard = Box::new(cloud);
     TestStores { stores, guard }
@@ -53,8 +54,9 @@ async fn look(guard: Guard) {
     for row in rows {
         let (partition, sort) = key(&row);
         let stays = match partition.split('#').next() {
-            // The catalog, and what has happened to tags.
-            Some("C" | "H") => true,
+            // The catalog, what has happened to tags, and the audit trail with the time of its first event.
+            Some("C" | "H" | "U") => true,
+            Some("A") => sort == "audit",
             // Keys that sign, the pass of the collection, the version of the layout.
             Some("K") => matches!(sort, "first" | "pass" | "schema") || sort.starts_with("upload#"),
             _ => false,

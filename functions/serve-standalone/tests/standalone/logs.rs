@@ -86,6 +86,51 @@ fn s18_no_secret_is_logged_and_no_line_is_forged() {
     assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
 }
 
+/// Logins, tokens and denials have lines of their own, with the target `audit`; a login that repeats has one.
+#[test]
+fn the_log_says_who_logged_in_and_who_was_refused_what() {
+    let folder = folder_with_users(&[("alice", "correct-horse")]);
+    let server = Server::start_in(folder, &["--htpasswd", "users"]);
+    let (alice, wrong) = (basic("alice", "correct-horse"), basic("alice", "wrong-battery"));
+    for _ in 0..5 {
+        for (credentials, status) in [(&alice, 200), (&wrong, 401)] {
+            let headers = [("Authorization", credentials.as_str())];
+            assert_eq!(server.request("GET", "/v2/", &headers, b"").status, status);
+        }
+    }
+    let headers = [("Authorization", alice.as_str())];
+    let granted = server.request("GET", "/token?scope=repository:team/app:pull", &headers, b"");
+    let bearer = format!("Bearer {}", granted.json()["token"].as_str().unwrap());
+    let headers = [("Authorization", bearer.as_str())];
+    let denied = server.request("DELETE", "/v2/team/app/manifests/v1?secret=query-value", &headers, b"");
+    assert_eq!(denied.status, 401);
+    server.request("GET", "/livez", &[("User-Agent", "the-last-one")], b"");
+    server.wait_for_line("the last request is logged", |line| line["agent"] == "the-last-one");
+    let lines: Vec<_> = server
+        .lines()
+        .into_iter()
+        .filter(|line| line["target"] == "audit")
+        .collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(
+        events,
+        ["login.accepted", "login.refused", "token.issued", "request.denied"],
+        "{lines:?}"
+    );
+    for line in &lines {
+        assert_eq!(
+            (&line["principal"], &line["address"]),
+            (&"alice".into(), &"127.0.0.1".into())
+        );
+    }
+    assert_eq!(lines[1]["detail"], "password");
+    assert_eq!(lines[2]["detail"], "repository:team/app:pull");
+    assert_eq!(
+        (&lines[3]["repository"], &lines[3]["reference"], &lines[3]["detail"]),
+        (&"team/app".into(), &"v1".into(), &"insufficient_scope".into())
+    );
+}
+
 #[test]
 fn the_line_for_each_request_can_be_left_out() {
     let server = Server::start(&["--log-level", "info,access=off"]);

@@ -5,7 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod administration;
 mod answers;
+mod challenges;
 mod cloud;
 mod cloud_churn;
 mod cloud_clock;
@@ -31,6 +33,7 @@ mod passwords;
 mod probes;
 mod protocol;
 mod readiness;
+mod releases;
 mod resets;
 mod s3_options;
 mod s3_options_redirects;
@@ -43,5 +46,6 @@ mod stuck;
 mod support;
 mod tls;
 mod tls_files;
+mod tokens;
 mod users;
 mod users_file;

@@ -135,6 +135,28 @@ fn long_lists_are_whole_and_in_order() {
 }
 
 #[test]
+fn a_repository_is_created_beside_a_running_server() {
+    let server = server();
+    let data = server.data();
+    let data = data.to_str().unwrap();
+    for (created, outcome) in [(true, "created"), (false, "exists")] {
+        let json = run(["repo", "create", "new/app", "--json", "--data", data]);
+        assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
+        let expected = format!("{{\"created\":{created},\"repository\":\"new/app\"}}\n");
+        assert_eq!(text(&json.stdout), expected);
+        let name = format!("other/{outcome}");
+        let lines = run(["repo", "create", &name, "--data", data]);
+        assert_eq!(text(&lines.stdout), format!("{name}\tcreated\n"));
+        let lines = run(["repo", "create", &name, "--data", data]);
+        assert_eq!(text(&lines.stdout), format!("{name}\texists\n"));
+    }
+    let listed = run(["repo", "list", "--data", data]);
+    assert!(text(&listed.stdout).lines().any(|line| line == "new/app"));
+    let tags = server.connect().request("GET", "/v2/new/app/tags/list", &[], b"");
+    assert_eq!(tags.status, 200, "{tags:?}");
+}
+
+#[test]
 fn failures_have_exit_codes_and_say_what_to_do() {
     let server = server();
     let data = server.data();
@@ -156,6 +178,12 @@ fn failures_have_exit_codes_and_say_what_to_do() {
             "not a valid name of a tag",
         ),
         (&["repo", "list", "--data", absent_text], 1, "--data"),
+        (&["repo", "create", "new", "--data", absent_text], 1, "--data"),
+        (
+            &["repo", "create", "Not/A/Name", "--data", data],
+            2,
+            "not a valid name of a repository",
+        ),
         (&["htpasswd", "a:b"], 2, "colon"),
     ] {
         let output = run(arguments);
@@ -210,7 +238,7 @@ fn a_line_for_a_user_lets_that_user_in() {
     };
     assert_eq!(ping("pass word"), 200);
     assert_eq!(ping("pass word\n"), 401);
-    for refused in ["", "\n", "a\0b", &"x".repeat(4096)] {
+    for refused in ["", "\n", "a\0b", &"x".repeat(12 << 10)] {
         assert_eq!(make(refused).status.code(), Some(1), "{refused:?}");
     }
 }

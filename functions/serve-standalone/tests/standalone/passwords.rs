@@ -84,7 +84,8 @@ async fn guess(server: &Server, road: Road, connections: usize, near: u8) -> (Ar
                         Some((401, _)) => {
                             guesses.wrong.fetch_add(1, Ordering::Relaxed);
                         }
-                        Some((503, true)) => {
+                        // Its turn does not come, or the client has guessed too often.
+                        Some((503 | 429, true)) => {
                             guesses.later.fetch_add(1, Ordering::Relaxed);
                             tokio::time::sleep(Duration::from_millis(500)).await;
                         }
@@ -147,13 +148,14 @@ async fn known_users_do_not_wait(road: Road, connections: usize) {
         ended.unwrap();
     }
     tasks.abort_all();
-    // They were many indeed: more than could wait.
+    // They were many indeed: more than are checked.
     assert!(guesses.later.load(Ordering::Relaxed) > 0);
-    // This is no fault, and one line reports many of them.
+    // This is no fault, and one line reports many that had no turn. An address has one guess in the queue at a time, so there
+    // may be none.
     let lines = server.lines();
     assert!(lines.iter().all(|line| line["level"] != "ERROR"), "{lines:?}");
     let reported = lines.iter().filter(|line| line["requests"].is_u64()).count();
-    assert!(reported > 0 && reported < 2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
+    assert!(reported < 2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
 }
 
 #[test]

@@ -26,7 +26,12 @@ fn s15_a_public_address_is_refused_without_authentication() {
         let output = refused(&["--listen", listen], &folder);
         assert_eq!(output.status.code(), Some(2), "{listen}");
         let reported = stderr(&output);
-        for remedy in ["--htpasswd", "--allow-anonymous", "--listen 127.0.0.1"] {
+        for remedy in [
+            "roadstead user add NAME --admin --password-stdin",
+            "--htpasswd",
+            "--allow-anonymous",
+            "--listen 127.0.0.1",
+        ] {
             assert!(reported.contains(remedy), "{listen}: {reported}");
         }
     }
@@ -139,7 +144,7 @@ fn the_version_names_the_commit_and_the_layouts() {
     assert_eq!(stdout("-V"), short);
     let commit = option_env!("ROADSTEAD_COMMIT").filter(|commit| !commit.is_empty());
     let commit = commit.unwrap_or("unknown (ROADSTEAD_COMMIT was not set when this was built)");
-    let layouts = "layouts: SQLite schema 2, DynamoDB table 1, export 1";
+    let layouts = "layouts: SQLite schema 3, DynamoDB table 2, export 1";
     assert_eq!(stdout("--version"), format!("{short}commit: {commit}\n{layouts}\n"));
 }
 

@@ -11,7 +11,7 @@ const CHALLENGE: &str = r#"Basic realm="roadstead", charset="UTF-8""#;
 #[test]
 fn s14_no_request_gets_past_the_challenge() {
     let folder = folder_with_users(&[("alice", "secret")]);
-    let server = Server::start_in(folder, &["--htpasswd", "users"]);
+    let server = Server::start_in(folder, &["--htpasswd", "users", "--challenge", "basic"]);
     let alice = basic("alice", "secret");
     let authorization = ("Authorization", alice.as_str());
     let blob = digest(EMPTY);
@@ -101,7 +101,17 @@ fn login_tells_right_passwords_from_wrong_ones() {
 #[test]
 fn everyone_may_pull_and_users_push_when_that_was_asked_for() {
     let folder = folder_with_users(&[("alice", "secret")]);
-    let server = Server::start_in(folder, &["--htpasswd", "users", "--allow-anonymous", "pull"]);
+    let server = Server::start_in(
+        folder,
+        &[
+            "--htpasswd",
+            "users",
+            "--allow-anonymous",
+            "pull",
+            "--challenge",
+            "basic",
+        ],
+    );
     let alice = basic("alice", "secret");
     let authorization = ("Authorization", alice.as_str());
     let blob = digest(EMPTY);

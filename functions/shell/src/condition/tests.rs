@@ -7,10 +7,11 @@ use bytes::Bytes;
 use contract::source::Body;
 use oci::{Algorithm, Digest, MediaType};
 use registry::clock::ServiceClock;
+use registry::store::access::Author;
 use registry::store::blobs::Upload;
 use registry::store::collection::{GracePeriods, Plan};
 use registry::store::memory::MemoryMetadata;
-use registry::store::metadata::{NewContent, PutManifest};
+use registry::store::metadata::{AllowAll, NewContent, PutManifest};
 use registry::store::sessions::{Claimed, Expected, SessionKey};
 use registry::store::wrapped::{CallEnd, Hook as _, StoreMethod};
 use registry::store::{Attempt, Context, Location, SessionId, Timestamp, Uid};
@@ -73,7 +74,10 @@ async fn stores_a_blob(stores: &Stores) -> Option<Reason> {
 
 async fn unlinks(stores: &Stores) -> Option<Reason> {
     let digest = Digest::of(Algorithm::Sha256, b"y");
-    let removed = stores.metadata.unlink(cx(), &"app".parse().unwrap(), &digest).await;
+    let removed = stores
+        .metadata
+        .unlink(cx(), &"app".parse().unwrap(), &digest, &Author::new("user"))
+        .await;
     removed.err().map(|error| error.reason())
 }
 
@@ -354,11 +358,19 @@ async fn what_needs_no_write_says_nothing_of_a_refused_one() {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: vec!["latest".parse().unwrap()],
-        principal: "user".to_owned(),
+        author: Author::new("user"),
     };
-    inner.metadata.put_manifest(cx(), &put).await.unwrap();
+    inner
+        .metadata
+        .put_manifest(cx(), &put, &AllowAll::shared())
+        .await
+        .unwrap();
     guard.ended(StoreMethod::PutManifest, CallEnd::Failed(&refused));
-    guarded.metadata.put_manifest(cx(), &put).await.unwrap();
+    guarded
+        .metadata
+        .put_manifest(cx(), &put, &AllowAll::shared())
+        .await
+        .unwrap();
     assert!(!condition.push_blocks().is_empty(), "the manifest is there");
     let linked = Digest::of(Algorithm::Sha256, b"x");
     let mounted = guarded.metadata.mount(cx(), &name, &linked, &name).await;
@@ -368,7 +380,11 @@ async fn what_needs_no_write_says_nothing_of_a_refused_one() {
         tags: vec!["new".parse().unwrap()],
         ..put
     };
-    guarded.metadata.put_manifest(cx(), &tagged).await.unwrap();
+    guarded
+        .metadata
+        .put_manifest(cx(), &tagged, &AllowAll::shared())
+        .await
+        .unwrap();
     assert!(condition.push_blocks().is_empty());
 
     guard.ended(StoreMethod::Seal, CallEnd::Failed(&refused));

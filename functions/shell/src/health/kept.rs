@@ -135,6 +135,7 @@ mod tests {
             sessions: embedded.sessions.clone(),
             collection: embedded.metadata.clone(),
             records: embedded.metadata.clone(),
+            access: embedded.metadata.clone(),
         };
         of_stores(embedded, stores)
     }
@@ -258,6 +259,7 @@ mod tests {
             sessions: Arc::new(Wrapped::new(embedded.sessions.clone() as Arc<dyn SessionStore>, Silent)),
             collection: embedded.metadata.clone(),
             records: embedded.metadata.clone(),
+            access: embedded.metadata.clone(),
         };
         let health = of_stores(&embedded, stores);
         health.checks.condition.admit();

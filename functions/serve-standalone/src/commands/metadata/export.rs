@@ -1,8 +1,13 @@
 //! `roadstead metadata export`.
+//!
+//! The records about accounts ([`access`]) come after all others, so an export that continues after a cursor writes all of
+//! them again.
 
-use std::fs::{File, OpenOptions};
+pub(super) mod access;
+
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{BufReader, BufWriter, IsTerminal as _, Seek as _, SeekFrom, Write, stdout};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use registry::store::Cursor;
@@ -25,11 +30,12 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
             let begin = begin(&opened).await?;
             let mut writer = BufWriter::new(stdout().lock());
             write_line(&mut writer, &Mark::Begin(begin))?;
-            let walked = walk(&*opened.stores.records, ExportPosition::default(), &mut writer, |_| {
+            let mut records = walk(&*opened.stores.records, ExportPosition::default(), &mut writer, |_| {
                 Ok(())
             })
             .await?;
-            write_line(&mut writer, &Mark::End { records: walked })?;
+            records += access::write(&*opened.stores.access, args.audit, &mut writer).await?;
+            write_line(&mut writer, &Mark::End { records })?;
             Ok(writer.flush()?)
         });
     };
@@ -38,12 +44,13 @@ pub(in super::super) fn run(args: &ExportArgs) -> Result<(), Failure> {
         let (file, position) = resume(path, &begin(&opened).await?)?;
         let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
         let mut writer = BufWriter::new(file);
-        let records = walk(&*opened.stores.records, position, &mut writer, |writer| {
+        let mut records = walk(&*opened.stores.records, position, &mut writer, |writer| {
             // The records before a cursor must survive a power failure if the cursor does.
             writer.flush()?;
             writer.get_ref().sync_data()
         })
         .await?;
+        records += access::write(&*opened.stores.access, args.audit, &mut writer).await?;
         write_line(&mut writer, &Mark::End { records }).map_err(failed)?;
         writer.flush().map_err(failed)?;
         writer.get_ref().sync_all().map_err(failed)?;
@@ -115,7 +122,7 @@ async fn walk<W: Write>(
 /// export continues there.
 fn resume(path: &Path, begin: &Begin) -> Result<(File, ExportPosition), Failure> {
     let failed = |error| Failure::failed(format!("cannot write {}", path.display()), error);
-    // Only the owner can read the file, because it contains the names of repositories and users.
+    // Only the owner can read the file, because it contains the hashes of passwords and keys.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(path).map_err(failed)?;
@@ -141,6 +148,8 @@ fn resume(path: &Path, begin: &Begin) -> Result<(File, ExportPosition), Failure>
             )));
         }
     };
+    // An existing file can have any mode.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     file.set_len(end).map_err(failed)?;
     file.seek(SeekFrom::Start(end)).map_err(failed)?;
     if end == 0 {
@@ -181,7 +190,7 @@ fn look(file: &File, begin: &Begin) -> Result<(u64, ExportPosition), ResumeError
                 };
             }
             Ok(Some(ExportLine::Mark(Mark::End { records }))) => return Err(ResumeError::Whole(records)),
-            Ok(Some(ExportLine::Record(_))) => {}
+            Ok(Some(ExportLine::Record(_) | ExportLine::Access(_))) => {}
             Ok(Some(ExportLine::Mark(Mark::Begin(_)))) => {
                 return Err(ResumeError::Foreign(lines.wrong("a second beginning")));
             }
@@ -236,6 +245,7 @@ mod tests {
                 let record = Record::Repository {
                     name: format!("r{index}").parse().unwrap(),
                     created: Timestamp(1),
+                    permanent: false,
                 };
                 let damage = || Unreadable {
                     record: record.to_string(),
@@ -293,6 +303,7 @@ mod tests {
                     Record::Repository { name, .. } => names.push(name.to_string()),
                     other => panic!("{other:?}"),
                 },
+                ExportLine::Access(record) => panic!("{record:?}"),
                 ExportLine::Mark(Mark::End { records }) => counted = Some(records),
                 ExportLine::Mark(_) => {}
             }

@@ -5,7 +5,8 @@
 //! {"record":"repository",…}
 //! {"export":"cursor","next":"…","records":1000}
 //! {"record":"tag",…}
-//! {"export":"end","records":1001}
+//! {"record":"account",…}
+//! {"export":"end","records":1002}
 //! ```
 //!
 //! A file is complete if its last line is `end` and has the right number of records. A cursor says where the walk over the
@@ -14,10 +15,14 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _, Write};
+use std::marker::PhantomData;
 
 use registry::store::records::Record;
 use registry::store::{Cursor, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use super::access_record::AccessRecord;
 
 /// The version of the format that this program writes, and the newest version that it reads.
 pub(crate) const VERSION: u32 = 1;
@@ -91,24 +96,32 @@ pub(super) enum ExportLine {
     /// A mark.
     Mark(Mark),
     /// A record that is not parsed yet.
-    Record(UnparsedRecord),
+    Record(UnparsedRecord<Record>),
+    /// A record about accounts that is not parsed yet.
+    Access(UnparsedRecord<AccessRecord>),
 }
 
-/// The text of a record.
+/// The text of a record of one type.
 #[derive(Debug)]
-pub(super) struct UnparsedRecord {
+pub(super) struct UnparsedRecord<T> {
     text: Vec<u8>,
     line: u64,
+    parsed: PhantomData<fn() -> T>,
 }
 
-impl UnparsedRecord {
+impl<T: DeserializeOwned> UnparsedRecord<T> {
+    fn new(text: Vec<u8>, line: u64) -> Self {
+        let parsed = PhantomData;
+        Self { text, line, parsed }
+    }
+
     /// The length of the text in bytes.
     pub(super) fn len(&self) -> usize {
         self.text.len()
     }
 
     /// Parses the record.
-    pub(super) fn read(&self) -> Result<Record, FormatError> {
+    pub(super) fn read(&self) -> Result<T, FormatError> {
         serde_json::from_slice(&self.text).map_err(|error| FormatError::Line {
             line: self.line,
             what: format!("this is not a record that this version of roadstead knows: {error}"),
@@ -159,7 +172,10 @@ impl<R: BufRead> Lines<R> {
             let mark = serde_json::from_slice(&text).map_err(|error| self.wrong(error))?;
             return Ok(Some(ExportLine::Mark(mark)));
         }
-        Ok(Some(ExportLine::Record(UnparsedRecord { text, line: self.line })))
+        if AccessRecord::is(&text) {
+            return Ok(Some(ExportLine::Access(UnparsedRecord::new(text, self.line))));
+        }
+        Ok(Some(ExportLine::Record(UnparsedRecord::new(text, self.line))))
     }
 
     /// The first line, which must be a [`Mark::Begin`] of a version that this program reads.

@@ -3,8 +3,10 @@
 //! The whole file is read and checked before anything is written. So these files change nothing in the registry: an
 //! incomplete one, one with a line that this version does not know, one with a record that no store accepts ([`allowed`]),
 //! and one with records that refer to missing records ([`contents`]). The progress of the import is saved beside the file.
-//! Until the import is complete, no collection pass examines the registry ([`lease`]).
+//! Until the import is complete, no collection pass examines the registry ([`lease`]). Accounts, policies and the audit trail
+//! ([`access`]) are written last.
 
+mod access;
 mod allowed;
 mod contents;
 mod lease;
@@ -67,6 +69,7 @@ pub(in super::super) fn run(args: &ImportArgs) -> Result<(), Failure> {
 async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores, force: bool) -> Result<(), Failure> {
     if !force {
         require_no_others(&*stores.metadata, &contents.repositories).await?;
+        access::require_no_others(&*stores.access, &contents.accounts).await?;
     }
     let mut progress = ImportProgress::find(path, contents, into)?;
     let lease = ImportLease::take(stores.collection.clone(), contents.name(), force).await?;
@@ -82,7 +85,11 @@ async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores,
             progress.position = ImportPosition::default();
         }
     }
-    let written = write(path, contents, &mut progress, &*stores.records).await;
+    let written = async {
+        write(path, contents, &mut progress, &*stores.records).await?;
+        access::write(path, &*stores.access).await
+    };
+    let written = written.await;
     if written.is_err() {
         // If this fails too, the next run writes some records once more.
         drop(progress.save());
@@ -327,7 +334,7 @@ impl Batches {
                     records.push(record.read()?);
                 }
                 Some(ExportLine::Mark(Mark::End { .. })) | None => self.ended = true,
-                Some(ExportLine::Mark(_)) => {}
+                Some(ExportLine::Mark(_) | ExportLine::Access(_)) => {}
             }
         }
         self.records += records.len() as u64;
@@ -375,6 +382,7 @@ mod tests {
             let record = Record::Repository {
                 name: format!("r{index}").parse().unwrap(),
                 created: Timestamp(1),
+                permanent: false,
             };
             write_line(&mut text, &record).unwrap();
         }

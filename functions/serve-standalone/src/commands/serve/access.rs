@@ -1,90 +1,240 @@
-//! Which clients may do what, and for which hosts requests are answered, as the flags say.
+//! Which clients may do what, and for which hosts requests are answered, as the flags and the accounts say.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use registry::auth::Scope;
-use registry::{Authenticator, HostPolicy};
+use auth::accounts::{
+    AccountAuthenticator, AccountParts, AccountSettings, BootstrapSecret, PasswordUsers, TokenSignerSource,
+};
+use auth::key_file;
+use registry::budget::ClientKey;
+use registry::environment::{Environment, context};
+use registry::store::access::AccessStore;
+use registry::{HostPolicy, Stores};
 use shell::access::{AccessRefusal, AccessSettings, AnonymousAccess, ClientAccess, Exposure};
+use shell::client_address::TrustedProxies;
+use shell::clock::SystemEnvironment;
+use shell::settings;
+use shell::stores::{self, Absent, OpenOptions};
 use shell::text::count;
 
 use crate::cli::{ServeArgs, flag};
 use crate::failure::Failure;
 use crate::htpasswd::Htpasswd;
+use crate::htpasswd::password_threads::HashingThreads;
+use crate::htpasswd::turns::PasswordTurns;
 use crate::reload::Reload;
+
+/// The environment variable of the bootstrap secret. There is no flag, because other users of the host see flags.
+const BOOTSTRAP_SECRET: &str = "ROADSTEAD_BOOTSTRAP_SECRET";
+/// The largest file of a secret or of keys, in bytes.
+const MAX_FILE: u64 = 64 << 10;
+/// Maximum time for the question whether there are accounts, in milliseconds. A server starts also if its table does not
+/// answer.
+const QUESTION_MS: u64 = 2_000;
+
+/// What the flags say about access, before the stores are open.
+pub(super) struct AccessFlags {
+    users: Option<Arc<Htpasswd>>,
+    turns: Arc<PasswordTurns>,
+    signers: TokenSignerSource,
+    bootstrap: Option<BootstrapSecret>,
+}
 
 /// Which clients may do what.
 pub(super) struct Access {
-    pub(super) authenticator: Arc<dyn Authenticator>,
+    pub(super) authenticator: Arc<AccountAuthenticator>,
     /// A description of the authenticator, for the operator.
     pub(super) text: String,
     /// The hosts for which requests are answered.
     pub(super) hosts: HostPolicy,
-    /// The files that SIGHUP reads again.
-    pub(super) files: Vec<Arc<dyn Reload>>,
 }
 
-impl Access {
-    pub(super) fn new(args: &ServeArgs) -> Result<Self, Failure> {
-        let settings = AccessSettings {
-            users: args.htpasswd.as_deref(),
-            anonymous: args.allow_anonymous.map(Into::into),
-            exposure: Exposure::of(args.listen.ip()),
-            allowed_hosts: args.allow_host.clone(),
+impl AccessFlags {
+    /// Reads the files that the flags name.
+    pub(super) fn read(args: &ServeArgs) -> Result<Self, Failure> {
+        let turns = Arc::new(PasswordTurns::new());
+        let users = match &args.htpasswd {
+            Some(file) => Some(Arc::new(Htpasswd::open(file, turns.clone()).map_err(|error| {
+                Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error)
+            })?)),
+            None => None,
         };
-        let decided = settings.decide(flag).map_err(|refusal| refused(args, refusal))?;
-        let everyone = |anonymous: AnonymousAccess| Arc::new(anonymous.authenticator());
-        let (authenticator, text, files): (Arc<dyn Authenticator>, _, Vec<Arc<dyn Reload>>) = match decided.clients {
-            ClientAccess::Users { users: file, others } => {
-                let (users, text) = open_users(file, others)?;
-                (users.clone(), text, vec![users])
-            }
+        let flags = Self {
+            users,
+            turns,
+            signers: signers(args)?,
+            bootstrap: bootstrap(args)?,
+        };
+        // What no account changes is refused before anything is opened.
+        flags.decide(args, None)?;
+        Ok(flags)
+    }
+
+    /// The files that SIGHUP reads again.
+    pub(super) fn files(&self) -> Vec<Arc<dyn Reload>> {
+        self.users.iter().map(|users| users.clone() as _).collect()
+    }
+
+    /// Refuses an address that other hosts reach, if nothing says who may use the registry and there is no account. Nothing
+    /// is made in this case. `options` are those with which the server opens its stores.
+    pub(super) async fn check_exposure(&self, args: &ServeArgs, options: &OpenOptions) -> Result<(), Failure> {
+        if self.decide(args, Some(false)).is_ok() {
+            return Ok(());
+        }
+        let options = OpenOptions {
+            absent: Absent::Refuse,
+            ..options.clone()
+        };
+        // Without stores there are no accounts. Any other fault is reported when the server opens them.
+        let has_accounts = match stores::open(&args.stores.config(), &options).await {
+            Ok(opened) => has_accounts(&*opened.stores.access).await,
+            Err(_) => Some(false),
+        };
+        self.decide(args, has_accounts).map(drop)
+    }
+
+    /// The authenticator over `stores`. `opened` are the same stores without a guard, which answer before the server has
+    /// started: whether there are accounts decides for which hosts requests are answered.
+    pub(super) async fn open(self, args: &ServeArgs, opened: &Stores, stores: &Stores) -> Result<Access, Failure> {
+        let decided = self.decide(args, has_accounts(&*opened.access).await)?;
+        let number = self
+            .users
+            .as_ref()
+            .map(|users| count(users.len() as u64, "user", "users"));
+        let (open, anonymous_pull, text) = match decided.clients {
+            ClientAccess::Users { anonymous_pull, .. } => (None, anonymous_pull, users_text(number, anonymous_pull)),
             ClientAccess::Everyone(may) => {
                 let text = match may {
                     AnonymousAccess::All => "all clients may pull, push and delete",
                     AnonymousAccess::Pull => "all clients may pull; no client may push",
                 };
-                (everyone(may), text.to_owned(), Vec::new())
+                (Some(may.rules()), may == AnonymousAccess::Pull, text.to_owned())
             }
             ClientAccess::ThisMachine => {
                 let text = "all users of this machine may pull, push and delete";
-                (everyone(AnonymousAccess::All), text.to_owned(), Vec::new())
+                (Some(AnonymousAccess::All.rules()), false, text.to_owned())
             }
         };
-        Ok(Self {
-            authenticator,
+        let proxies = TrustedProxies::new(args.pulls.trusted_proxy.clone());
+        let settings = AccountSettings {
+            open,
+            anonymous_pull,
+            token_lifetime_s: args.token_lifetime.0.as_secs(),
+            service: args.challenges().challenge().service().to_owned(),
+            signers: self.signers,
+            bootstrap: self.bootstrap,
+            is_proxy: Arc::new(move |address| proxies.trusts(address)),
+            ..AccountSettings::default()
+        };
+        let parts = AccountParts {
+            store: stores.access.clone(),
+            environment: Arc::new(SystemEnvironment),
+            users: self.users.map(|users| users as Arc<dyn PasswordUsers>),
+            threads: Arc::new(HashingThreads::new(self.turns)),
+        };
+        let authenticator = AccountAuthenticator::new(parts, settings)
+            .map_err(|error| Failure::failed("passwords cannot be hashed", error))?;
+        Ok(Access {
+            authenticator: Arc::new(authenticator),
             text,
             hosts: decided.hosts,
-            files,
         })
+    }
+
+    /// `has_accounts` is `None` if that is not known.
+    fn decide(
+        &self,
+        args: &ServeArgs,
+        has_accounts: Option<bool>,
+    ) -> Result<shell::access::AccessDecision<()>, Failure> {
+        let settings = AccessSettings {
+            users: self.users.as_ref().map(|_| ()),
+            has_accounts,
+            has_bootstrap: self.bootstrap.is_some(),
+            anonymous: args.allow_anonymous.map(Into::into),
+            exposure: Exposure::of(args.listen.ip()),
+            allowed_hosts: args.allow_host.clone(),
+        };
+        settings.decide(flag).map_err(|refusal| refused(args, refusal))
     }
 }
 
-/// Reads the file of users. `others` is the scope of all other clients. Also returns a text for the operator.
-fn open_users(file: &Path, others: Option<Scope>) -> Result<(Arc<Htpasswd>, String), Failure> {
-    let note = if others.is_some() {
+/// Whether there is an account. `None`: the metadata cannot be read now.
+async fn has_accounts(store: &dyn AccessStore) -> Option<bool> {
+    let environment: &dyn Environment = &SystemEnvironment;
+    let state = store
+        .state(context(environment, ClientKey::INTERNAL, QUESTION_MS))
+        .await;
+    if let Err(error) = &state {
+        tracing::warn!(%error, "it is not known whether there are accounts");
+    }
+    state.ok().map(|state| state.accounts > 0)
+}
+
+/// Who may log in. `number` is that of the users in the file.
+fn users_text(number: Option<String>, anonymous_pull: bool) -> String {
+    let note = if anonymous_pull {
         "; all other clients may pull"
     } else {
         ""
     };
-    let users = Htpasswd::open(file, others)
-        .map_err(|error| Failure::failed(format!("cannot use the htpasswd file {}", file.display()), error))?;
-    let number = count(users.len() as u64, "user", "users");
-    let text = format!("{number} may pull, push and delete with a password{note}");
-    Ok((Arc::new(users), text))
+    match number {
+        Some(number) => {
+            format!("{number} may pull, push and delete with a password, and accounts as the policy says{note}")
+        }
+        None => format!("accounts may pull, push and delete as the policy says{note}"),
+    }
+}
+
+/// Where the keys that sign tokens are.
+fn signers(args: &ServeArgs) -> Result<TokenSignerSource, Failure> {
+    let Some(path) = &args.token_key_file else {
+        return Ok(TokenSignerSource::Table);
+    };
+    let text = read_secret(path)?;
+    key_file::read(&text)
+        .map(TokenSignerSource::File)
+        .map_err(|error| Failure::failed(format!("cannot use the token keys in {}", path.display()), error))
+}
+
+/// The bootstrap secret, of the file or of the environment.
+fn bootstrap(args: &ServeArgs) -> Result<Option<BootstrapSecret>, Failure> {
+    let (text, place) = match &args.bootstrap_secret_file {
+        Some(path) => (read_secret(path)?, path.display().to_string()),
+        None => match std::env::var(BOOTSTRAP_SECRET) {
+            Ok(text) if !text.is_empty() => (text, BOOTSTRAP_SECRET.to_owned()),
+            _ => return Ok(None),
+        },
+    };
+    BootstrapSecret::new(&text)
+        .map(Some)
+        .map_err(|error| Failure::failed(format!("cannot use {place}"), error))
+}
+
+fn read_secret(path: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::failed(format!("cannot read {}", path.display()), error);
+    if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
+        return Err(Failure::Failed(format!(
+            "cannot use {}: it is larger than {MAX_FILE} bytes",
+            path.display()
+        )));
+    }
+    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// The text of a refusal, which names the flags.
 fn refused(args: &ServeArgs, refusal: AccessRefusal) -> Failure {
     Failure::Usage(match refusal {
-        AccessRefusal::UselessPasswords => {
-            "--htpasswd and --allow-anonymous all contradict each other: passwords would protect nothing. Remove one of \
-             them, or use --allow-anonymous pull"
-                .into()
-        }
+        AccessRefusal::UselessPasswords => format!(
+            "--{} all contradicts accounts and --htpasswd: passwords would protect nothing. Remove one of them, or use \
+             --allow-anonymous pull",
+            settings::ALLOW_ANONYMOUS.name
+        ),
         AccessRefusal::Unprotected => format!(
             "refusing to serve {} without authentication: all clients that reach it could push and delete. Do one of these:\n\
-             add users:               roadstead htpasswd users NAME, then add --htpasswd users\n\
+             add an administrator:    roadstead user add NAME --admin --password-stdin (with the flags of the stores)\n\
+             use a file of users:     roadstead htpasswd users NAME, then add --htpasswd users\n\
              serve this machine only: --listen 127.0.0.1:{}\n\
              allow it explicitly:     --allow-anonymous pull (no client may push), or --allow-anonymous all",
             args.listen,

@@ -4,6 +4,9 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use registry::Host;
+use registry::auth::PublicUrl;
+use shell::access::{AnonymousAccess, Exposure};
+use shell::challenge::{ChallengeContext, ChallengeProblem};
 use shell::delivery::{OwnHosts, RedirectProblem};
 use shell::log::LogFormat;
 use shell::opened::StoreStatistics;
@@ -12,12 +15,41 @@ use crate::cli::{MetricsAddress, ServeArgs};
 use crate::commands::health::reachable;
 use crate::metrics::MetricsListener;
 
+/// Warns of passwords that can be read on the network, and of clients that are asked for credentials which they do not need.
+pub(super) fn warn_of_challenges(args: &ServeArgs) {
+    let others = args.allow_anonymous.map(AnonymousAccess::from);
+    let context = ChallengeContext {
+        exposure: Exposure::of(args.listen.ip()),
+        grants_tokens: true,
+        trusts_a_proxy: !args.pulls.trusted_proxy.is_empty(),
+        has_users_and_anonymous_pulls: args.htpasswd.is_some() && others == Some(AnonymousAccess::Pull),
+    };
+    for problem in args.challenges().problems(context) {
+        match problem {
+            ChallengeProblem::ReadablePasswords => tracing::warn!(
+                public_url = args.public_url.as_ref().map(tracing::field::display),
+                "the public URL is plain http: passwords and tokens of clients can be read on the network. Serve https \
+                 (--tls-cert and --tls-key, or a proxy) and give that URL (--public-url)"
+            ),
+            ChallengeProblem::NoAnonymousDocker => tracing::warn!(
+                "docker cannot pull without a login: it is asked for a password before it tries, because the URL of the \
+                 registry is not known (--public-url, or --trusted-proxy for a proxy that sets X-Forwarded-Proto), or \
+                 because of --challenge basic"
+            ),
+        }
+    }
+}
+
 /// Warns of pulls that are not redirected, and of clients that cannot follow redirects, because of the object store's host.
 pub(super) async fn warn_of_redirects(args: &ServeArgs, address: SocketAddr, stores: &StoreStatistics) {
     let listens_at = SocketAddr::new(reachable(address).ip(), 0);
     let listens_at = listens_at.to_string().parse::<Host>().ok();
     let own = OwnHosts {
-        known: listens_at.into_iter().chain(args.allow_host.iter().cloned()).collect(),
+        known: listens_at
+            .into_iter()
+            .chain(args.public_url.iter().map(PublicUrl::host).cloned())
+            .chain(args.allow_host.iter().cloned())
+            .collect(),
         // A server that listens on every address has hosts that are not known here.
         has_others: address.ip().is_unspecified(),
     };
@@ -53,7 +85,9 @@ pub(super) fn announce(
 ) {
     let host = reachable(address);
     let scheme = if args.tls.tls_cert.is_some() { "https" } else { "http" };
-    let push = format!("docker tag alpine {host}/alpine && docker push {host}/alpine");
+    let name = args.public_url.as_ref().map(PublicUrl::authority);
+    let name = name.unwrap_or_else(|| host.to_string());
+    let push = format!("docker tag alpine {name}/alpine && docker push {name}/alpine");
     let (blobs, metadata) = (
         args.stores.config().describe_blobs(),
         args.stores.config().describe_metadata(),

@@ -7,9 +7,14 @@
 use std::collections::BTreeSet;
 
 use oci::Digest;
+use registry::store::access::{Account, AccountKind};
 use registry::store::records::{EntryContent, ManifestEntry, Record};
 use registry::store::{Location, Timestamp};
 
+use super::super::access_record::AccessRecord;
+
+/// The largest policy, in bytes.
+const MAX_POLICY: usize = 64 << 10;
 /// The largest number that every store can store.
 const LARGEST: u64 = i64::MAX as u64;
 
@@ -37,6 +42,45 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// Checks a record about accounts.
+pub(super) fn check_access(record: &AccessRecord) -> Result<(), String> {
+    match record {
+        AccessRecord::Account(account) => check_account(account),
+        AccessRecord::Policy { policy, .. } => {
+            number("version", policy.version)?;
+            timestamp(policy.at)?;
+            at_most("bytes of the policy", policy.document.len(), MAX_POLICY)?;
+            at_most("bytes of the policy's source", policy.source.len(), MAX_POLICY)
+        }
+        AccessRecord::Audit(event) => timestamp(event.at),
+    }
+}
+
+fn check_account(account: &Account) -> Result<(), String> {
+    number("generation", account.generation)?;
+    timestamp(account.created)?;
+    at_most("groups", account.groups.len(), Account::MAX_GROUPS)?;
+    at_most("grants", account.grants.len(), Account::MAX_GRANTS)?;
+    at_most("keys", account.keys.len(), Account::MAX_KEYS)?;
+    if account.kind == AccountKind::Robot && account.password.is_some() {
+        return Err("a robot has a password".to_owned());
+    }
+    for key in account.keys.values() {
+        timestamp(key.created)?;
+        key.expires.map_or(Ok(()), timestamp)?;
+        let grants = key.scope.as_ref().map_or(0, Vec::len);
+        at_most("grants of a key's scope", grants, Account::MAX_GRANTS)?;
+    }
+    Ok(())
+}
+
+fn at_most(what: &str, count: usize, maximum: usize) -> Result<(), String> {
+    if count > maximum {
+        return Err(format!("{count} {what}, and the maximum is {maximum}"));
+    }
+    Ok(())
 }
 
 fn manifest(entry: &ManifestEntry) -> Result<(), String> {

@@ -8,10 +8,12 @@ use std::io::BufReader;
 use std::path::Path;
 
 use oci::{Digest, RepositoryName};
+use registry::auth::AccountName;
 use registry::store::records::{EntryContent, Record};
 use registry::store::{Timestamp, Uid};
 use sha2::{Digest as _, Sha256};
 
+use super::super::access_record::AccessRecord;
 use super::super::format::{Begin, ExportLine, FormatError, Lines, Mark};
 use super::allowed;
 
@@ -25,6 +27,7 @@ pub(super) struct Contents {
     pub(super) bytes: u64,
     pub(super) records: u64,
     pub(super) repositories: BTreeSet<RepositoryName>,
+    pub(super) accounts: BTreeSet<AccountName>,
     /// Hashes of the missing records to which others refer.
     missing: HashSet<u64>,
 }
@@ -87,7 +90,7 @@ impl Contents {
         let mut lines = Lines::new(BufReader::new(File::open(path)?), 0);
         let begin = lines.begin()?;
         let mut records = 0;
-        let mut repositories = BTreeSet::new();
+        let (mut repositories, mut accounts) = (BTreeSet::new(), BTreeSet::new());
         let (mut present, mut missing) = (HashSet::new(), HashSet::new());
         let expected = loop {
             match lines.next()?.ok_or(FormatError::CutOff)? {
@@ -99,6 +102,17 @@ impl Contents {
                     missing.extend(required(&record, begin.at));
                     if let Record::Repository { name, .. } = record {
                         repositories.insert(name);
+                    }
+                }
+                ExportLine::Access(record) => {
+                    records += 1;
+                    let record = record.read()?;
+                    allowed::check_access(&record)
+                        .map_err(|what| lines.wrong(format!("the record \"{record}\": {what}")))?;
+                    if let AccessRecord::Account(account) = record
+                        && let Some(twice) = accounts.replace(account.name)
+                    {
+                        return Err(lines.wrong(format!("the account {twice} is in the file twice")));
                     }
                 }
                 ExportLine::Mark(Mark::Cursor { .. }) => {}
@@ -118,6 +132,7 @@ impl Contents {
             bytes: lines.offset(),
             records,
             repositories,
+            accounts,
             missing,
         })
     }

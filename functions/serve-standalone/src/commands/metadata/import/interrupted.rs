@@ -258,6 +258,7 @@ async fn an_import_that_has_lost_its_lease_starts_over() {
     let kept = Record::Repository {
         name: "kept".parse().unwrap(),
         created: now(),
+        permanent: false,
     };
     fixture.stores.records.insert(cx(), &[kept]).await.unwrap();
     fixture.import(true).await.unwrap();
@@ -323,6 +324,7 @@ impl RecordStore for SparseRecords {
         let record = Record::Repository {
             name: "a".parse().unwrap(),
             created: Timestamp(1),
+            permanent: false,
         };
         Ok(Slice {
             items: (is_last && self.ends_with_a_record)

@@ -1,0 +1,73 @@
+//! `roadstead user`.
+
+use std::collections::BTreeSet;
+
+use auth::administration::Author;
+use auth::administration::accounts::NewAccount;
+use auth::password::{Parameters, PasswordHasher};
+use registry::auth::{AccountName, GroupName};
+use registry::store::access::{AccountKind, PasswordHash};
+use shell::clock::SystemEnvironment;
+use shell::stores::Absent;
+
+use super::accounts::{administer, last_admin, list, remove, report, set, set_disabled, show};
+use super::prompt::new_password;
+use crate::cli::{PasswdArgs, UserAddArgs, UserCommand};
+use crate::failure::Failure;
+
+const KIND: AccountKind = AccountKind::User;
+
+/// Runs a command.
+pub(super) fn run(command: &UserCommand) -> Result<(), Failure> {
+    match command {
+        UserCommand::Add(args) => add(args),
+        UserCommand::List(read) => list(KIND, read),
+        UserCommand::Show(args) => show(KIND, &args.name, &args.read),
+        UserCommand::Set(args) => set(KIND, &args.account, (&[], &[]), &args.groups),
+        UserCommand::Disable(args) => set_disabled(KIND, &args.account, true, last_admin(args.force)),
+        UserCommand::Enable(args) => set_disabled(KIND, args, false, last_admin(false)),
+        UserCommand::Remove(args) => remove(KIND, args),
+        UserCommand::Passwd(args) => passwd(args),
+    }
+}
+
+fn add(args: &UserAddArgs) -> Result<(), Failure> {
+    let mut groups: BTreeSet<_> = args.group.iter().cloned().collect();
+    if args.admin {
+        groups.insert(GroupName::ADMINS.parse().expect("the name of a group"));
+    }
+    // Before the stores are opened: the user may take a while to type.
+    let password = if args.no_password {
+        None
+    } else {
+        Some(hashed(&args.name, args.password_stdin)?)
+    };
+    administer(&args.stores, Absent::Create, async |administration| {
+        let new = NewAccount {
+            groups,
+            password,
+            ..NewAccount::new(args.name.clone(), KIND)
+        };
+        let created = administration.create(&Author::operator(), new).await?;
+        report(args.json, &created.account, "added")
+    })
+}
+
+fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
+    let (account, piped) = (&args.account, args.password_stdin);
+    let password = hashed(&account.name, piped)?;
+    administer(&account.stores, Absent::Refuse, async |administration| {
+        let changed = administration
+            .set_password(&Author::operator(), &account.name, password)
+            .await?;
+        report(account.json, &changed, "set the password of")
+    })
+}
+
+/// Reads a new password, and hashes it.
+fn hashed(name: &AccountName, piped: bool) -> Result<PasswordHash, Failure> {
+    let password = new_password(name.as_str(), piped)?;
+    PasswordHasher::new(Parameters::DEFAULT)
+        .and_then(|hasher| hasher.hash(&password, &SystemEnvironment))
+        .map_err(|error| Failure::Failed(error.to_string()))
+}

@@ -1,0 +1,125 @@
+//! How clients are asked for credentials, and the URL of the server.
+
+use crate::support::{Server, folder_with_users, run};
+
+const BASIC: &str = r#"Basic realm="roadstead", charset="UTF-8""#;
+
+/// The realm is that of `--public-url`, of a trusted proxy, or of this machine. No stranger steers it by `Host` or
+/// `X-Forwarded-…`.
+#[test]
+fn s29_the_realm_is_configured_or_proved() {
+    const FORWARDED: &[(&str, &str)] = &[
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Forwarded-Host", "other.example:8443"),
+        ("X-Forwarded-Proto", "https"),
+    ];
+    const WITHOUT_SCHEME: &[(&str, &str)] = &[("X-Forwarded-For", "192.0.2.1")];
+    const HERE: Option<&str> = Some(r#"Bearer realm="http://localhost/token",service="roadstead""#);
+    const PUBLIC: Option<&str> = Some(r#"Bearer realm="https://registry.example/token",service="registry.example""#);
+    const PROXY: Option<&str> = Some(r#"Bearer realm="https://other.example:8443/token",service="roadstead""#);
+
+    for (flags, direct, forwarded, without_scheme, of_stranger) in [
+        (&[][..], HERE, HERE, HERE, Some(BASIC)),
+        (
+            &["--public-url", "https://registry.example/"],
+            PUBLIC,
+            PUBLIC,
+            PUBLIC,
+            PUBLIC,
+        ),
+        (
+            &["--public-url", "https://registry.example", "--challenge", "basic"],
+            Some(BASIC),
+            Some(BASIC),
+            Some(BASIC),
+            Some(BASIC),
+        ),
+        // A proxy that is not this one.
+        (&["--trusted-proxy", "192.0.2.0/24"], HERE, HERE, HERE, Some(BASIC)),
+        (
+            &["--trusted-proxy", "127.0.0.0/8,::1"],
+            HERE,
+            PROXY,
+            Some(BASIC),
+            Some(BASIC),
+        ),
+    ] {
+        let folder = folder_with_users(&[("alice", "secret")]);
+        let server = Server::start_in(folder, &[&["--htpasswd", "users"][..], flags].concat());
+        for (headers, expected) in [
+            (&[][..], direct),
+            (FORWARDED, forwarded),
+            (WITHOUT_SCHEME, without_scheme),
+        ] {
+            let ping = server.request("GET", "/v2/", headers, b"");
+            let found = (ping.status, ping.header("www-authenticate"));
+            assert_eq!(found, (401, expected), "{flags:?} {headers:?}");
+        }
+        let mut client = server.connect();
+        client.send(b"GET /v2/ HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+        let ping = client.response("GET");
+        assert_eq!(
+            (ping.status, ping.header("www-authenticate")),
+            (401, of_stranger),
+            "{flags:?}"
+        );
+    }
+}
+
+/// A large head is reduced to the fields that are read, including those of a trusted proxy.
+#[test]
+fn a_large_head_keeps_what_a_proxy_says() {
+    let folder = folder_with_users(&[("alice", "secret")]);
+    let server = Server::start_in(folder, &["--htpasswd", "users", "--trusted-proxy", "127.0.0.0/8,::1"]);
+    let filler = "x".repeat(12 << 10);
+    let headers = [
+        ("X-Filler", filler.as_str()),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "registry.example"),
+    ];
+    let ping = server.request("GET", "/v2/", &headers, b"");
+    assert_eq!(
+        ping.header("www-authenticate"),
+        Some(r#"Bearer realm="https://registry.example/token",service="roadstead""#)
+    );
+}
+
+/// A public URL of plain http is allowed. The server warns of it, unless it leads to this machine.
+#[test]
+fn s29_passwords_that_can_be_read_on_the_network_are_warned_of() {
+    const WARNING: &str = "the public URL is plain http";
+
+    for (url, warned) in [
+        ("http://registry.example:5000", true),
+        ("http://127.0.0.1:5000", false),
+        ("https://registry.example", false),
+    ] {
+        let server = Server::start(&["--public-url", url]);
+        assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200, "{url}");
+        let lines = server.lines();
+        let is_warning = |line: &&serde_json::Value| line["message"].as_str().unwrap_or_default().starts_with(WARNING);
+        let warning = lines.iter().find(is_warning);
+        assert_eq!(warning.is_some(), warned, "{url}: {lines:?}");
+        if let Some(warning) = warning {
+            assert_eq!(
+                (&warning["level"], &warning["public_url"]),
+                (&"WARN".into(), &url.into())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_public_url_has_a_scheme_and_no_path() {
+    for (url, words) in [
+        ("registry.example", "begins with https://"),
+        ("https://registry.example/v2/", "without a path"),
+        ("https://alice@registry.example", "without a user name"),
+        ("https://", "a host name or an address"),
+    ] {
+        let output = run(["serve", "--public-url", url]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{url}: {text}");
+        assert!(text.contains(words), "{url}: {text}");
+    }
+}
