@@ -115,6 +115,7 @@ def tls(folder: Path) -> Iterator[Result]:
         registry = Registry(server.address, USER, PASSWORD)
         yield check("nginx: a client without the authority's certificate refuses", clients.untrusted)
         yield check("nginx: crane pushes and pulls, on HTTP/2", clients.crane)
+        yield check("nginx: crane gets its tokens through it", got_tokens, front, "go-containerregistry")
         yield check("nginx: skopeo pushes and pulls", clients.skopeo, registry)
         yield check("nginx: 100 MB in chunks stream in and out without a file", stream, front, server)
         yield check("nginx: no token in the access log", no_token, front)
@@ -211,6 +212,21 @@ def asked(
     return answer.getheader("location") or ""
 
 
+def got_tokens(front: Front, agent: str) -> str:
+    """A challenge sends clients to the URL that they have used, and a client has got tokens there. The server knows the URL from nginx."""
+    connection = front.connect()
+    try:
+        connection.request("GET", "/v2/", headers={"Host": front.address})
+        challenge = connection.getresponse().getheader("www-authenticate")
+    finally:
+        connection.close()
+    assert challenge == f'Bearer realm="https://{front.address}/token",service="roadstead"', challenge
+    lines = [line for line in front.access_log.read_text().splitlines() if agent in line]
+    granted = [line for line in lines if re.search(r'"(?:GET|POST) /token\S* HTTP/[0-9.]+" 200 ', line)]
+    assert granted, f"of {len(lines)} requests of {agent}, none got a token"
+    return f"{len(granted)} of {len(lines)} requests"
+
+
 def no_token(front: Front) -> str:
     lines = front.access_log.read_text().splitlines()
     uploads = [line for line in lines if "/blobs/uploads/" in line]
@@ -252,7 +268,8 @@ def logins_while_others_guess(front: Front, server: Server) -> str:
         try:
             while not ended.is_set():
                 code = status("127.0.0.2", NEWCOMERS[number % 2], os.urandom(8).hex())
-                assert code in (401, 503), f"a guess was answered by {code}"
+                # 429: after some wrong passwords, that address has to wait.
+                assert code in (401, 429, 503), f"a guess was answered by {code}"
                 answered.append(code)
         except BaseException as error:  # raised again by the thread that waits
             failed.append(error)

@@ -4,10 +4,14 @@ Three servers on one set of stores stand behind one address. Pushers send blobs 
 random server is killed, and started again, over and over. Afterwards every acknowledged blob, manifest and tag is there and hashes, and
 whatever else is visible was sent by a client and is whole. SIGKILL does not test syncs, since the system keeps what a process wrote.
 The tests of `store-embedded` check syncs.
+
+The pushers are a robot under a policy with immutable tags. Several of them push different manifests to the same immutable tag, and delete such
+tags: whatever such a tag was once, it is to the end.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import itertools
@@ -19,7 +23,7 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from urllib.parse import urlsplit
 
-from harness import Cloud, Context, Fleet, Result, at_once, check
+from harness import Cloud, Context, Fleet, Result, at_once, check, scratch
 from harness.backend import Backend
 from harness.build import roadstead
 from harness.progress import step
@@ -30,6 +34,22 @@ REPOSITORIES = ("kills/a", "kills/b")
 SIZES = (100, 20_000, 300_000, 6 << 20, 20 << 20)
 WEIGHTS = (30, 30, 30, 6, 4)
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_POLICY = """\
+syntax = 1
+
+[[allow]]
+name = "pushers"
+who = ["robot:pusher"]
+repositories = ["kills/**"]
+actions = ["pull", "push", "delete"]
+
+[[immutable]]
+name = "releases"
+repositories = ["kills/**"]
+tags = ["semver"]
+"""
+# One push of so many also tries to delete an immutable tag.
+_DELETIONS = 5
 _TIMEOUT = 60
 # Maximum times in seconds: for one kill and the start after it, on average, and for a pusher to end.
 _TIMEOUT_PER_KILL = 20
@@ -44,9 +64,14 @@ def main(context: Context) -> List[Result]:
     # Once, and not by two threads that wait for each other.
     roadstead()
     return at_once(
-        lambda: check(f"disk+sqlite: {context.kills} kills", _case, None, context.kills),
+        lambda: check(f"disk+sqlite: {context.kills} kills", _on_disk, context.kills),
         lambda: check(f"s3+dynamodb: {context.kills} kills", _in_the_cloud, context.kills),
     )
+
+
+def _on_disk(kills: int) -> str:
+    with scratch("kills") as folder:
+        return _case(Backend("disk+sqlite", folder / "data"), kills)
 
 
 def _in_the_cloud(kills: int) -> str:
@@ -54,11 +79,27 @@ def _in_the_cloud(kills: int) -> str:
         return _case(cloud.backend("s3+dynamodb"), kills)
 
 
+class Target(NamedTuple):
+    """Where requests go, and the credentials that they have."""
+
+    address: str
+    authorization: str
+
+
+class Answer(NamedTuple):
+    """The answer to a request."""
+
+    status: int
+    headers: Dict[str, str]
+    body: bytes
+
+
 class Image(NamedTuple):
-    """What one push sends."""
+    """What one push sends. `tag` is its own; `release` is an immutable tag to which other pushers send other images."""
 
     repository: str
     tag: str
+    release: str
     blobs: Dict[str, bytes]
     manifest: bytes
 
@@ -78,20 +119,33 @@ class Ledger:
         self.manifests: Set[Tuple[str, str]] = set()
         # Tags are written once each, so that an acknowledged one names its manifest for ever.
         self.tags: Dict[Tuple[str, str], str] = {}
-        self.sent_tags: Dict[Tuple[str, str], str] = {}
+        self.sent_tags: Dict[Tuple[str, str], Set[str]] = {}
+        # What an immutable tag was when it was first acknowledged or read.
+        self.releases: Dict[Tuple[str, str], str] = {}
+        self.refused = 0
         self.failures = 0
 
+    def stands(self, repository: str, tag: str, digest: str) -> None:
+        """An immutable tag was acknowledged or read as `digest`: then it never was and never is another one."""
+        with self.lock:
+            before = self.releases.setdefault((repository, tag), digest)
+        assert before == digest, f"the immutable tag {repository}:{tag} was {before} and is {digest}"
 
-def _case(backend: Optional[Backend], kills: int) -> str:
+
+def _case(backend: Backend, kills: int) -> str:
+    added = backend.operate("robot", "add", "pusher", "--expires", "never", "--json").stdout
+    backend.set_policy(_POLICY)
+    authorization = "Basic " + base64.b64encode(f"pusher:{json.loads(added)['key']}".encode()).decode()
     seed = int.from_bytes(os.urandom(4), "big")
     choose = random.Random(seed)
     ledger = Ledger()
     try:
         with Fleet(backend=backend) as fleet, step(f"{kills} kills, seed {seed}"):
+            target = Target(fleet.address, authorization)
             ending = threading.Event()
             broken: List[BaseException] = []
             pushers = [
-                threading.Thread(target=_pusher, args=(fleet.address, random.Random(seed + 1 + number), number, ledger, ending, broken))
+                threading.Thread(target=_pusher, args=(target, random.Random(seed + 1 + number), number, ledger, ending, broken))
                 for number in range(PUSHERS)
             ]
             for pusher in pushers:
@@ -116,7 +170,7 @@ def _case(backend: Optional[Backend], kills: int) -> str:
             # A kill ends at most one push of each pusher: that whose request is under way, or whose next one meets the claim of the dead
             # server on its upload. The push after that has uploads of its own, and the proxy passes over the server that is down.
             assert ledger.failures <= kills * PUSHERS, f"{ledger.failures} pushes failed for {kills} kills under {PUSHERS} pushers"
-            summary = _verify(fleet.address, ledger)
+            summary = _verify(target, ledger)
             checked = fleet.backend.operate("fsck", "--json", ok=(0, 1))
             assert checked.returncode == 0, f"fsck found what does not agree:\n{checked.stdout[-4000:]}{checked.stderr[-2000:]}"
             return f"{summary}, {ledger.failures} pushes failed, seed {seed}"
@@ -125,20 +179,21 @@ def _case(backend: Optional[Backend], kills: int) -> str:
 
 
 def _pusher(
-    address: str, choose: random.Random, number: int, ledger: Ledger, ending: threading.Event, broken: List[BaseException]
+    target: Target, choose: random.Random, number: int, ledger: Ledger, ending: threading.Event, broken: List[BaseException]
 ) -> None:
-    tags = (f"p{number}-{count}" for count in itertools.count(1))
+    # The other pushers choose the same releases, at about the same time.
+    tags = ((f"p{number}-{count}", f"1.0.{count // 2}") for count in itertools.count(1))
     try:
         while not ending.is_set():
-            _push(address, choose, _image(choose, next(tags)), ledger)
+            _push(target, choose, _image(choose, *next(tags)), ledger)
         # All are up again: a registry that fails for ever after a kill must not pass.
-        whole = any(_push(address, choose, _image(choose, next(tags)), ledger) for _ in range(_TRIES))
+        whole = any(_push(target, choose, _image(choose, *next(tags)), ledger) for _ in range(_TRIES))
         assert whole, f"{_TRIES} pushes after the last kill, and none went through"
     except BaseException as error:  # raised again in the main thread
         broken.append(error)
 
 
-def _image(choose: random.Random, tag: str) -> Image:
+def _image(choose: random.Random, tag: str, release: str) -> Image:
     layers = [choose.randbytes(choose.choices(SIZES, WEIGHTS)[0]) for _ in range(choose.randint(1, 3))]
     config = json.dumps({"architecture": "amd64", "os": "linux", "tag": tag}).encode()
     blobs = {_digest(blob): blob for blob in [config, *layers]}
@@ -149,27 +204,30 @@ def _image(choose: random.Random, tag: str) -> Image:
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": _digest(config), "size": len(config)},
         "layers": described,
     }
-    return Image(choose.choice(REPOSITORIES), tag, blobs, json.dumps(manifest).encode())
+    return Image(choose.choice(REPOSITORIES), tag, release, blobs, json.dumps(manifest).encode())
 
 
-def _push(address: str, choose: random.Random, image: Image, ledger: Ledger) -> bool:
+def _push(target: Target, choose: random.Random, image: Image, ledger: Ledger) -> bool:
     """Pushes once; whether all of it went through. Any request may fail, because any server may die; then the push ends there, as a
     client's would."""
     try:
         for digest, blob in image.blobs.items():
             with ledger.lock:
                 ledger.sent.add((image.repository, digest))
-            _push_blob(address, choose, image.repository, digest, blob)
+            _push_blob(target, choose, image.repository, digest, blob)
             with ledger.lock:
                 ledger.blobs.add((image.repository, digest))
         with ledger.lock:
             ledger.sent.add((image.repository, image.digest))
-            ledger.sent_tags[image.repository, image.tag] = image.digest
-        target = f"/v2/{image.repository}/manifests/{image.tag}"
-        _request(address, "PUT", target, 201, image.manifest, {"Content-Type": _MANIFEST})
+            ledger.sent_tags[image.repository, image.tag] = {image.digest}
+        path = f"/v2/{image.repository}/manifests/{image.tag}"
+        _request(target, "PUT", path, 201, image.manifest, {"Content-Type": _MANIFEST})
         with ledger.lock:
             ledger.manifests.add((image.repository, image.digest))
             ledger.tags[image.repository, image.tag] = image.digest
+        _release(target, image, ledger)
+        if choose.randrange(_DELETIONS) == 0:
+            _refused(target, "DELETE", image.repository, image.release, ledger)
         return True
     except (OSError, http.client.HTTPException, Unavailable):
         with ledger.lock:
@@ -177,23 +235,58 @@ def _push(address: str, choose: random.Random, image: Image, ledger: Ledger) -> 
         return False
 
 
-def _push_blob(address: str, choose: random.Random, repository: str, digest: str, blob: bytes) -> None:
+def _release(target: Target, image: Image, ledger: Ledger) -> None:
+    """Pushes an image to an immutable tag, which another image may have taken."""
+    repository, tag = image.repository, image.release
+    with ledger.lock:
+        ledger.sent_tags.setdefault((repository, tag), set()).add(image.digest)
+    answer = _exchange(target, "PUT", f"/v2/{repository}/manifests/{tag}", image.manifest, {"Content-Type": _MANIFEST})
+    if answer.status == 201:
+        ledger.stands(repository, tag, image.digest)
+    else:
+        _is_refusal(target, answer, repository, tag, ledger)
+
+
+def _refused(
+    target: Target, method: str, repository: str, tag: str, ledger: Ledger, manifest: bytes = b"", reference: Optional[str] = None
+) -> None:
+    """Tries to change an immutable tag that stands, by itself or by the `reference` of its manifest, which must not succeed."""
+    path = f"/v2/{repository}/manifests/{reference or tag}"
+    answer = _exchange(target, method, path, manifest, {"Content-Type": _MANIFEST} if manifest else {})
+    _is_refusal(target, answer, repository, tag, ledger)
+
+
+def _is_refusal(target: Target, answer: Answer, repository: str, tag: str, ledger: Ledger) -> None:
+    """Asserts that an answer refuses the change of an immutable tag, and that the tag is what it was."""
+    asked = f"an immutable tag, {repository}:{tag}"
+    assert answer.status == 403, f"a change of {asked}, was answered {answer.status}: {answer.body[:500]!r}"
+    assert json.loads(answer.body)["errors"][0]["code"] == "DENIED", answer.body
+    with ledger.lock:
+        ledger.refused += 1
+    status, manifest = _get(target, f"/v2/{repository}/manifests/{tag}")
+    if status >= 500:
+        raise Unavailable(f"GET of {asked}, answered {status}")
+    assert status == 200, f"{asked}, was refused because it stands, and GET answers {status}"
+    ledger.stands(repository, tag, _digest(manifest))
+
+
+def _push_blob(target: Target, choose: random.Random, repository: str, digest: str, blob: bytes) -> None:
     uploads = f"/v2/{repository}/blobs/uploads/"
     way = choose.choice(("patch", "put", "chunks", "at once"))
     if way == "at once":
-        _request(address, "POST", f"{uploads}?digest={digest}", 201, blob)
+        _request(target, "POST", f"{uploads}?digest={digest}", 201, blob)
         return
-    location = _request(address, "POST", uploads, 202)["location"]
+    location = _request(target, "POST", uploads, 202)["location"]
     rest = blob
     if way == "patch":
-        location = _request(address, "PATCH", location, 202, _chunks(blob))["location"]
+        location = _request(target, "PATCH", location, 202, _chunks(blob))["location"]
         rest = b""
     elif way == "chunks":
         cut = choose.randint(1, len(blob))
         headers = {"Content-Range": f"0-{cut - 1}"}
-        location = _request(address, "PATCH", location, 202, blob[:cut], headers)["location"]
+        location = _request(target, "PATCH", location, 202, blob[:cut], headers)["location"]
         rest = blob[cut:]
-    _request(address, "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}", 201, rest)
+    _request(target, "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}", 201, rest)
 
 
 def _chunks(blob: bytes) -> Iterator[bytes]:
@@ -207,54 +300,72 @@ class Unavailable(Exception):
 
 
 def _request(
-    address: str, method: str, target: str, expected: int, body: object = b"", headers: Optional[Dict[str, str]] = None
+    target: Target, method: str, path: str, expected: int, body: object = b"", headers: Optional[Dict[str, str]] = None
 ) -> Dict[str, str]:
-    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
+    """Makes a request that is answered with the status `expected`; the headers of the answer."""
+    answer = _exchange(target, method, path, body, headers or {})
+    assert answer.status == expected, f"{method} {urlsplit(path).path} answered {answer.status}: {answer.body[:500]!r}"
+    return answer.headers
+
+
+def _exchange(target: Target, method: str, path: str, body: object, headers: Dict[str, str]) -> Answer:
+    connection = http.client.HTTPConnection(target.address, timeout=_TIMEOUT)
     try:
-        connection.request(method, target, body, headers or {}, encode_chunked=not isinstance(body, bytes))  # type: ignore[arg-type]
+        sent = {"Authorization": target.authorization, **headers}
+        connection.request(method, path, body, sent, encode_chunked=not isinstance(body, bytes))  # type: ignore[arg-type]
         answer = connection.getresponse()
         text = answer.read()
         # A server that lived may have met the claim of one that did not: the same upload goes on a minute later, and a client that
         # does not wait for that begins another.
         if answer.status >= 500 or answer.status == 416:
-            raise Unavailable(f"{method} {target} answered {answer.status}")
-        assert answer.status == expected, f"{method} {urlsplit(target).path} answered {answer.status}: {text[:500]!r}"
-        return {name.lower(): value for name, value in answer.getheaders()}
+            raise Unavailable(f"{method} {path} answered {answer.status}")
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
     finally:
         connection.close()
 
 
-def _verify(address: str, ledger: Ledger) -> str:
+def _verify(target: Target, ledger: Ledger) -> str:
     for repository, digest in ledger.sent:
         for kind, acknowledged in (("blobs", ledger.blobs), ("manifests", ledger.manifests)):
-            status, found = _get(address, f"/v2/{repository}/{kind}/{digest}")
+            status, found = _get(target, f"/v2/{repository}/{kind}/{digest}")
             if (repository, digest) in acknowledged:
                 assert status == 200, f"{kind} {digest} of {repository} was acknowledged, and GET answers {status}"
             assert status in (200, 404), f"GET of {kind} {digest} of {repository} answers {status}"
             assert status == 404 or _digest(found) == digest, f"{kind} {digest} of {repository} is not what was sent"
     for repository in REPOSITORIES:
-        visible = set(_tags(address, repository))
-        acknowledged = {tag for tagged, tag in ledger.tags if tagged == repository}
+        visible = set(_tags(target, repository))
+        acknowledged = {tag for tagged, tag in [*ledger.tags, *ledger.releases] if tagged == repository}
         assert acknowledged <= visible, f"acknowledged, and not listed: {sorted(acknowledged - visible)}"
         for tag in visible:
-            digest = ledger.sent_tags.get((repository, tag))
-            assert digest is not None, f"{repository}:{tag} is listed, and no client pushed it"
-            status, manifest = _get(address, f"/v2/{repository}/manifests/{tag}")
-            assert status == 200 and _digest(manifest) == digest, f"{repository}:{tag} does not resolve: {status}"
+            digests = ledger.sent_tags.get((repository, tag))
+            assert digests is not None, f"{repository}:{tag} is listed, and no client pushed it"
+            status, manifest = _get(target, f"/v2/{repository}/manifests/{tag}")
+            assert status == 200 and _digest(manifest) in digests, f"{repository}:{tag} does not resolve: {status}"
+            if (repository, tag) in ledger.releases:
+                ledger.stands(repository, tag, _digest(manifest))
             document = json.loads(manifest)
             for descriptor in [document["config"], *document["layers"]]:
-                status, blob = _get(address, f"/v2/{repository}/blobs/{descriptor['digest']}")
+                status, blob = _get(target, f"/v2/{repository}/blobs/{descriptor['digest']}")
                 assert status == 200 and _digest(blob) == descriptor["digest"], f"{repository}:{tag} lost {descriptor['digest']}: {status}"
-    assert ledger.tags, "nothing was acknowledged"
-    return f"{len(ledger.blobs)} blobs and {len(ledger.tags)} images were acknowledged and are whole"
+    assert ledger.tags and ledger.releases, "nothing was acknowledged"
+    for (repository, tag), digest in list(ledger.releases.items()):
+        path = f"/v2/{repository}/manifests/{tag}"
+        _request(target, "PUT", path, 201, _get(target, path)[1], {"Content-Type": _MANIFEST})
+        for other in [other for tagged, other in ledger.manifests if tagged == repository and other != digest][:1]:
+            manifest = _get(target, f"/v2/{repository}/manifests/{other}")[1]
+            _refused(target, "PUT", repository, tag, ledger, manifest)
+        _refused(target, "DELETE", repository, tag, ledger)
+        _refused(target, "DELETE", repository, tag, ledger, reference=digest)
+    whole = f"{len(ledger.blobs)} blobs and {len(ledger.tags)} images were acknowledged and are whole"
+    return f"{whole}, {len(ledger.releases)} immutable tags stand and {ledger.refused} changes of them were refused"
 
 
-def _tags(address: str, repository: str) -> List[str]:
+def _tags(target: Target, repository: str) -> List[str]:
     """All of them, page by page; after the last tag comes an empty page."""
     found: List[str] = []
     while True:
         after = f"&last={found[-1]}" if found else ""
-        status, text = _get(address, f"/v2/{repository}/tags/list?n={_TAGS_PAGE}{after}")
+        status, text = _get(target, f"/v2/{repository}/tags/list?n={_TAGS_PAGE}{after}")
         if status == 404 and not found:
             return found  # before its first manifest a repository has no list
         assert status == 200, f"the tags of {repository}: {status}"
@@ -265,21 +376,22 @@ def _tags(address: str, repository: str) -> List[str]:
         found += page
 
 
-def _get(address: str, target: str) -> Tuple[int, bytes]:
-    """The status and the body, behind a redirect if there is one."""
+def _get(target: Target, path: str) -> Tuple[int, bytes]:
+    """The status and the body, behind a redirect if there is one. The store is asked without credentials."""
+    address, headers = target.address, {"Authorization": target.authorization}
     for _ in range(3):
         connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
         try:
-            connection.request("GET", target)
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             content = answer.read()
             if answer.status != 307:
                 return answer.status, content
             parts = urlsplit(answer.headers["Location"])
-            address, target = parts.netloc, f"{parts.path}?{parts.query}"
+            address, path, headers = parts.netloc, f"{parts.path}?{parts.query}", {}
         finally:
             connection.close()
-    raise AssertionError(f"{target} redirects in circles")
+    raise AssertionError(f"{path} redirects in circles")
 
 
 def _digest(content: bytes) -> str:

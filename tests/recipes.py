@@ -55,6 +55,24 @@ def steps(readme: Path, holding: str) -> str:
     return found[0]
 
 
+def blocks(page: Path, language: str = "sh") -> List[str]:
+    """All blocks of a page in a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def console(page: Path, holding: str) -> str:
+    """The commands of the one block of a page that holds a text, and shows a terminal: `$ ` before each command, and output."""
+    found = [block for block in blocks(page, "console") if holding in block]
+    assert len(found) == 1, f"{page.relative_to(ROOT)}: {len(found)} blocks hold {holding!r}"
+    commands: List[str] = []
+    for line in found[0].splitlines():
+        if line.startswith("$ "):
+            commands.append(line[2:])
+        elif commands and commands[-1].endswith("\\"):
+            commands.append(line)
+    return "".join(f"{line}\n" for line in commands)
+
+
 def shell(script: str, cwd: Path, env: Mapping[str, str], **more: object) -> Finished:
     """Runs a script with bash, ending at the first command that fails."""
     return run(["bash", "-eu", "-o", "pipefail", "-c", script], timeout=TIMEOUT, cwd=cwd, env=env, **more)  # type: ignore[arg-type]

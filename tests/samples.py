@@ -1,7 +1,7 @@
 """The part `samples`: every sample runs, every deployment, and the installation with cargo, as their READMEs say.
 
 The commands and files are those of samples/ and infra/, with the example names replaced (`recipes`). The checks of infra/local are
-in `infra_local`, those of infra/aws in `infra_aws`.
+in `infra_local`, those of infra/aws in `infra_aws`, those of accounts and policies in `access`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from harness.build import PROGRAMS, cargo, image, roadstead
 from harness.cache import ROOT
 from harness.process import Finished
 from harness.tools import TABLE, Go
+import access
 import infra_aws
 import infra_local
 from engines import Containerd, Dockerd
@@ -58,6 +59,7 @@ def main(context: Context) -> List[Result]:
         "compose": compose,
         "s3-dynamodb": s3_dynamodb,
         "aws": partial(infra_aws.aws, full=context.full),
+        **access.FAMILIES,
     }
     if context.full:
         families["containerd 2"] = containerd_2
@@ -205,13 +207,15 @@ def docker_by_tls(folder: Path) -> Iterator[Result]:
     etc = folder / "etc"
     etc.mkdir()
     prefix = knowing(folder, "::1" if infra_local.has_ipv6() else "127.0.0.1", etc)
-    with Server("--htpasswd", users(folder)) as server, Front(folder / "front", server) as front:
+    private = Server("--htpasswd", users(folder), *infra_local.settings_of_proxy())
+    with private as server, Front(folder / "front", server) as front:
         with NamedDockerd(folder / "d", home(folder), prefix) as docker:
             checks = DockerByTls(front, docker, etc, Registry(server.address, USER, PASSWORD))
             if infra_local.has_ipv6():
                 yield check("nginx: docker without the authority's certificate refuses", checks.untrusted)
             yield check("nginx: docker login, and with a wrong password not", checks.login)
             yield check("nginx: first-push by TLS, with users", checks.push)
+            yield check("nginx: docker gets its tokens through it", infra_local.got_tokens, front, "docker/")
 
 
 class DockerByTls:

@@ -77,6 +77,8 @@ class Setting:
         """Pushes a layout with skopeo, every platform of it, for a family that only pulls it; returns its reference."""
         reference, layout = self.reference(name), getattr(self.images, image)
         words = [*remembering(self.folder("memory")), tool("skopeo"), "copy", "-q", "--all", "--preserve-digests"]
+        if self.registry.user is not None:
+            words += ["--dest-creds", f"{self.registry.user}:{self.registry.password}"]
         words += ["--dest-tls-verify=false", f"oci:{layout}:1", f"docker://{reference}"]
         run(words, timeout=TIMEOUT, env=self.home("skopeo"))
         return reference
@@ -127,12 +129,22 @@ def client(words: Words, env: Mapping[str, str], timeout: float = TIMEOUT, **mor
     return run(words, timeout=timeout, env=env, **more)  # type: ignore[arg-type]
 
 
-def refused(words: Words, env: Mapping[str, str], says: str, **more: object) -> None:
-    """Asserts that a client command fails, and that what it says holds `says` in any case."""
+# What clients say who lack credentials, each in its own words.
+UNAUTHORIZED = ("unauthorized", "authentication required", "authorization failed", "access denied", "credential")
+
+
+def refused(words: Words, env: Mapping[str, str], *says: str, **more: object) -> None:
+    """Asserts that a client command fails, and that what it says holds one of `says` in any case."""
     done = client(words, env, ok=None, **more)
     assert done.returncode != 0, f"succeeded, but had to be refused: {' '.join(map(str, words))}"
+    is_refusal(done, *says)
+
+
+def is_refusal(done: Finished, *says: str) -> None:
+    """Asserts that a client command has failed, and that what it says holds one of `says` in any case."""
     text = done.stdout + done.stderr
-    assert says.lower() in text.lower(), f"refused, but not with {says!r}: {text[-600:]}"
+    assert done.returncode != 0, f"succeeded, but had to be refused: {text[-600:]}"
+    assert any(word.lower() in text.lower() for word in says), f"refused, but with none of {says}: {text[-600:]}"
 
 
 def settled(read: Callable[[], bool], seconds: float, what: str) -> None:

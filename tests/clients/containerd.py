@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Iterator
 
-from common import Setting, need_root
+from common import UNAUTHORIZED, Setting, is_refusal, need_root
 from engines import Containerd
 from harness import Result
 from images import RUNS
@@ -49,11 +49,14 @@ def login(setting: Setting, generation: str = "") -> Iterator[Result]:
         label = f"containerd {daemon.version}"
         stranger = Ctr(setting, daemon, f"{short}-stranger")
         yield setting.check(f"{label}: push without login is refused", stranger.refused_push)
+        if registry.public:
+            yield setting.check(f"{label}: pull of a public image without login", stranger.pull_public)
         wrong = Ctr(setting, daemon, f"{short}-stranger", f"{registry.user}:wrong")
         yield setting.check(f"{label}: push with a wrong password is refused", wrong.refused_push)
         known = Ctr(setting, daemon, short, f"{registry.user}:{registry.password}")
         yield setting.check(f"{label}: push with --user", known.push, "app")
         yield setting.check(f"{label}: pull with --user", known.pull, "app")
+        yield setting.check(f"{label}: the same pull without --user is refused", stranger.refused_pull, known)
 
 
 class Ctr:
@@ -115,6 +118,14 @@ class Ctr:
         reference = self.setting.reference(f"{self.short}/app:absent")
         done = self.daemon.ctr("-n", "third", "images", "pull", "--plain-http", reference, ok=None)
         assert done.returncode != 0 and "not found" in done.stderr, f"refused otherwise than as absent: {done}"
+
+    def pull_public(self) -> None:
+        reference = self.setting.pushed("app", f"{self.setting.registry.public}{self.short}:1")
+        self.daemon.ctr("-n", "public", "images", "pull", "--plain-http", reference)
+
+    def refused_pull(self, known: "Ctr") -> None:
+        done = self.daemon.ctr("-n", "stranger", "images", "pull", "--plain-http", known.reference("app"), ok=None)
+        is_refusal(done, "401", *UNAUTHORIZED)
 
     def refused_push(self) -> None:
         done = self.daemon.ctr("images", "push", "--plain-http", *self.login, self.load("app"), ok=None)

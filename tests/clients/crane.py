@@ -6,7 +6,7 @@ import json
 import tarfile
 from typing import Iterator
 
-from common import Setting, client, refused, tool
+from common import UNAUTHORIZED, Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
 from images import RUNS
@@ -30,10 +30,13 @@ def results(setting: Setting) -> Iterator[Result]:
 def login(setting: Setting) -> Iterator[Result]:
     checks = Crane(setting)
     yield setting.check("crane: push without login is refused", checks.refused_push)
+    if setting.registry.public:
+        yield setting.check("crane: pull of a public image without login", checks.pull_public)
     yield setting.check("crane: push with a wrong password is refused", checks.wrong_login)
     yield setting.check("crane: auth login", checks.login)
     yield setting.check("crane: push after login", checks.push, "app")
     yield setting.check("crane: pull after login", checks.pull, "app")
+    yield setting.check("crane: pull after logout is refused", checks.refused_pull)
 
 
 def public(setting: Setting) -> Iterator[Result]:
@@ -65,6 +68,16 @@ class Crane:
 
     def logout(self) -> None:
         self.crane("auth", "logout", self.setting.address)
+
+    def refused_pull(self) -> None:
+        self.logout()
+        folder = self.setting.folder("back") / "refused"
+        refused([tool("crane"), "--insecure", "pull", self.reference("app:1"), folder], self.env, *UNAUTHORIZED)
+
+    def pull_public(self) -> None:
+        reference, folder = self.setting.pushed("app", f"{self.registry.public}crane:1"), self.setting.folder("back") / "public"
+        self.crane("pull", "--format", "oci", reference, folder)
+        compare_layouts(self.layout("app"), str(folder))
 
     def pull(self, image: str) -> None:
         folder = self.setting.folder("back") / image

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Iterator
 
-from common import Setting, need_root
+from common import UNAUTHORIZED, Setting, is_refusal, need_root
 from engines import Dockerd
 from harness import Result
 from images import RUNS
@@ -41,12 +41,15 @@ def results(setting: Setting, generation: str = "", snapshotter: bool = False) -
 
 
 def login(setting: Setting) -> Iterator[Result]:
-    """`docker login`, and what a daemon may do before and after it."""
+    """`docker login`, and what a daemon may do before and after it. Public images need no login."""
     need_root()
     with Dockerd(setting.folder("docker-a"), setting.home("docker"), "") as one:
         checks = Docker(setting, one, one, "docker")
         label = f"docker {one.version}"
         yield setting.check(f"{label}: push without login is refused", checks.refused_push)
+        if setting.registry.public:
+            yield setting.check(f"{label}: pull and run of a public image without login", checks.pull_public)
+            yield setting.check(f"{label}: pull of a private image without login is refused", checks.refused_pull)
         yield setting.check(f"{label}: login with a wrong password is refused", checks.wrong_login)
         yield setting.check(f"{label}: login", checks.login)
         yield setting.check(f"{label}: push after login", checks.push, "app")
@@ -125,6 +128,7 @@ class Docker:
         done = self.one.docker("push", self.load("app"), ok=None)
         text = (done.stdout + done.stderr).lower()
         assert done.returncode != 0, "pushed without credentials"
+        assert "retrying" not in text, f"docker has tried it again: {text}"
         assert any(word in text for word in ("no basic auth", "unauthorized", "authentication required")), text
 
     def wrong_login(self) -> None:
@@ -139,8 +143,19 @@ class Docker:
 
     def logout(self) -> None:
         self.one.docker("logout", self.setting.address)
+        self.refused_pull()
+
+    def refused_pull(self) -> None:
         done = self.one.docker("pull", self.setting.reference(f"{self.short}/app:1"), ok=None)
-        assert done.returncode != 0, "pulled without credentials"
+        is_refusal(done, "no basic auth", *UNAUTHORIZED)
+
+    def pull_public(self) -> None:
+        reference = self.setting.pushed("app", f"{self.setting.registry.public}{self.short}:1")
+        done = self.one.docker("pull", reference)
+        assert root_digest(self.setting.images.app) in done.stdout, f"pulled another digest: {done.stdout}"
+        self.runs(reference)
+        # Its layers are those of the private image.
+        self.one.docker("rmi", reference)
 
 
 def pushed_digest(text: str) -> str:

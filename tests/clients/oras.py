@@ -6,7 +6,7 @@ import json
 import os
 from typing import Iterator, List
 
-from common import Setting, client, refused, tool
+from common import UNAUTHORIZED, Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
 from layout import noise, sha256
@@ -34,10 +34,13 @@ def results(setting: Setting) -> Iterator[Result]:
 def login(setting: Setting) -> Iterator[Result]:
     checks = Oras(setting)
     yield setting.check("oras: push without login is refused", checks.refused_push)
+    if setting.registry.public:
+        yield setting.check("oras: copy of a public image without login", checks.pull_public)
     yield setting.check("oras: login with a wrong password is refused", checks.wrong_login)
     yield setting.check("oras: login", checks.login)
     yield setting.check("oras: push after login", checks.push)
     yield setting.check("oras: pull after login", checks.pull)
+    yield setting.check("oras: pull after logout is refused", checks.logout)
 
 
 class Oras:
@@ -151,7 +154,17 @@ class Oras:
 
     def refused_push(self) -> None:
         words = [tool("oras"), "push", "--plain-http", self.reference("refused:1"), "bill:text/plain"]
-        refused(words, self.env, "credential", cwd=self.source)
+        refused(words, self.env, *UNAUTHORIZED, cwd=self.source)
+
+    def pull_public(self) -> None:
+        reference, back = self.setting.pushed("app", f"{self.registry.public}oras:1"), self.setting.folder("back") / "public"
+        self.oras("cp --from-plain-http --to-oci-layout", reference, f"{back}:1")
+        compare_layouts(self.setting.images.app, str(back))
+
+    def logout(self) -> None:
+        self.oras("logout", self.setting.address)
+        words = [tool("oras"), "manifest", "fetch", "--plain-http", self.reference("artifact:1")]
+        refused(words, self.env, *UNAUTHORIZED)
 
     def wrong_login(self) -> None:
         words = [tool("oras"), "login", "--plain-http", "-u", self.registry.user, "--password-stdin", self.setting.address]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
-from common import TIMEOUT, Setting, client, need_root, tool
+from common import TIMEOUT, UNAUTHORIZED, Setting, client, is_refusal, need_root, tool
 from harness import Result
 from harness.process import Finished, unmount_below
 from images import RUNS
@@ -43,10 +43,13 @@ def login(setting: Setting) -> Iterator[Result]:
     checks = Podman(setting)
     try:
         yield setting.check("podman: push without login is refused", checks.refused_push)
+        if setting.registry.public:
+            yield setting.check("podman: pull and run of a public image without login", checks.pull_public)
         yield setting.check("podman: login with a wrong password is refused", checks.login, "wrong", False)
         yield setting.check("podman: login", checks.login, setting.registry.password, True)
         yield setting.check("podman: push after login", checks.push, "app")
         yield setting.check("podman: pull after login, run", checks.pull_and_run, "app")
+        yield setting.check("podman: pull after logout is refused", checks.logout)
     finally:
         checks.stop()
 
@@ -168,6 +171,16 @@ class Podman:
         target = self.setting.reference("podman/refused:1")
         done = self.podman(self.first, "push", "-q", "--tls-verify=false", "docker.io/local/app:1", target, ok=None)
         assert done.returncode != 0 and "auth" in done.stderr.lower(), f"not refused: {done}"
+
+    def pull_public(self) -> None:
+        reference, store = self.setting.pushed("app", f"{self.registry.public}podman:1"), self.setting.folder("p0")
+        self.podman(store, "pull", "-q", "--tls-verify=false", reference)
+        self.runs(reference, store)
+
+    def logout(self) -> None:
+        self.podman(self.first, "logout", self.setting.address)
+        done = self.podman(self.second, "pull", "-q", "--tls-verify=false", self.setting.reference("podman/app:1"), ok=None)
+        is_refusal(done, *UNAUTHORIZED)
 
     def login(self, password: Optional[str], ok: bool) -> None:
         words = ["login", "--tls-verify=false", "-u", self.registry.user, "-p", password, self.setting.address]

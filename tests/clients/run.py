@@ -4,8 +4,8 @@
 
     python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
 
-The settings: one server that needs no login (every family), one with a htpasswd file (logins), one with that file from
-which everybody may pull, one with TLS of its own, and three server processes over one data directory, each request to
+The settings: one server that needs no login (every family), one with an account and a policy with public images (logins), one with a
+htpasswd file from which everybody may pull, one with TLS of its own, and three server processes over one data directory, each request to
 the next one in turn; then three processes over one bucket and one table, whose blobs are pulled from the bucket itself; and three over a bucket and a table that
 fail every twentieth request.
 """
@@ -29,7 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import containerd  # noqa: E402
 import crane  # noqa: E402
+import curl  # noqa: E402
 import docker  # noqa: E402
+import full_distribution  # noqa: E402
 import full_docker  # noqa: E402
 import full_helm  # noqa: E402
 import full_oci_client  # noqa: E402
@@ -56,6 +58,21 @@ from verify import Registry  # noqa: E402
 # How much of each server's log a failure shows.
 LOG_LINES = 20
 USER, PASSWORD = "harbour", "correct horse: battery staple"
+POLICY = """\
+syntax = 1
+
+[[allow]]
+name = "users"
+who = ["users"]
+repositories = ["**"]
+actions = ["pull", "push", "delete"]
+
+[[allow]]
+name = "public images"
+who = ["anyone"]
+repositories = ["public/**"]
+actions = ["pull"]
+"""
 
 
 class Group(NamedTuple):
@@ -99,6 +116,7 @@ LOGINS = Group("login", {
         "podman": podman.login,
         "crane": crane.login,
         "oras": oras.login,
+        "curl": curl.login,
     })
 # skopeo, podman and buildah send empty credentials where they were asked for some and have none: one of them will do.
 PUBLIC = Group("public", {"skopeo": skopeo.public, "crane": crane.public})
@@ -137,7 +155,7 @@ def results(full: bool, only: Sequence[str], report: Callable[[Result], None]) -
         # Short folder names: container engines keep sockets in them, whose names are bounded.
         starts = (
             (ALWAYS, _one),
-            (LOGINS, _users),
+            (LOGINS, _accounts),
             (PUBLIC, _public),
             (TLS, _tls),
             (SEVERAL, _three),
@@ -151,6 +169,8 @@ def results(full: bool, only: Sequence[str], report: Callable[[Result], None]) -
             families = dict(group.families)
             if full and group in (ALWAYS, CLOUD):
                 families.update({**ALWAYS.families, **FULL.families})
+            if full and group is LOGINS:
+                families["distribution"] = full_distribution.login
             if full and group in (REDIRECTED, OWN_HOST):
                 families["containerd-2"] = full_docker.containerd_2_login
             # Layers of 100 MB are what one server is for; the others are about what goes where.
@@ -216,6 +236,25 @@ def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Bac
     run([tool("htpasswd"), "-i", "-c", "-B", "-C", "5", str(file), USER], timeout=20, input=PASSWORD)
     server = stack.enter_context(Server("--htpasswd", file, *flags, backend=backend))
     return server, Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
+
+
+def _accounts(stack: ExitStack, work: Path) -> Registry:
+    backend = Backend("disk+sqlite", work / "data")
+    backend.add_user(USER, PASSWORD)
+    backend.set_policy(POLICY)
+    server = stack.enter_context(Server(backend=backend))
+
+    def whole() -> None:
+        """After all families: every program that was logged in has got tokens for that. curl alone sends the password with each request."""
+        lines = [line for line in server.access_lines() if line.get("user") == USER and line["status"] < 300 and "agent" in line]
+        programs = {line["agent"].split(" ")[0] for line in lines if line["path"].startswith("/v2/")}
+        holders = {line["agent"].split(" ")[0] for line in lines if line["path"] == "/token"}
+        say(f"    logged in by token: {', '.join(sorted(holders))}")
+        without = {program for program in programs - holders if not program.startswith("curl/")}
+        assert not without, f"logged in without a token: {without}"
+
+    stack.callback(whole)
+    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server), public="public/")
 
 
 def _public(stack: ExitStack, work: Path) -> Registry:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Iterator
+from typing import Iterator, Tuple, Union
 
-from common import Setting, client, refused, tool
+from common import UNAUTHORIZED, Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
 from private import remembering
@@ -31,10 +31,13 @@ def results(setting: Setting) -> Iterator[Result]:
 def login(setting: Setting) -> Iterator[Result]:
     checks = Skopeo(setting)
     yield setting.check("skopeo: copy without login is refused", checks.refused_push)
+    if setting.registry.public:
+        yield setting.check("skopeo: copy of a public image without login", checks.pull_public)
     yield setting.check("skopeo: login with a wrong password is refused", checks.wrong_login)
     yield setting.check("skopeo: login", checks.login)
     yield setting.check("skopeo: copy after login", checks.there_and_back, "app")
     yield setting.check("skopeo: copy with --creds", checks.with_credentials)
+    yield setting.check("skopeo: pull after logout is refused", checks.refused_pull)
 
 
 def public(setting: Setting) -> Iterator[Result]:
@@ -51,8 +54,9 @@ class Skopeo:
     def skopeo(self, *words: object, memory: str = "memory", **more: object) -> Finished:
         return client([*remembering(self.setting.folder(memory)), tool("skopeo"), *words], self.env, **more)
 
-    def refused(self, says: str, *words: object) -> None:
-        refused([*remembering(self.setting.folder("memory")), tool("skopeo"), *words], self.env, says)
+    def refused(self, says: Union[str, Tuple[str, ...]], *words: object) -> None:
+        says = (says,) if isinstance(says, str) else says
+        refused([*remembering(self.setting.folder("memory")), tool("skopeo"), *words], self.env, *says)
 
     def remote(self, name: str) -> str:
         return f"docker://{self.setting.reference('skopeo/' + name)}"
@@ -160,6 +164,14 @@ class Skopeo:
         back = self.setting.folder("back") / "app"
         self.skopeo("copy", "-q", "--src-tls-verify=false", "--all", self.remote("creds:1"), f"oci:{back}:1")
         compare_layouts(self.setting.images.app, str(back))
+
+    def pull_public(self) -> None:
+        reference, back = self.setting.pushed("app", f"{self.registry.public}skopeo:1"), self.setting.folder("back") / "public"
+        self.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{reference}", f"oci:{back}:1")
+        compare_layouts(self.setting.images.app, str(back))
+
+    def refused_pull(self) -> None:
+        self.refused(UNAUTHORIZED, "inspect", "--tls-verify=false", self.remote("app:1"))
 
     def with_credentials_alone(self) -> None:
         self.push("app", "creds:1", "--dest-creds", f"{self.registry.user}:{self.registry.password}")

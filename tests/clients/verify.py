@@ -35,13 +35,21 @@ class Response(NamedTuple):
 class Registry:
     """The registry under test, read without any client's library.
 
-    `address` is host:port, plain http. `log` returns the end of the server's log, for the text of a failure.
+    `address` is host:port, plain http. `log` returns the end of the server's log, for the text of a failure. `public` is how the names of
+    those repositories begin from which everyone may pull; it is empty if there are none.
+
+    Requests are sent with the password without being asked for it, as curl and many scripts do it.
     """
 
     def __init__(
-        self, address: str, user: Optional[str] = None, password: Optional[str] = None, log: Callable[[], str] = lambda: ""
+        self,
+        address: str,
+        user: Optional[str] = None,
+        password: Optional[str] = None,
+        log: Callable[[], str] = lambda: "",
+        public: str = "",
     ) -> None:
-        self.address, self.user, self.password, self.log = address, user, password, log
+        self.address, self.user, self.password, self.log, self.public = address, user, password, log, public
 
     def connect(self) -> http.client.HTTPConnection:
         """A new connection."""

@@ -38,9 +38,19 @@ class Backend:
         """Changes to the environment: what the person who runs the tests has set for a registry of their own is not meant for this one."""
         return {**{name: None for name in os.environ if name.startswith(("ROADSTEAD_", "AWS_"))}, **self.env}
 
-    def operate(self, *words: Union[str, Path], timeout: float = 120, ok: Optional[Sequence[int]] = (0,)) -> Finished:
+    def operate(
+        self, *words: Union[str, Path], timeout: float = 120, ok: Optional[Sequence[int]] = (0,), input: Optional[str] = None
+    ) -> Finished:
         """Runs an operator's command, `operate("collect", "--json")`, on these stores."""
-        return run([roadstead(), *words, *self.words()], timeout=timeout, env=self.environment(), ok=ok)
+        return run([roadstead(), *words, *self.words()], timeout=timeout, env=self.environment(), ok=ok, input=input)
+
+    def add_user(self, name: str, password: str) -> None:
+        """Adds a user, and makes the registry if there is none yet. A server that runs already knows the user within 10 s."""
+        self.operate("user", "add", name, "--password-stdin", input=f"{password}\n")
+
+    def set_policy(self, policy: str) -> None:
+        """Puts a policy in TOML in force, and makes the registry if there is none yet. A server that runs already follows within 10 s."""
+        self.operate("policy", "set", "-", input=policy)
 
     def objects(self) -> Dict[str, int]:
         """Every object of the bucket by its key, with its size: what the store holds, whatever the table says."""

@@ -71,11 +71,16 @@ def _bench(context: Context) -> List[Result]:
             printed = run([*command, *install], timeout=1800, env=env).stdout
         assert not install or "not run: " not in printed, f"not every registry took part:\n{printed}"
 
+    def smoke_of_tokens() -> None:
+        with step("the benchmark of tokens, small"):
+            run([binary("bench"), "tokens", "--smoke"], timeout=300)
+
     binary("bench")
     # Nothing is measured here, so that they may run at once.
     return at_once(
         partial(check, "every row of the benchmark runs", smoke),
         partial(check, "the benchmark runs on S3 and DynamoDB", smoke_on_s3),
+        partial(check, "the benchmark of tokens runs", smoke_of_tokens),
     )
 
 
@@ -83,7 +88,7 @@ PARTS = (
     Part("lint", "formatting, clippy, rustdoc, dependency policy, scripts", _main_of("lint")),
     Part("unit", "the tests of every crate", _main_of("unit")),
     Part("wasm", "the core builds for wasm32-unknown-unknown", _main_of("wasm")),
-    Part("conformance", "the official suite: one server, three servers, with a password, over every pair of stores", _main_of("conformance")),
+    Part("conformance", "the official suite: one server and three, with a password, with a token, over every pair of stores", _main_of("conformance")),
     Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),
     Part("image", "the container image: its build, its bytes, and containers of it in docker and podman", _main_of("image")),
     Part("memory", "a 2 GiB blob in and out within 64 MiB of memory; uploads to S3 within what --upload-memory grants", _main_of("memory")),

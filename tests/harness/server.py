@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
 import signal
 import tempfile
 from pathlib import Path
-from typing import Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 from .api import HarnessError
 from .backend import Backend
@@ -103,6 +104,11 @@ class Server:
     def log_tail(self) -> str:
         """The end of the server's log, for a failure's text."""
         return "\n".join(self.log.read_text(errors="replace").rstrip().splitlines()[-60:])
+
+    def access_lines(self) -> List[Dict[str, Any]]:
+        """What the server's log says of each request that it has answered, in their order."""
+        lines = [json.loads(line) for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("target") == "access"]
 
     def _running(self) -> Child:
         if self._child is None:

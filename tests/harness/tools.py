@@ -107,6 +107,7 @@ TABLE: Dict[str, Tuple[object, str]] = {
     ),
     "crane": (Go("github.com/google/go-containerregistry/cmd/crane", "v0.22.1"), "crane"),
     "oras": (Go("oras.land/oras/cmd/oras", "v1.3.6"), "oras"),
+    "distribution": (Go("github.com/distribution/distribution/v3/cmd/registry", "v3.1.2"), "registry"),
     "regctl": (Go("github.com/regclient/regclient/cmd/regctl", "v0.11.7"), "regctl"),
     "helm": (Go("helm.sh/helm/v3/cmd/helm", "v3.22.0"), "helm"),
     "versitygw": (Go("github.com/versity/versitygw/cmd/versitygw", "v1.8.0"), "versitygw"),

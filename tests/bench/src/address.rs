@@ -62,6 +62,7 @@ impl RequestTarget {
 }
 
 /// A registry.
+#[derive(Clone)]
 pub(crate) struct Target {
     /// Its host and port.
     pub(crate) authority: String,
@@ -98,6 +99,21 @@ impl Target {
         };
         target.address(&target.authority)?;
         Ok(target)
+    }
+
+    /// The same registry, asked with this token, or without credentials.
+    pub(crate) fn with_token(&self, token: Option<&str>) -> Result<Self, Failure> {
+        let authorization = token
+            .map(|token| {
+                HeaderValue::try_from(format!("Bearer {token}"))
+                    .map_err(|_| Failure::Address("this token fits no header".to_owned()))
+            })
+            .transpose()?;
+        Ok(Self {
+            authority: self.authority.clone(),
+            authorization,
+            allow_remote: self.allow_remote,
+        })
     }
 
     /// The address of a host: this machine's own, or any if that is allowed.

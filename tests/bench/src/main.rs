@@ -3,7 +3,7 @@
 //! In reading order: [`rows`] says what is done, [`task`] how one operation goes over the wire with [`client`] and
 //! [`content`], [`prepare`] makes a registry ready for a row and [`site`] loads it, [`measure`] and [`report`] turn
 //! that into numbers, [`peers`] starts and stops the registries that [`mod@compare`] sets side by side, with [`daemon`],
-//! and [`cloud`] the object store.
+//! and [`cloud`] the object store. [`mod@tokens`] measures what access by token costs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ mod report;
 mod rows;
 mod site;
 mod task;
+mod tokens;
 
 use address::Target;
 use cloud::Tools;
@@ -49,6 +50,7 @@ Examples:
   bench compare --install --json > result.json
   bench compare --only 'GET manifest' --rounds 4
   bench compare --s3 --install                   all of them on one S3 server
+  bench tokens                                   what access by token costs
   bench run --url http://127.0.0.1:5000 --pid $(pgrep -o roadstead) --only 'pull blob'
   bench --smoke                                  every row once, small; fails on any error or wrong byte"
 )]
@@ -81,6 +83,28 @@ Examples:
   bench compare --sync off --baseline docker-registry
   bench compare --before ./roadstead-of-last-week --baseline before --only 'HEAD blob'")]
     Compare(CompareArgs),
+    /// Measures what tokens cost roadstead: reads with a token, as multiples of reads without credentials; and requests for a
+    /// token with a key and with a password, as multiples of those without credentials.
+    #[command(after_help = "\
+Examples:
+  bench tokens
+  bench tokens --rounds 5 --only 'HEAD blob'")]
+    Tokens(TokensArgs),
+}
+
+#[derive(Args)]
+struct TokensArgs {
+    /// Times that every row is run.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// Folder on the disk to measure; all data lies in a new folder below it, which is removed at the end.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The `roadstead` program; the one beside this program if not given.
+    #[arg(long, value_name = "PATH")]
+    roadstead: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadArgs,
 }
 
 #[derive(Args)]
@@ -185,6 +209,10 @@ fn main() -> ExitCode {
             command: Some(Command::Compare(args)),
             smoke,
         } => attended(compare(args, smoke)),
+        Cli {
+            command: Some(Command::Tokens(args)),
+            smoke,
+        } => attended(tokens(args, smoke)),
         Cli {
             command: None,
             smoke: true,
@@ -292,6 +320,31 @@ async fn compare(args: CompareArgs, smoke: bool) -> Outcome {
         redirect: args.pulls == "redirect",
     };
     compare::compare(&mut plan, &rows, &programs, rounds, &harbour, &mut report).await?;
+    folder.close()?;
+    Ok(finish(&report, args.load.json))
+}
+
+async fn tokens(args: TokensArgs, smoke: bool) -> Outcome {
+    let smoke = smoke || args.load.smoke;
+    let chosen = tokens::chosen(&args.load.only);
+    if chosen.is_empty() {
+        return Err(format!("no row has such a name; the rows are {}", tokens::names().join(", ")).into());
+    }
+    let Some(program) = Program::find(Kind::Roadstead, args.roadstead.as_deref(), "full") else {
+        return Err(format!("no roadstead to measure: {}", Kind::Roadstead.advice()).into());
+    };
+    let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&parent)?;
+    let rounds = if smoke { 1 } else { args.rounds };
+    let mut settings = args.load.settings(smoke);
+    settings.insert("rounds", rounds.into());
+    let registries = tokens::SIDES.map(|name| Registry {
+        name: name.to_owned(),
+        version: format!("{} ({})", program.version, program.path.display()),
+    });
+    let mut report = Report::new(registries.into(), BTreeMap::new(), tokens::SIDES[0], settings);
+    let mut plan = args.load.plan(smoke, random()?);
+    tokens::measure(&mut plan, &chosen, &program, rounds, folder.path(), &mut report).await?;
     folder.close()?;
     Ok(finish(&report, args.load.json))
 }

@@ -136,6 +136,33 @@ impl Site {
         sample
     }
 
+    /// Makes `row` ready for [`Site::read_as`].
+    pub(crate) async fn ready(&mut self, plan: &mut Plan, row: &Row) -> Result<Arc<Task>, Failure> {
+        self.passes += 1;
+        self.prepare(plan, row).await.map(Arc::new)
+    }
+
+    /// One pass of reads that are ready, with the credentials of `target`: checks, then loads. Only the load is measured.
+    pub(crate) async fn read_as(
+        &mut self,
+        target: &Arc<Target>,
+        plan: &Plan,
+        task: &Arc<Task>,
+        bound: Bound,
+    ) -> Sample {
+        let mut client = BenchClient::new(Arc::clone(target));
+        if let Err(failure) = task.verify(&mut client, bound.count).await {
+            return failed(&failure, "check");
+        }
+        if !plan.scale.smoke {
+            rustix::fs::sync();
+        }
+        let own = std::mem::replace(&mut self.target, Arc::clone(target));
+        let sample = self.drive(task, 0, plan.clients, bound).await;
+        self.target = own;
+        sample
+    }
+
     /// Runs operations from number `first` on with `clients` workers, and measures them.
     async fn drive(&self, task: &Arc<Task>, first: u64, clients: u64, bound: Bound) -> Sample {
         let next = Arc::new(AtomicU64::new(first));

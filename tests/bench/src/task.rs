@@ -27,6 +27,8 @@ pub(crate) enum Wanted {
     Content(u64, String),
     /// A JSON object with at least so many names in the list under this key. Registries that ignore `n` send more.
     Names(&'static str, u64),
+    /// A JSON object with a text under this key.
+    Text(&'static str),
 }
 
 /// An image in a registry.
@@ -237,7 +239,7 @@ impl Read {
         match &self.wanted {
             Wanted::Content(wanted, _) if length != *wanted => Err(self.wrong(format!("{length} bytes, not {wanted}"))),
             Wanted::Content(..) => Ok(length),
-            Wanted::Names(..) => Ok(0),
+            Wanted::Names(..) | Wanted::Text(_) => Ok(0),
         }
     }
 
@@ -257,6 +259,14 @@ impl Read {
                     Ok(())
                 } else {
                     Err(self.wrong(format!("hashes to {got:?}")))
+                }
+            }
+            Wanted::Text(key) => {
+                let body = client.get(&self.path, Take::Keep).await?.body;
+                if text_of(&body, key).is_some() {
+                    Ok(())
+                } else {
+                    Err(self.wrong(format!("has no {key}")))
                 }
             }
             Wanted::Names(key, least) => {
@@ -280,6 +290,12 @@ impl Read {
             what,
         }
     }
+}
+
+/// The text under a key of a JSON object.
+pub(crate) fn text_of(body: &[u8], key: &str) -> Option<String> {
+    let value = serde_json::from_slice::<serde_json::Value>(body).ok()?;
+    Some(value.get(key)?.as_str()?.to_owned())
 }
 
 /// Pushes a blob.
