@@ -131,8 +131,8 @@ impl Call<'_> {
 
     /// Maps each route to its operation. The type of an operation's permit states the action that must be allowed.
     ///
-    /// The larger operations are boxed. A future is moved several times before it runs, so without boxes every request
-    /// would pay for the size of the largest operation.
+    /// The operations are boxed. A future is moved several times before it runs, so without boxes every request would pay for
+    /// the size of the largest operation.
     async fn dispatch(
         &self,
         route: Route,
@@ -172,14 +172,14 @@ impl Call<'_> {
                 Box::pin(self.list_repositories(&identity, page)).await
             }
             Route::GetBlob { repository, digest } => {
-                self.get_blob(access.permit(caller, &repository)?, digest, head).await
+                Box::pin(self.get_blob(access.permit(caller, &repository)?, digest, head)).await
             }
             Route::DeleteBlob { repository, digest } => {
                 Box::pin(self.delete_blob(access.permit(caller, &repository)?, digest)).await
             }
             Route::GetManifest { repository, reference } => {
-                self.get_manifest(access.permit(caller, &repository)?, reference, headers, head_only)
-                    .await
+                let permit = access.permit(caller, &repository)?;
+                Box::pin(self.get_manifest(permit, reference, headers, head_only)).await
             }
             Route::PutManifest {
                 repository,
