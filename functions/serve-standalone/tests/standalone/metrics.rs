@@ -197,10 +197,7 @@ fn logins_tokens_and_refusals_are_counted() {
 #[test]
 fn ten_thousand_names_make_no_new_series() {
     let folder = folder_with_users(&[("alice", "secret")]);
-    let server = Server::start_in(
-        folder,
-        &["--htpasswd", "users", "--metrics", "here", "--log-level", "warn"],
-    );
+    let server = Server::start_in(folder, &["--htpasswd", "users", "--metrics", "here"]);
     let mut client = server.connect();
     let mut ask = |number: usize| {
         let credentials = basic(&format!("name{number}"), "a wrong password");
