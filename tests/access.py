@@ -411,6 +411,7 @@ def releases(folder: Path, docker: Dockerd, backend: Backend) -> Iterator[Result
         yield check(f"{name}: cosign signs twice and attests twice, with referrers", sample.sign)
         yield check(f"{name}: cosign signs twice and attests twice, with tags", sample.sign_with_tags)
         yield check(f"{name}: the robot that may only create signs with referrers, and moves no tag of signatures", sample.create_only)
+        yield check(f"{name}: a signed index is promoted, and `latest` goes back", sample.promote)
     yield check(f"{name}: nothing is left", sample.clean_up)
 
 
@@ -513,6 +514,17 @@ class Releases:
         assert len(self._referrers("1.5.0")) == 1
         done = shell(f"{sign} --new-bundle-format=false --key third.key {image}", self.folder, env, ok=(1,))
         assert ".sig exists, and the principal may only create tags" in done.stderr and key not in done.stderr, done
+
+    def promote(self) -> None:
+        self._run("build 1.7.0")
+        before = len(self._referrers("1.4.0"))
+        done = self._run("tag promote")
+        assert all(f"build 1.7.0 for {arch}\n" in done.stdout for arch in ("amd64", "arm64")), done.stdout
+        assert len(self._referrers("1.7.0")) == 1 and len(self._referrers("1.4.0")) == before
+        staged = shell(f"crane digest {self.address}/staging/app:1.7.0", self.folder, self.env).stdout.strip()
+        assert self._digest("1.7.0") == staged
+        history = self._run("tag rollback").stdout
+        assert self._digest("latest") == self._digest("1.4.0") in history, history
 
     def clean_up(self) -> None:
         if self.in_folder:
