@@ -27,8 +27,9 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
 from harness import Child, Result, Server, cache_dir, check, free_port, run, scratch, wait_until
 from harness.build import roadstead
 from harness.process import Finished
+from common import UNAUTHORIZED, is_refusal
 from images import Images
-from over_tls import Authority, has_ipv6
+from over_tls import Authority, NamedDockerd, has_ipv6
 from verify import Registry, compare_layouts, root_digest
 
 UNIT = LOCAL / "roadstead.service"
@@ -117,6 +118,7 @@ def tls(folder: Path) -> Iterator[Result]:
         yield check("nginx: crane pushes and pulls, on HTTP/2", clients.crane)
         yield check("nginx: crane gets its tokens through it", got_tokens, front, "go-containerregistry")
         yield check("nginx: skopeo pushes and pulls", clients.skopeo, registry)
+        yield check("nginx: docker logs in, pushes, pulls and logs out", clients.docker, registry)
         yield check("nginx: 100 MB in chunks stream in and out without a file", stream, front, server)
         yield check("nginx: no token in the access log", no_token, front)
         yield check("nginx: users log in while another client guesses passwords", logins_while_others_guess, front, server)
@@ -157,6 +159,23 @@ class TlsClients:
         registry.verify("team/skopeo", "1", expect=root_digest(self.layout))
         run([*skopeo, "--src-cert-dir", trust, "--src-creds", login, reference, f"oci:{back}:1"], TIMEOUT, env=self.env)
         compare_layouts(self.layout, str(back))
+
+
+    def docker(self, registry: Registry) -> str:
+        reference = f"{self.front.address}/team/docker:1"
+        with NamedDockerd(self.folder / "d", {**self.env, "PATH": os.environ["PATH"], "DOCKER_CONFIG": str(self.folder / "login")}) as engine:
+            engine.trusts(self.front.authority, self.front.address)
+            engine.docker("import", "-", reference, input="")
+            is_refusal(engine.docker("push", reference, ok=None), *UNAUTHORIZED)
+            engine.docker("login", self.front.address, "-u", USER, "--password-stdin", input=PASSWORD)
+            pushed = re.findall(r"digest: (sha256:[0-9a-f]{64})", engine.docker("push", reference).stdout)
+            registry.verify("team/docker", "1", expect=pushed[0])
+            engine.docker("rmi", reference)
+            engine.docker("pull", reference)
+            engine.docker("logout", self.front.address)
+            engine.docker("rmi", reference)
+            is_refusal(engine.docker("pull", reference, ok=None), *UNAUTHORIZED)
+        return got_tokens(self.front, "docker/")
 
 
 def stream(front: Front, server: Server) -> None:

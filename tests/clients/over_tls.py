@@ -16,7 +16,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence
+from typing import Callable, Iterator, List, Mapping, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -137,8 +137,8 @@ def _registry(setting: Setting) -> TlsRegistry:
     return setting.registry
 
 
-def _prefix(setting: Setting, folder: Path, etc_docker: Optional[Path] = None) -> List[str]:
-    return knowing(folder, _registry(setting).server.host, etc_docker)
+def _prefix(setting: Setting, folder: Path) -> List[str]:
+    return knowing(folder, _registry(setting).server.host)
 
 
 # --- docker ---
@@ -147,12 +147,12 @@ def _prefix(setting: Setting, folder: Path, etc_docker: Optional[Path] = None) -
 class NamedDockerd(Dockerd):
     """A daemon that finds the registry's name, with an /etc/docker of its own."""
 
-    def __init__(self, setting: Setting, name: str) -> None:
-        folder = setting.folder(name)
+    def __init__(self, folder: Path, env: Mapping[str, str], host: str = "127.0.0.1") -> None:
+        """`host` is the address of the registry."""
         self.etc = folder / "etc"
-        self.etc.mkdir()
-        self._prefix = _prefix(setting, folder, self.etc)
-        super().__init__(folder, setting.home(name))
+        self.etc.mkdir(parents=True)
+        self._prefix = knowing(folder, host, self.etc)
+        super().__init__(folder, env)
 
     def command(self) -> Sequence[str]:
         words = list(super().command())
@@ -167,15 +167,18 @@ class NamedDockerd(Dockerd):
     def __exit__(self, *_: object) -> None:
         Engine.__exit__(self)
 
-    def trusts(self, registry: TlsRegistry) -> None:
-        trust = self.etc / "certs.d" / registry.address
+    def trusts(self, authority: Path, address: str) -> None:
+        """Makes the certificate of an authority known for the registry with this address."""
+        trust = self.etc / "certs.d" / address
         trust.mkdir(parents=True)
-        shutil.copy(registry.authority.trust / "ca.crt", trust)
+        shutil.copy(authority, trust / "ca.crt")
 
 
 def docker(setting: Setting) -> Iterator[Result]:
     need_root()
-    with NamedDockerd(setting, "da") as one, NamedDockerd(setting, "db") as two:
+    registry = _registry(setting)
+    first, second = (NamedDockerd(setting.folder(name), setting.home(name), registry.server.host) for name in ("da", "db"))
+    with first as one, second as two:
         checks = Docker(setting, one, two, "docker")
         label = f"docker {one.version}"
 
@@ -186,7 +189,7 @@ def docker(setting: Setting) -> Iterator[Result]:
         if has_ipv6():
             yield setting.check(f"{label}: without the authority's certificate it refuses", untrusted)
         for daemon in (one, two):
-            daemon.trusts(_registry(setting))
+            daemon.trusts(registry.authority.trust / "ca.crt", registry.address)
         yield setting.check(f"{label}: push", checks.push, "app")
         yield setting.check(f"{label}: pull and run with another daemon", checks.pull_and_run, "app")
         yield setting.check(f"{label}: push of 40 MB", checks.push, "medium")
