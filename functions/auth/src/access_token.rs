@@ -54,6 +54,10 @@ pub enum Generation {
 #[error("not a generation")]
 pub struct GenerationError;
 
+/// The largest generation of an account. Generations are times in milliseconds, unless a clock was wrong or a record was made by hand; a
+/// longer number could be read as [`Generation::Htpasswd`].
+pub const MAX_GENERATION: u64 = 999_999_999_999_999;
+
 /// The length of the text of [`Generation::Htpasswd`].
 const HTPASSWD_LEN: usize = 16;
 

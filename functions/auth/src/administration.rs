@@ -14,7 +14,7 @@ pub mod accounts;
 mod change;
 pub mod error;
 pub mod keys;
-mod limits;
+pub mod limits;
 pub mod policies;
 pub mod signing_keys;
 

@@ -4,8 +4,9 @@ use registry::store::access::{Account, AccountKind};
 
 use super::AdministrationError;
 
-/// Whether the account has only what its kind may have, and no more of it than the limits allow.
-pub(super) fn check(account: &Account) -> Result<(), AdministrationError> {
+/// Whether the account has only what its kind may have, and no more of it than the limits allow. Every change of an account is checked,
+/// and every account that is imported.
+pub fn check(account: &Account) -> Result<(), AdministrationError> {
     match account.kind {
         AccountKind::User if !account.grants.is_empty() => return Err(AdministrationError::UserGrants),
         AccountKind::Robot if account.password.is_some() => {
@@ -27,6 +28,17 @@ pub(super) fn check(account: &Account) -> Result<(), AdministrationError> {
                 what,
                 found,
                 maximum,
+            });
+        }
+    }
+    for key in account.keys.values() {
+        let scope = key.scope.as_deref().unwrap_or_default();
+        if scope.len() > Account::MAX_GRANTS {
+            return Err(AdministrationError::TooMany {
+                name: account.name.clone(),
+                what: "grants of a key's scope",
+                found: scope.len(),
+                maximum: Account::MAX_GRANTS,
             });
         }
     }

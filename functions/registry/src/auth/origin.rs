@@ -44,7 +44,8 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// The URL at which the client has reached the registry, as far as no stranger can steer it:
     ///
-    /// * behind a trusted proxy that says the scheme, that scheme and the host that the proxy reports;
+    /// * behind a trusted proxy that says the scheme, that scheme and the host that the proxy reports, but not plain http to
+    ///   another machine;
     /// * without a proxy, the `Host` of the request if it is the machine itself ([`Host::is_loopback`]).
     ///
     /// `None` for all other requests: their `Host` is what their sender likes.
@@ -84,7 +85,9 @@ fn url(forwarded: Option<&Forwarded>, connection: UrlScheme, host: Host) -> Opti
             };
             // Without a scheme, `Host` may also be the proxy's own name for the registry, such as localhost:5000. A remote
             // client cannot reach that.
-            Some(PublicUrl::new(forwarded.scheme?, host))
+            let url = PublicUrl::new(forwarded.scheme?, host);
+            // Only the operator may send passwords over a network in plain text, by a public URL that says so.
+            (!url.is_exposed()).then_some(url)
         }
         None => host.is_loopback().then(|| PublicUrl::new(connection, host)),
     }
@@ -147,7 +150,7 @@ mod tests {
 
     /// A trusted proxy has to say the scheme: it is not guessed, and never taken from a loopback host of its own.
     #[test]
-    fn the_url_behind_a_trusted_proxy_is_what_it_says() {
+    fn s29_the_url_behind_a_trusted_proxy_is_what_it_says() {
         use ForwardedHost::{Host, Unchanged, Unclear};
         use UrlScheme::{Http, Https};
 
@@ -155,14 +158,16 @@ mod tests {
         for (host, scheme, reported, expected) in [
             ("a.example", Some(Https), Unchanged, Some("https://a.example")),
             ("a.example:443", Some(Https), Unchanged, Some("https://a.example")),
-            ("a.example", Some(Http), Unchanged, Some("http://a.example")),
+            ("a.example", Some(Http), Unchanged, None),
+            ("localhost:5000", Some(Http), Unchanged, Some("http://localhost:5000")),
             (
                 "localhost:5000",
                 Some(Https),
                 reported(),
                 Some("https://public.example:8443"),
             ),
-            ("a.example", Some(Http), reported(), Some("http://public.example:8443")),
+            ("a.example", Some(Http), reported(), None),
+            ("localhost:5000", Some(Http), reported(), None),
             ("a.example", None, Unchanged, None),
             ("a.example", None, reported(), None),
             ("localhost:5000", None, Unchanged, None),

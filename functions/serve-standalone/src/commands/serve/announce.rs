@@ -15,7 +15,8 @@ use crate::cli::{MetricsAddress, ServeArgs};
 use crate::commands::health::reachable;
 use crate::metrics::MetricsListener;
 
-/// Warns of passwords that can be read on the network, and of clients that are asked for credentials which they do not need.
+/// Warns of passwords that can be read on the network, of clients that are asked for credentials which they do not need, and of tokens that
+/// another registry accepts.
 pub(super) fn warn_of_challenges(args: &ServeArgs) {
     let others = args.allow_anonymous.map(AnonymousAccess::from);
     let context = ChallengeContext {
@@ -24,6 +25,7 @@ pub(super) fn warn_of_challenges(args: &ServeArgs) {
         trusts_a_proxy: !args.pulls.trusted_proxy.is_empty(),
         has_users_and_anonymous_pulls: args.htpasswd.is_some() && others == Some(AnonymousAccess::Pull),
     };
+    warn_of_shared_keys(args);
     for problem in args.challenges().problems(context) {
         match problem {
             ChallengeProblem::ReadablePasswords => tracing::warn!(
@@ -37,6 +39,16 @@ pub(super) fn warn_of_challenges(args: &ServeArgs) {
                  because of --challenge basic"
             ),
         }
+    }
+}
+
+/// Without a public URL, every registry is the service `roadstead`, which is issuer and audience of its tokens.
+fn warn_of_shared_keys(args: &ServeArgs) {
+    if args.token_key_file.is_some() && args.public_url.is_none() {
+        tracing::warn!(
+            "a registry with the same token keys (--token-key-file) accepts the tokens of this one, with their groups: tell \
+             registries apart by their URLs (--public-url), or give each one keys of its own"
+        );
     }
 }
 

@@ -175,6 +175,9 @@ impl<'a> AccessImporter<'a> {
                     .withdraw_principal(&present.principal(), generation, now());
                 state.admins = state.admins.saturating_sub(present.is_active_admin().into());
             } else {
+                // The tokens of an earlier account of this name stay withdrawn, and those of this one are good.
+                let withdrawn = state.withdrawn.principals.get(account.principal().as_str());
+                account.generation = account.generation.max(withdrawn.map_or(0, |entry| entry.generation));
                 state.accounts += 1;
             }
             state.admins += u64::from(account.is_active_admin());

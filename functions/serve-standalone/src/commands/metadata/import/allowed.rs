@@ -6,8 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use auth::access_token::MAX_GENERATION;
+use auth::administration::{AdministrationError, limits};
+use auth::password;
 use oci::Digest;
-use registry::store::access::{Account, AccountKind};
+use registry::policy::Policy;
+use registry::store::access::Account;
 use registry::store::records::{EntryContent, ManifestEntry, Record};
 use registry::store::{Location, Timestamp};
 
@@ -48,30 +52,47 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
 pub(super) fn check_access(record: &AccessRecord) -> Result<(), String> {
     match record {
         AccessRecord::Account(account) => check_account(account),
-        AccessRecord::Policy { policy, .. } => {
+        AccessRecord::Policy { in_force, policy } => {
             number("version", policy.version)?;
             timestamp(policy.at)?;
             at_most("bytes of the policy", policy.document.len(), MAX_POLICY)?;
-            at_most("bytes of the policy's source", policy.source.len(), MAX_POLICY)
+            at_most("bytes of the policy's source", policy.source.len(), MAX_POLICY)?;
+            if *in_force {
+                check_policy(&policy.document)
+            } else {
+                Ok(())
+            }
         }
         AccessRecord::Audit(event) => timestamp(event.at),
     }
 }
 
+/// Checks the policy that comes in force: a server that cannot read it refuses every request.
+fn check_policy(document: &str) -> Result<(), String> {
+    let policy = Policy::from_json(document).map_err(|mistakes| {
+        let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+        format!("{} mistakes, the first one: {first}", mistakes.len())
+    })?;
+    let document = policy.document();
+    if document.issuers.is_empty() && document.workloads.is_empty() {
+        Ok(())
+    } else {
+        Err(AdministrationError::Workloads.to_string())
+    }
+}
+
 fn check_account(account: &Account) -> Result<(), String> {
-    number("generation", account.generation)?;
+    if account.generation > MAX_GENERATION {
+        return Err(format!("the generation {} is too large", account.generation));
+    }
     timestamp(account.created)?;
-    at_most("groups", account.groups.len(), Account::MAX_GROUPS)?;
-    at_most("grants", account.grants.len(), Account::MAX_GRANTS)?;
-    at_most("keys", account.keys.len(), Account::MAX_KEYS)?;
-    if account.kind == AccountKind::Robot && account.password.is_some() {
-        return Err("a robot has a password".to_owned());
+    limits::check(account).map_err(|error| error.to_string())?;
+    if let Some(hash) = &account.password {
+        password::read_hash(hash.as_str()).map_err(|error| format!("the hash of the password: {error}"))?;
     }
     for key in account.keys.values() {
         timestamp(key.created)?;
         key.expires.map_or(Ok(()), timestamp)?;
-        let grants = key.scope.as_ref().map_or(0, Vec::len);
-        at_most("grants of a key's scope", grants, Account::MAX_GRANTS)?;
     }
     Ok(())
 }

@@ -5,11 +5,15 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use registry::auth::Actions;
 use registry::store::Timestamp;
 use registry::store::access::{
     AccountKey, AccountKind, AuditQuery, FailureKey, Failures, KeyHash, PasswordHash, PolicyForm, TokenSeed,
 };
 use registry::store::memory::MemoryMetadata;
+use sha2::{Digest as _, Sha256};
 use store_embedded::{Embedded, EmbeddedOptions};
 use tempfile::TempDir;
 
@@ -44,7 +48,8 @@ fn user(account: &str, groups: &[&str]) -> Account {
         groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
         grants: Vec::new(),
         password: Some(PasswordHash::new(format!(
-            "$argon2id$v=19$m=19456,t=2,p=1$salt${account}"
+            "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA${}",
+            STANDARD_NO_PAD.encode(Sha256::digest(account))
         ))),
         keys: BTreeMap::from([("key00001".parse().unwrap(), key(1, None))]),
         created: Timestamp(5),
@@ -74,7 +79,9 @@ fn accounts() -> Vec<Account> {
 fn version(number: u64) -> PolicyVersion {
     PolicyVersion {
         version: number,
-        document: format!(r#"{{"syntax":1,"number":{number}}}"#),
+        document: format!(
+            r#"{{"syntax":1,"allow":[{{"name":"rule {number}","who":["anyone"],"repositories":["**"],"actions":["pull"]}}]}}"#
+        ),
         source: format!("# {number}\nsyntax = 1\n"),
         form: PolicyForm::Toml,
         principal: "alice".to_owned(),
@@ -321,7 +328,95 @@ async fn accounts_beyond_the_limits_are_refused() {
     assert!(read(&keys(21)).await.unwrap_err().contains("21 keys"));
     assert!(read(&grants(17)).await.unwrap_err().contains("17 grants"));
     let error = read(&|account| account.password = Some(PasswordHash::new("x".to_owned()))).await;
-    assert!(error.unwrap_err().contains("a robot has a password"));
-    let error = read(&|account| account.generation = u64::MAX).await;
+    assert!(error.unwrap_err().contains("robots have keys, and no password"));
+    let as_user = |account: &mut Account| (account.kind, account.grants) = (AccountKind::User, Vec::new());
+    let error = read(&|account| {
+        as_user(account);
+        account.password = Some(PasswordHash::new("$argon2id$v=19$m=19456,t=2,p=1$salt$hash".to_owned()));
+    });
+    assert!(error.await.unwrap_err().contains("the hash of the password"));
+    read(&as_user).await.unwrap();
+    assert!(
+        read(&|account| account.kind = AccountKind::User).await.is_err(),
+        "a user with grants"
+    );
+    assert!(
+        read(&|account| account.grants[0].actions = Actions::NONE)
+            .await
+            .is_err()
+    );
+    read(&|account| account.generation = 999_999_999_999_999).await.unwrap();
+    let error = read(&|account| account.generation = 1_000_000_000_000_000).await;
     assert!(error.unwrap_err().contains("too large"));
+}
+
+/// A policy comes in force only if this program can read it, and accepts what it says. Earlier versions may be any text.
+#[tokio::test]
+async fn a_policy_that_would_stop_every_server_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let read = async |document: &str, is_in_force: bool| {
+        let store = MemoryMetadata::new();
+        let mut versions = vec![PolicyVersion {
+            document: document.to_owned(),
+            ..version(1)
+        }];
+        if !is_in_force {
+            versions.push(version(2));
+        }
+        for policy in versions {
+            let change = AccessChange {
+                state: AccessState {
+                    version: policy.version,
+                    policy: Some(policy.version),
+                    ..AccessState::default()
+                },
+                account: None,
+                policy: Some(policy),
+                event: None,
+            };
+            assert_eq!(store.apply(cx(), &change).await.unwrap(), Applied::Applied);
+        }
+        let path = exported(&folder, &store, false).await;
+        Contents::of(&path).map(drop).map_err(|error| error.to_string())
+    };
+    let workload = r#"{"syntax":1,"issuer":[{"name":"ci","url":"https://ci.example","audience":["roadstead"]}]}"#;
+    for (document, reason) in [
+        ("", "mistakes"),
+        (r#"{"syntax":2}"#, "syntax"),
+        (r#"{"syntax":1,"allow":[{"name":"a"}]}"#, "mistakes"),
+        (workload, "accepts no ID tokens yet"),
+    ] {
+        let error = read(document, true).await.unwrap_err();
+        assert!(error.contains(reason), "{document}: {error}");
+        read(document, false).await.unwrap();
+    }
+    read(r#"{"syntax":1}"#, true).await.unwrap();
+}
+
+/// The tokens of an account that is imported again soon after its removal are good, and those from before are not.
+#[tokio::test]
+async fn an_account_that_was_removed_comes_back() {
+    let folder = TempDir::new().unwrap();
+    let path = exported(&folder, &filled().await, false).await;
+    let to = MemoryMetadata::new();
+    let withdrawn_generation = now().0;
+    let mut state = AccessState {
+        version: 1,
+        ..AccessState::default()
+    };
+    state
+        .withdrawn
+        .withdraw_principal(&robot("ci").principal(), withdrawn_generation, now());
+    let change = AccessChange {
+        state,
+        account: None,
+        policy: None,
+        event: None,
+    };
+    assert_eq!(to.apply(cx(), &change).await.unwrap(), Applied::Applied);
+    write(&path, &to).await.unwrap();
+    let account = to.account(cx(), &name("ci")).await.unwrap().unwrap();
+    let state = to.state(cx()).await.unwrap();
+    let is_withdrawn = |generation| state.withdrawn.contains(&account.principal(), generation, None, now());
+    assert!(!is_withdrawn(account.generation) && is_withdrawn(withdrawn_generation - 1));
 }
