@@ -169,7 +169,19 @@ pub async fn deletions_and_creations_have_one_event_each(test: CollectionTest) {
     test.assert_events(&[event]).await;
 
     assert_eq!(metadata.delete_manifest(&name, &put.digest).await, Removal::Removed);
-    let event = test.deletion(AuditKind::ManifestDeleted, &name, &put.digest.to_string(), &put.digest);
+    let mut event = test.deletion(AuditKind::ManifestDeleted, &name, &put.digest.to_string(), &put.digest);
+    event.detail = Some(r#"[{"tag":"v2"},{"tag":"v3"}]"#.to_owned());
+    test.assert_events(&[event]).await;
+
+    let untagged = manifest(&name, "untagged").requiring([blob]);
+    metadata.put(&untagged).await;
+    test.advance(1);
+    assert_eq!(
+        metadata.delete_manifest(&name, &untagged.digest).await,
+        Removal::Removed
+    );
+    let reference = untagged.digest.to_string();
+    let event = test.deletion(AuditKind::ManifestDeleted, &name, &reference, &untagged.digest);
     test.assert_events(&[event]).await;
 
     assert_eq!(metadata.unlink(&name, &blob).await, Removal::Removed);
@@ -188,18 +200,45 @@ pub async fn deletions_and_creations_have_one_event_each(test: CollectionTest) {
         .await;
 }
 
-/// A manifest whose tags are deleted in several transactions has one event.
-pub async fn a_manifest_with_many_tags_is_deleted_with_one_event(test: CollectionTest) {
+/// The tags that the detail of a deletion lists.
+fn deleted_tags(event: &AuditEvent) -> Vec<String> {
+    let detail = event.detail.as_deref().unwrap_or_default();
+    let list = detail
+        .strip_prefix(r#"[{"tag":""#)
+        .and_then(|list| list.strip_suffix(r#""}]"#));
+    let list = list.unwrap_or_else(|| panic!("{event:?}"));
+    list.split(r#""},{"tag":""#).map(ToOwned::to_owned).collect()
+}
+
+/// A manifest whose tags are deleted in several transactions has an event for each, which lists the tags that it deletes. The
+/// last one says that the manifest is deleted.
+pub async fn a_manifest_with_many_tags_is_deleted_with_events_for_all(test: CollectionTest) {
     let (name, metadata) = (repository("a"), test.metadata());
     let put = manifest(&name, "manifest");
-    let tags: Vec<Tag> = (0..300).map(|number| tag(&format!("v{number:03}"))).collect();
+    let mut tags: Vec<Tag> = (0..520).map(|number| tag(&format!("v{number:03}"))).collect();
     for some in tags.chunks(20) {
         metadata.put(&put.clone().tagged(some.to_vec())).await;
     }
     test.advance(1);
     assert_eq!(metadata.delete_manifest(&name, &put.digest).await, Removal::Removed);
-    let event = test.deletion(AuditKind::ManifestDeleted, &name, &put.digest.to_string(), &put.digest);
-    test.assert_events(&[event]).await;
+    let events = test.events_since(test.now()).await;
+    let mut deleted = Vec::new();
+    for event in &events {
+        let expected = AuditEvent {
+            id: event.id,
+            detail: event.detail.clone(),
+            ..test.deletion(event.event, &name, &put.digest.to_string(), &put.digest)
+        };
+        assert_eq!(*event, expected);
+        deleted.extend(deleted_tags(event));
+    }
+    let manifests = events.iter().filter(|event| event.event == AuditKind::ManifestDeleted);
+    assert_eq!(manifests.count(), 1);
+    let others = events.iter().filter(|event| event.event == AuditKind::TagDeleted);
+    assert!(others.count() > 1, "{events:?}");
+    deleted.sort_unstable();
+    tags.sort_unstable();
+    assert!(deleted.iter().eq(tags.iter().map(Tag::as_str)), "{deleted:?}");
 }
 
 /// A request that is refused, or that changes nothing, has no event.

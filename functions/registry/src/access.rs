@@ -6,12 +6,13 @@ use oci::{RepositoryName, Tag};
 
 use crate::api_endpoint::{ApiCaller, ApiDecision, ApiRoute};
 use crate::auth::{
-    Action, AuthenticationError, Challenge, ChallengeScope, Credentials, Denied, Identity, Origin, Permit, TagPermit,
-    TokenError,
+    Action, AuthenticationError, Challenge, ChallengeScope, Credentials, Denied, Identity, Origin, Permit, Pull, Push,
+    TagPermit, TokenError,
 };
 use crate::denial::DenialReason;
 use crate::error::{Error, Refusal};
 use crate::overload::Overload;
+use crate::query::{MountSource, OpenUpload};
 use crate::registry::Registry;
 use crate::store::{Reason, StoreError};
 
@@ -31,6 +32,11 @@ impl<'a> Access<'a> {
         Self { registry, head, origin }
     }
 
+    /// Where the request comes from.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.origin
+    }
+
     /// The challenge to the client. `None` if no credentials would help. Without a token endpoint it never asks for a
     /// token.
     fn challenge(&self, error: Option<TokenError>) -> Option<HeaderValue> {
@@ -47,6 +53,18 @@ impl<'a> Access<'a> {
             }
             None => Challenge::BASIC,
         })
+    }
+
+    /// Whether challenges to the client ask for a token.
+    fn asks_for_tokens(&self) -> bool {
+        let Registry {
+            authenticator,
+            settings,
+            token_endpoint,
+            ..
+        } = self.registry;
+        let has_url = settings.challenge.url(self.origin).is_some();
+        has_url && token_endpoint.is_some() && authenticator.takes_credentials()
     }
 
     /// The identity of the caller.
@@ -81,6 +99,31 @@ impl<'a> Access<'a> {
         let identity = self.identify(caller)?;
         let permit = identity.permit(repository);
         permit.map_err(|denied| self.refusal(&identity, denied))
+    }
+
+    /// The caller's permit to open an upload in `repository`.
+    ///
+    /// A mount is refused if a token for its source is all that the caller lacks, so that the client gets a token for both
+    /// repositories. Policy and token decide this, and not what exists. Any other mount that is not possible opens a session,
+    /// because some clients abort the push otherwise.
+    pub(crate) fn permit_to_open(
+        &self,
+        caller: Caller,
+        repository: &RepositoryName,
+        open: &OpenUpload,
+    ) -> Result<Permit<Push>, Error> {
+        let identity = self.identify(caller)?;
+        let permit = identity.permit(repository);
+        let permit = permit.map_err(|denied| self.refusal(&identity, denied))?;
+        match open {
+            OpenUpload::Mount {
+                from: MountSource::Repository(source),
+                ..
+            } if identity.needs_token_for::<Pull>(source) && self.asks_for_tokens() => {
+                Err(self.challenged(Some(TokenError::InsufficientScope)))
+            }
+            _ => Ok(permit),
+        }
     }
 
     /// The caller's permit to publish a manifest in `repository` with these tags.

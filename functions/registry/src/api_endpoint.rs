@@ -1,20 +1,28 @@
-//! The contract of the API at `/api/v1`: accounts, keys, the policy, the audit trail and signing keys.
+//! The contract of the API at `/api/v1`: accounts, keys, the policy, repositories with their tags, the audit trail and signing
+//! keys.
 //!
 //! The core knows the routes, who may use each of them, the limits and the form of the answers. What a request changes is
-//! known to the implementation alone.
+//! known to the implementation alone. For repositories and tags the core offers the implementation its own operations
+//! ([`ApiRepositories`]), which ask the permissions of the caller as requests of the protocol do.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use oci::{Reference, RepositoryName, Tag};
 use serde_json::Value;
 
 pub use crate::route::api::{ApiBodyKind, ApiOperation, ApiRoute};
 
 use crate::auth::{AccountName, AuthenticationError, Credentials, GroupName, Identity, Origin};
 use crate::cause::Cause;
+use crate::error::Error;
+use crate::releases::{Earlier, Promoted, RolledBack};
+use crate::request_id::RequestId;
+use crate::store::metadata::{HistoryRecord, TagRecord};
 use crate::store::{Reason, StoreError};
 
 /// Who uses the API.
@@ -126,20 +134,31 @@ enum ApiRight<'a> {
 fn right(route: &ApiRoute) -> ApiRight<'_> {
     match route {
         // The document is the same for everyone, and is sent before this is asked.
-        ApiRoute::GetIdentity | ApiRoute::Explain | ApiRoute::GetApiDocument => ApiRight::LoggedIn,
+        // In repositories the permissions of the caller decide, when the operation asks for them.
+        ApiRoute::GetIdentity
+        | ApiRoute::Explain
+        | ApiRoute::GetApiDocument
+        | ApiRoute::SearchRepositories
+        | ApiRoute::DescribeTags
+        | ApiRoute::GetTagHistory
+        | ApiRoute::RollBackTag
+        | ApiRoute::PromoteTag => ApiRight::LoggedIn,
         ApiRoute::ListAccounts
         | ApiRoute::GetPolicy
         | ApiRoute::ListPolicyVersions
         | ApiRoute::GetPolicyVersion { .. }
         | ApiRoute::ListAuditEvents
         | ApiRoute::ListSigningKeys => ApiRight::Auditors,
-        ApiRoute::CreateAccount | ApiRoute::SetPolicy | ApiRoute::CheckPolicy | ApiRoute::RotateSigningKeys => {
-            ApiRight::Admins
-        }
+        ApiRoute::CreateAccount
+        | ApiRoute::SetPolicy
+        | ApiRoute::CheckPolicy
+        | ApiRoute::CreateRepository
+        | ApiRoute::RotateSigningKeys => ApiRight::Admins,
         ApiRoute::ChangeAccount { account } | ApiRoute::RemoveAccount { account } => ApiRight::AdminsOf(account),
         ApiRoute::GetAccount { account } | ApiRoute::ListKeys { account } => ApiRight::OwnerOrAuditors(account),
         ApiRoute::SetPassword { account }
         | ApiRoute::CreateKey { account }
+        | ApiRoute::ChangeKey { account, .. }
         | ApiRoute::RemoveKey { account, .. }
         | ApiRoute::RotateKey { account, .. } => ApiRight::OwnerOrAdmins(account),
     }
@@ -208,6 +227,8 @@ pub struct ApiRequest<'a> {
     pub caller: &'a ApiCaller,
     /// Where the request comes from.
     pub origin: &'a Origin,
+    /// Its id, for the audit trail. `None`: it changes nothing.
+    pub id: Option<RequestId>,
     /// What it asks for.
     pub route: &'a ApiRoute,
     /// The query, as `application/x-www-form-urlencoded` text that is not decoded yet. Empty if there is none.
@@ -216,6 +237,91 @@ pub struct ApiRequest<'a> {
     pub condition: Option<&'a ApiCondition>,
     /// The body: what [`ApiOperation::body`] says.
     pub body: ApiBody,
+    /// What the caller does in repositories.
+    pub repositories: &'a dyn ApiRepositories,
+}
+
+/// A page of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiPage<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// The position after which the next page begins; `None` after the last page.
+    pub next: Option<String>,
+    /// Whether the list ends here although it may go on: too many rows were read.
+    pub is_incomplete: bool,
+}
+
+/// A tag, and what it names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribedTag {
+    /// The tag.
+    pub tag: Tag,
+    /// What it names, and since when.
+    pub record: TagRecord,
+    /// The rule of the policy by which it is frozen now; `None`: it is not frozen.
+    pub frozen: Option<Arc<str>>,
+}
+
+/// A promotion that a caller of the API asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiPromotion {
+    /// The repository of the source.
+    pub source: RepositoryName,
+    /// What is promoted.
+    pub reference: Reference,
+    /// The repository of the target.
+    pub target: RepositoryName,
+    /// The tag that names it there.
+    pub tag: Tag,
+    /// Whether what refers to it is promoted too, such as signatures.
+    pub with_referrers: bool,
+}
+
+/// What the caller of the API does in repositories. Each operation asks for the permissions of the caller before it reads
+/// anything, and its refusal is that of a request of the protocol: the same for a repository that is absent and for one in
+/// which the caller may do nothing. Changes have the caller as their author.
+#[async_trait]
+pub trait ApiRepositories: fmt::Debug + Send + Sync {
+    /// The repositories that the caller may pull, of those whose names begin with `prefix`, in ASCII order after `after`. At
+    /// most `limit` (1 or more). A bounded number of rows is read, however many the caller may not see.
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ApiPage<RepositoryName>, ApiRefusal>;
+
+    /// Creates an empty repository, which stays in the catalog. `true`: it was not there before. Needs the permission to push,
+    /// besides the right to use the route.
+    async fn create(&self, repository: &RepositoryName) -> Result<bool, ApiRefusal>;
+
+    /// The tags of a repository in ASCII order after `after`. At most `limit` (1 or more). One read, and one for each tag.
+    /// Needs the permission to pull.
+    async fn tags(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ApiPage<DescribedTag>, ApiRefusal>;
+
+    /// The changes of a tag with a version below `before`, newest first. At most `limit` (1 or more). Needs the permission to
+    /// pull.
+    async fn history(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<ApiPage<HistoryRecord>, ApiRefusal>;
+
+    /// Makes a tag name an earlier manifest again; see [`Registry::roll_back`](crate::Registry::roll_back). Needs the
+    /// permission to pull, since the result names the digest of an earlier version, and the permissions of a push of the tag.
+    async fn roll_back(&self, repository: &RepositoryName, tag: &Tag, to: Earlier) -> Result<RolledBack, ApiRefusal>;
+
+    /// Promotes a manifest; see [`Registry::promote`](crate::Registry::promote). Needs the permission to pull at the source,
+    /// and the permissions of a push of the tag at the target.
+    async fn promote(&self, promotion: &ApiPromotion) -> Result<Promoted, ApiRefusal>;
 }
 
 /// How a request was performed.
@@ -251,6 +357,8 @@ pub struct ApiResponse {
     pub body: Bytes,
     /// The version of what the answer shows, for the `If-Match` of a change. Sent as `ETag`.
     pub version: Option<String>,
+    /// Whether the answer is a list that ends although it may go on ([`ApiPage::is_incomplete`]). Sent as `Warning`.
+    pub is_incomplete: bool,
 }
 
 impl fmt::Debug for ApiResponse {
@@ -287,8 +395,26 @@ pub enum ApiRefusal {
     },
     /// Too many other passwords wait for their check (503).
     TooManyRequests,
+    /// The core refuses it in a repository, as it would refuse a request of the protocol.
+    InRepository(RepositoryRefusal),
     /// The store has failed (500, 503). It may have made the change although its answer was lost.
     Failed(StoreError),
+}
+
+/// Why the core refuses something in a repository. Its answer is the core's.
+#[derive(Debug)]
+pub struct RepositoryRefusal(Box<Error>);
+
+impl From<Error> for ApiRefusal {
+    fn from(error: Error) -> Self {
+        Self::InRepository(RepositoryRefusal(Box::new(error)))
+    }
+}
+
+impl From<RepositoryRefusal> for Error {
+    fn from(refusal: RepositoryRefusal) -> Self {
+        *refusal.0
+    }
 }
 
 impl From<StoreError> for ApiRefusal {

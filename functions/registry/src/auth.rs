@@ -5,14 +5,13 @@
 //! tags. An operation takes the names of its repository, principal and tags from a permit alone. So an operation without
 //! authorization, or on another repository, does not compile.
 
-use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use oci::{RepositoryName, Tag};
 
 mod account_name;
+mod authenticator;
 mod challenge;
 mod challenge_scope;
 mod credential_id;
@@ -29,6 +28,7 @@ mod subject;
 mod tag_pattern;
 
 pub use self::account_name::{AccountName, AccountNameError, GroupName, GroupNameError};
+pub use self::authenticator::{Anonymous, AuthenticationError, Authenticator, TokenError};
 pub use self::challenge::{Challenge, ChallengeSchemes};
 pub use self::challenge_scope::{ChallengeActions, ChallengeScope};
 pub use self::credential_id::{CredentialId, CredentialIdError};
@@ -128,12 +128,11 @@ pub struct Identity {
     /// What the token contains; everything if the identity was not proved by a token.
     token_scope: Scope,
     credential: Option<CredentialId>,
-    /// The rules of the policy that concern every principal; `None` if there are none.
-    shared: Option<Arc<SharedRules>>,
 }
 
 impl Identity {
-    /// An identity that an [`Authenticator`] has found. `rules` are those of the policy that concern it.
+    /// An identity that an [`Authenticator`] has found. `rules` are those of the policy that concern it, and those that
+    /// concern every principal.
     #[must_use]
     pub fn new(principal: Principal, rules: Rules) -> Self {
         Self {
@@ -141,23 +140,13 @@ impl Identity {
             rules,
             token_scope: Scope::EVERYTHING,
             credential: None,
-            shared: None,
-        }
-    }
-
-    /// The same identity, under the rules that concern every principal.
-    #[must_use]
-    pub fn with_shared_rules(self, shared: Arc<SharedRules>) -> Self {
-        Self {
-            shared: Some(shared),
-            ..self
         }
     }
 
     /// The rules that concern every principal, if there are any.
     #[must_use]
     pub fn shared_rules(&self) -> Option<&Arc<SharedRules>> {
-        self.shared.as_ref()
+        self.rules.shared()
     }
 
     /// The same identity, proved by a token that contains `scope`.
@@ -223,6 +212,14 @@ impl Identity {
         }
     }
 
+    /// Whether the policy lets it perform `A` in `repository`, and its token does not, but it may get a token that does.
+    #[must_use]
+    pub fn needs_token_for<A: Action>(&self, repository: &RepositoryName) -> bool {
+        self.token_scope.is_extensible()
+            && !A::is_in(&self.token_scope, repository)
+            && self.rules.allow(A::KIND, repository)
+    }
+
     /// The permit for `A` in `repository`.
     pub fn permit<A: Action>(&self, repository: &RepositoryName) -> Result<Permit<A>, Denied> {
         self.check::<A>(repository)?;
@@ -253,6 +250,13 @@ impl Identity {
     #[must_use]
     pub fn list_ranges(&self) -> NameRanges {
         self.rules.pull_ranges().intersection(&self.token_scope.list_ranges())
+    }
+
+    /// [`Identity::list_ranges`], of the names that begin with a text. A name that it may list is in them exactly if it begins
+    /// with the text.
+    #[must_use]
+    pub fn list_ranges_within(&self, prefix: &str) -> NameRanges {
+        self.list_ranges().intersection(&NameRanges::of_prefix(prefix))
     }
 
     /// Whether the policy lets it list some repository, but its token does not.
@@ -334,112 +338,6 @@ impl TagPermit {
     #[must_use]
     pub fn tags(&self) -> &[Tag] {
         &self.tags
-    }
-}
-
-/// Why a request has no identity.
-#[derive(Debug)]
-pub enum AuthenticationError {
-    /// The credentials are missing or wrong. The response is 401, with a challenge.
-    Unauthenticated,
-    /// The request has a token that does not allow it. The response is 401, with a challenge that says why.
-    Token(TokenError),
-    /// The client has sent too many wrong passwords, and the password was not checked. The response is 429. Like
-    /// [`AuthenticationError::TooManyRequests`], it is not logged by the core.
-    TooManyAttempts {
-        /// After how many seconds to retry.
-        retry_after: u64,
-    },
-    /// The credentials could not be checked now (503).
-    Unavailable(Box<dyn Error + Send + Sync>),
-    /// Too many other credentials wait for their check (503). A client that guesses passwords can cause this as often
-    /// as it wants, so the core does not log it. The authenticator logs it, at a rate that it chooses.
-    TooManyRequests,
-}
-
-/// Why a token does not allow a request: the `error` of a challenge (RFC 6750, 3.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TokenError {
-    /// The token is malformed, expired, withdrawn or not signed by the registry.
-    Invalid,
-    /// The token is valid, but does not contain the action. A token that does might be granted.
-    InsufficientScope,
-}
-
-impl TokenError {
-    /// The value of `error`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid_token",
-            Self::InsufficientScope => "insufficient_scope",
-        }
-    }
-}
-
-/// Finds the identity of a request.
-#[async_trait]
-pub trait Authenticator: Send + Sync + 'static {
-    /// The identity that the credentials of a request prove.
-    async fn authenticate(&self, origin: &Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
-
-    /// The current identity of `principal`, which was authenticated earlier, by the key `credential` if it was a key. An
-    /// upload token is valid for longer than the request that opened the upload, and a blob must not be published after the
-    /// permission was revoked. So the identity has the present scope of the key.
-    /// [`AuthenticationError::Unauthenticated`] if the principal is not known any more, or the key is not good any more.
-    async fn reauthorize(
-        &self,
-        principal: &Principal,
-        credential: Option<CredentialId>,
-    ) -> Result<Identity, AuthenticationError>;
-
-    /// Whether credentials can change what a client may do. Then the answer to an anonymous client that lacks a permission
-    /// is 401, with a challenge ([`Challenge`]); else it is 403.
-    fn takes_credentials(&self) -> bool;
-}
-
-/// An authenticator that accepts every request as anonymous, always with the same rules.
-#[derive(Clone, Debug)]
-pub struct Anonymous {
-    rules: Rules,
-}
-
-impl Anonymous {
-    /// Every client may perform every action.
-    #[must_use]
-    pub fn all() -> Self {
-        Self {
-            rules: Rules::everything(),
-        }
-    }
-
-    /// Every client may pull, and no client may push.
-    #[must_use]
-    pub fn pull() -> Self {
-        Self {
-            rules: Rules::pull_only(),
-        }
-    }
-}
-
-#[async_trait]
-impl Authenticator for Anonymous {
-    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(Principal::ANONYMOUS, self.rules.clone()))
-    }
-
-    /// Every principal may do what an anonymous one may. An upload may have been opened by a user, when the registry
-    /// still had users.
-    async fn reauthorize(
-        &self,
-        principal: &Principal,
-        _: Option<CredentialId>,
-    ) -> Result<Identity, AuthenticationError> {
-        Ok(Identity::new(principal.clone(), self.rules.clone()))
-    }
-
-    fn takes_credentials(&self) -> bool {
-        false
     }
 }
 
@@ -578,6 +476,32 @@ mod tests {
         assert!(identity.permit::<Pull>(&there).is_ok());
         let alice = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
         assert!(alice.is_unrestricted() && !alice.with_token_scope(Scope::PULL_ONLY).is_unrestricted());
+    }
+
+    /// The scope of a key and the policy narrow the next token too.
+    #[test]
+    fn another_token_helps_if_only_the_request_for_this_one_was_too_narrow() {
+        let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
+        let upload = Scope::upload(&here);
+        for (rules, scope, expected) in [
+            (Rules::everything(), Scope::EVERYTHING, false),
+            (Rules::everything(), upload.clone(), false),
+            (Rules::everything(), upload.clone().extensible(), true),
+            (Rules::everything(), Scope::PULL_ONLY.extensible(), false),
+            (Rules::pull_only(), upload.clone().extensible(), true),
+            (Rules::nothing(), upload.clone().extensible(), false),
+            (
+                Rules::new(vec![rule("r", "a/**", Actions::ALL)], Vec::new()),
+                upload.extensible(),
+                false,
+            ),
+        ] {
+            let alice = Identity::new(Principal::user("alice").unwrap(), rules);
+            assert!(!alice.needs_token_for::<Pull>(&there), "it has no token");
+            let identity = alice.with_token_scope(scope);
+            assert_eq!(identity.needs_token_for::<Pull>(&there), expected, "{identity:?}");
+            assert!(!expected || identity.permit::<Pull>(&there).unwrap_err() == Denied::Scope);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::delivery::Client;
 use crate::environment::{Deadline, context};
 use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
+use crate::request_id::RequestId;
 use crate::store::access::Author;
 use crate::store::{Context, StoreError, Timestamp};
 
@@ -23,6 +24,8 @@ pub(crate) struct Call<'a> {
     /// The address of the client. `None`: the shell does not know it.
     address: Option<IpAddr>,
     deadline: Option<Deadline>,
+    /// The id of a request that may change something.
+    request_id: Option<RequestId>,
 }
 
 impl Deref for Call<'_> {
@@ -42,6 +45,7 @@ impl<'a> Call<'a> {
             client: client.map_or(ClientKey::INTERNAL, |client| ClientKey::of(client.0)),
             address: client.map(|client| client.0),
             deadline: head.extensions.get().copied(),
+            request_id: RequestId::of_change(&head.method, &*registry.environment),
         }
     }
 
@@ -52,7 +56,13 @@ impl<'a> Call<'a> {
             client: ClientKey::INTERNAL,
             deadline: None,
             address: None,
+            request_id: None,
         }
+    }
+
+    /// The id of the request. `None`: it changes nothing, or is the work of the shell.
+    pub(crate) fn request_id(&self) -> Option<RequestId> {
+        self.request_id
     }
 
     /// The author of the changes that this request makes with a permit.
@@ -60,6 +70,7 @@ impl<'a> Call<'a> {
         Author {
             credential: permit.credential(),
             address: self.address.map(|address| address.to_string()),
+            request: self.request_id.map(|id| id.to_string()),
             ..Author::new(permit.principal().to_string())
         }
     }

@@ -1,7 +1,6 @@
 //! The steps of every request: route, authorize, dispatch, respond.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
@@ -10,17 +9,17 @@ use oci::{Reference, RepositoryName, Tag};
 use crate::access::{Access, Caller};
 use crate::api_endpoint::ApiRoute;
 use crate::auth::{
-    AuthenticationError, CredentialId, Credentials, Identity, Origin, Principal, Rules, Scope, SharedRules,
+    AuthenticationError, CredentialId, Credentials, Identity, Origin, Principal, RepositorySettings, Rules, Scope,
 };
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::delivery::Client;
 use crate::denial::DenialReason;
-use crate::environment::random_u64;
 use crate::error::Error;
 use crate::operations::home;
 use crate::operations::session::{FinalSession, OpenSession};
 use crate::registry::Registry;
+use crate::request_id::RequestId;
 use crate::response;
 use crate::route::{Endpoint, OptionalParts, Route};
 use crate::store::StoreError;
@@ -28,6 +27,8 @@ use crate::store::StoreError;
 /// What the core knows about a request, for the log and the metrics of a shell. It is an extension of every response.
 #[derive(Clone, Debug, Default)]
 pub struct RequestRecord {
+    /// The id of the request, which its response has too. `None`: the request only reads, and has not met a fault.
+    pub id: Option<RequestId>,
     /// The endpoint. `None`: the request line matches no endpoint.
     pub endpoint: Option<Endpoint>,
     /// The principal, if authentication succeeded; at the token endpoint, the principal of the token.
@@ -44,21 +45,29 @@ impl Registry {
     /// A shell runs this future to its end, also when the client disconnects. Dropping it during an upload, a
     /// publication or a deletion has the effect of a crash: it leaves garbage for collection.
     pub async fn handle(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
-        let mut record = RequestRecord::default();
         let (head, body) = request.into_parts();
+        let call = Call::new(self, &head);
+        let mut record = RequestRecord {
+            id: call.request_id(),
+            ..RequestRecord::default()
+        };
         // A panic is answered like any other fault. The other requests of the connection go on.
-        let answered = AssertUnwindSafe(Call::new(self, &head).answer(&head, body, &mut record))
+        let answered = AssertUnwindSafe(call.answer(&head, body, &mut record))
             .catch_unwind()
             .await;
         let answered = answered.unwrap_or_else(|_| Err(StoreError::failed("the operation panicked").into()));
         let answered = answered.unwrap_or_else(|error| {
             record.denial = error.denial();
             self.log_denial(&error, &head, &record);
-            error.into_response(|| random_u64(&*self.environment))
+            let id = &mut record.id;
+            error.into_response(|| *id.get_or_insert_with(|| RequestId::random(&*self.environment)))
         });
         let mut response = response::complete(answered);
         if head.method == Method::HEAD {
             *response.body_mut() = ResponseBody::empty();
+        }
+        if let Some(id) = record.id {
+            id.write(response.headers_mut());
         }
         response.extensions_mut().insert(record);
         response
@@ -96,6 +105,7 @@ impl Registry {
             address = head.extensions.get::<Client>().map(|client| tracing::field::display(client.0)),
             repository,
             reference = tag.or(reference),
+            request = record.id.map(tracing::field::display),
             detail
         );
     }
@@ -131,8 +141,8 @@ impl Call<'_> {
 
     /// Maps each route to its operation. The type of an operation's permit states the action that must be allowed.
     ///
-    /// The operations are boxed. A future is moved several times before it runs, so without boxes every request would pay for
-    /// the size of the largest operation.
+    /// The larger operations are boxed. A future is moved several times before it runs, so without boxes every request
+    /// would pay for the size of the largest operation.
     async fn dispatch(
         &self,
         route: Route,
@@ -160,7 +170,7 @@ impl Call<'_> {
                 let caller = Box::pin(self.api_caller(&route, origin, headers)).await;
                 record.principal = caller.as_ref().ok().map(|caller| caller.identity.principal().clone());
                 let caller = access.check_api(caller, &route)?;
-                Box::pin(self.perform_api(&caller, &route, origin, head, body)).await
+                Box::pin(self.perform_api(&caller, &route, &access, head, body)).await
             }
             // end-1
             Route::Base => {
@@ -172,7 +182,7 @@ impl Call<'_> {
                 Box::pin(self.list_repositories(&identity, page)).await
             }
             Route::GetBlob { repository, digest } => {
-                Box::pin(self.get_blob(access.permit(caller, &repository)?, digest, head)).await
+                self.get_blob(access.permit(caller, &repository)?, digest, head).await
             }
             Route::DeleteBlob { repository, digest } => {
                 Box::pin(self.delete_blob(access.permit(caller, &repository)?, digest)).await
@@ -205,11 +215,11 @@ impl Call<'_> {
                 Box::pin(self.list_referrers(permit, subject, artifact_type, page)).await
             }
             Route::OpenUpload { repository, open } => {
-                let permit = access.permit(caller, &repository)?;
+                let permit = access.permit_to_open(caller, &repository, &open)?;
                 Box::pin(self.open_upload(permit, open, headers, body)).await
             }
             Route::PatchUpload { repository, token } => {
-                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
+                let session = Box::pin(self.session(caller, &repository, &token)).await?;
                 Box::pin(self.patch_upload(session, headers, body)).await
             }
             Route::FinishUpload {
@@ -217,16 +227,16 @@ impl Call<'_> {
                 token,
                 digest,
             } => {
-                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
+                let session = Box::pin(self.session(caller, &repository, &token)).await?;
                 let session = Box::pin(self.reauthorize(session, &access)).await?;
                 Box::pin(self.finish_upload(session, digest, headers, body)).await
             }
             Route::GetUpload { repository, token } => {
-                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
+                let session = Box::pin(self.session(caller, &repository, &token)).await?;
                 Box::pin(self.get_upload(session)).await
             }
             Route::CancelUpload { repository, token } => {
-                let session = Box::pin(self.session(caller, origin, &repository, &token)).await?;
+                let session = Box::pin(self.session(caller, &repository, &token)).await?;
                 Box::pin(self.cancel_upload(session)).await
             }
         }
@@ -234,14 +244,8 @@ impl Call<'_> {
 
     /// Opens the session of an upload's path. The token authorizes the request, because some clients send no
     /// credentials to that path. Absent and invalid credentials are ignored. Valid credentials of another principal are
-    /// refused.
-    async fn session(
-        &self,
-        caller: Caller,
-        origin: &Origin,
-        repository: &RepositoryName,
-        text: &str,
-    ) -> Result<OpenSession, Error> {
+    /// refused. If the policy is not known now, only the last request of the upload asks for the settings of its repository.
+    async fn session(&self, caller: Caller, repository: &RepositoryName, text: &str) -> Result<OpenSession, Error> {
         let token = self
             .tokens()
             .await?
@@ -253,35 +257,15 @@ impl Call<'_> {
         {
             return Err(Error::Denied { refusal: None });
         }
-        let shared = self.shared_rules(&caller, origin).await;
+        let shared = self.authenticator.shared_rules();
+        let settings = shared.map_or_else(RepositorySettings::default, |shared| shared.settings(repository));
         // A verified token grants uploads to its repository, and nothing else.
         let identity =
             Identity::new(token.principal.clone(), Rules::everything()).with_token_scope(Scope::upload(repository));
-        let identity = match shared {
-            Some(shared) => identity.with_shared_rules(shared),
-            None => identity,
-        };
         let permit = identity
             .permit(repository)
             .map_err(|_| Error::Denied { refusal: None })?;
-        OpenSession::new(permit, token, text)
-    }
-
-    /// The rules that concern every principal, for a request to the path of an upload. Invalid credentials count as absent
-    /// ones. `None`: there are no such rules, or they cannot be found out now. The last request of an upload finds them out.
-    async fn shared_rules(&self, caller: &Caller, origin: &Origin) -> Option<Arc<SharedRules>> {
-        match caller {
-            Ok(identity) => identity.shared_rules().cloned(),
-            Err(AuthenticationError::Unauthenticated | AuthenticationError::Token(_)) => {
-                let anonymous = self.authenticator.authenticate(origin, &Credentials::Absent).await;
-                anonymous.ok()?.shared_rules().cloned()
-            }
-            Err(
-                AuthenticationError::TooManyAttempts { .. }
-                | AuthenticationError::Unavailable(_)
-                | AuthenticationError::TooManyRequests,
-            ) => None,
-        }
+        OpenSession::new(permit, settings, token, text)
     }
 
     /// Authorizes the principal of an upload again, with the key by which it opened the upload: if the permission or the key

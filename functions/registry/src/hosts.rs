@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, Response};
 use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::host::default_port;
+use crate::request_id::RequestId;
 use crate::response::complete;
 
 pub use crate::host::{Host, HostError};
@@ -42,8 +43,8 @@ impl HostPolicy {
     #[must_use]
     pub fn refuse(&self, head: &Parts) -> Option<Response<ResponseBody>> {
         let refused = self.check(head).err()?;
-        // Only faults of the server have an id in their response.
-        Some(complete(refused.into_response(|| 0)))
+        // The id of a request is in its error only if that is a fault of the server.
+        Some(complete(refused.into_response(|| RequestId::new(0))))
     }
 
     /// Checks the head of a request, and returns its host: 400 without exactly one host, 403 if the policy refuses it.

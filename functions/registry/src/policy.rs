@@ -52,7 +52,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The largest document in bytes, in either syntax.
+    /// The largest document in bytes, as it is written in either syntax and as canonical JSON.
     pub const MAX_BYTES: usize = 64 << 10;
     /// The maximum number of rules: to allow, to deny, immutable ones, and settings of repositories, together.
     pub const MAX_RULES: usize = 500;
@@ -88,8 +88,19 @@ impl Policy {
 
     /// Checks a document that a reader of some syntax has made a tree of. Fails with all mistakes, as
     /// [`Policy::from_json`] does.
+    ///
+    /// Its canonical JSON may be longer than its text in another syntax. It must not be too long either: instances load it.
     pub fn from_tree(tree: &Node) -> Result<Self, Vec<Mistake>> {
-        check::document(tree).map(Self::of)
+        let policy = Self::of(check::document(tree)?);
+        let length = policy.to_canonical_json().len();
+        if length > Self::MAX_BYTES {
+            let text = format!(
+                "the document has {length} bytes as JSON without spaces, and at most {} are allowed",
+                Self::MAX_BYTES
+            );
+            return Err(vec![Mistake::new(Position::START, text)]);
+        }
+        Ok(policy)
     }
 
     fn of(document: Document) -> Self {
@@ -127,10 +138,10 @@ impl Policy {
         Self::of(document)
     }
 
-    /// The rules that concern a principal.
+    /// The rules that concern a principal, and those that concern every principal.
     #[must_use]
     pub fn rules(&self, subject: &Subject) -> Rules {
-        compile::rules(&self.document, subject)
+        compile::rules(&self.document, subject).with_shared(self.shared())
     }
 
     /// The rules that concern every principal.
@@ -139,17 +150,18 @@ impl Policy {
         self.shared.clone()
     }
 
-    /// Where the rule with this name begins, in the text that was read: a rule to allow or deny, or an immutable one.
+    /// Where the rule with this name begins, in the text that was read: a rule to allow or deny, or an immutable one. `None`: the
+    /// text does not have it.
     #[must_use]
     pub fn position_of(&self, rule: &str) -> Option<Position> {
         self.document.position_of(rule)
     }
 }
 
-/// A rule for all repositories.
+/// A rule for all repositories, which no text has.
 fn rule(name: &str, who: Who, actions: Actions) -> AccessEntry {
     AccessEntry {
-        at: Position::START,
+        at: Position::NONE,
         name: name.into(),
         who: vec![who],
         repositories: vec![RepositoryTemplate::Pattern(RepositoryPattern::everything())],

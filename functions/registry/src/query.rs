@@ -104,14 +104,19 @@ impl Query<'_> {
         Ok(tags)
     }
 
+    /// The source of a mount, if the query asks for a mount. The digest is not checked.
+    pub(crate) fn mount_source(&self) -> Option<MountSource> {
+        self.first("mount")?;
+        Some(match self.first("from").filter(|from| !from.is_empty()) {
+            None => MountSource::Anywhere,
+            // A refused mount must open a session, because some clients abort the push otherwise.
+            Some(from) => from.parse().map_or(MountSource::Nowhere, MountSource::Repository),
+        })
+    }
+
     pub(crate) fn open_upload(&self) -> Result<OpenUpload, Error> {
-        if let Some(digest) = self.first("mount") {
+        if let (Some(digest), Some(from)) = (self.first("mount"), self.mount_source()) {
             let digest = digest.parse()?;
-            let from = match self.first("from").filter(|from| !from.is_empty()) {
-                None => MountSource::Anywhere,
-                // A refused mount must open a session, because some clients abort the push otherwise.
-                Some(from) => from.parse().map_or(MountSource::Nowhere, MountSource::Repository),
-            };
             return Ok(OpenUpload::Mount { digest, from });
         }
         if let Some(digest) = self.first("digest") {

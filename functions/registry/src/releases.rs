@@ -92,6 +92,24 @@ pub enum ReleaseError {
     /// The target does not exist, and the policy does not let pushes create it.
     #[error("there is no repository {0}, and by the policy a push does not create it")]
     NoRepository(RepositoryName),
+    /// A blob is larger than the policy allows in the target, which does not have it yet.
+    #[error("the blob {digest} has more than the {limit} bytes that the policy allows in {repository}")]
+    BlobTooLarge {
+        /// The target.
+        repository: RepositoryName,
+        /// The digest.
+        digest: Digest,
+        /// The maximum size in bytes.
+        limit: u64,
+    },
+    /// A manifest says of some content that it is stored elsewhere, and the policy does not allow that in the target.
+    #[error("a manifest says that {digest} is stored elsewhere, which the policy does not allow in {repository}")]
+    ForeignLayer {
+        /// The target.
+        repository: RepositoryName,
+        /// The digest of the content.
+        digest: Digest,
+    },
     /// The history has no change with this version.
     #[error("the history of the tag {tag} of {repository} has no version {version}")]
     NoVersion {
@@ -167,7 +185,7 @@ pub enum ReleaseError {
     #[error("its indexes are nested more than {} levels deep", MAX_DEPTH)]
     TooDeep,
     /// Another request has changed one of the repositories at the same time.
-    #[error("somebody else has changed the repository at the same time; run this again")]
+    #[error("another request has changed the repository at the same time; run this again")]
     Changed,
     /// A store could not do its work.
     #[error(transparent)]

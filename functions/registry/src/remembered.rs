@@ -1,4 +1,4 @@
-//! The repositories that are known to exist. Pushes to them need not ask the metadata store again.
+//! The repositories that are known to exist for good. Pushes to them need not ask the metadata store again.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -9,11 +9,10 @@ use oci::RepositoryName;
 /// The number of repositories that an instance remembers. At most 255 bytes each, and no heap but their names.
 const CAPACITY: usize = 8192;
 
-/// Repositories that were found to exist. Of too many, those that were not used of late are forgotten.
+/// Repositories that were found to exist for good. Of too many, those that were not used of late are forgotten.
 ///
-/// Only the answer "it exists" is remembered: a repository that is created now takes pushes at once. A repository that an
-/// administrator has created never ceases to exist. One that was only pushed to leaves the catalog when it has become
-/// empty, and an instance that remembers it lists it again with the next push.
+/// Absence is not remembered: a repository that is created now takes pushes at once. Nor is a repository that was only
+/// pushed to: it leaves the catalog when it has become empty, and a push would list it again.
 pub(crate) struct RememberedRepositories(Mutex<Halves>);
 
 /// A new name, and an old one that is used, goes to the recent half. When that is full, it becomes the older half, and
@@ -39,7 +38,7 @@ impl RememberedRepositories {
         }))
     }
 
-    /// Whether a repository is known to exist. It counts as used now.
+    /// Whether a repository is known to exist for good. It counts as used now.
     pub(crate) fn contain(&self, repository: &RepositoryName) -> bool {
         self.change(|halves| {
             if halves.recent.contains(repository) {
@@ -53,7 +52,7 @@ impl RememberedRepositories {
         })
     }
 
-    /// Remembers that a repository exists.
+    /// Remembers that a repository exists for good.
     pub(crate) fn insert(&self, repository: RepositoryName) {
         self.change(|halves| {
             halves.older.remove(&repository);

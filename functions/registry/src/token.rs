@@ -158,6 +158,7 @@ impl TokenKeys {
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
 
@@ -377,7 +378,63 @@ mod tests {
         }
     }
 
+    fn principals() -> impl Strategy<Value = Principal> {
+        prop_oneof![
+            Just(Principal::ANONYMOUS),
+            "[^:\\p{Cc}]{1,40}".prop_map(|name| Principal::user(&name).unwrap()),
+            "r[a-z0-9]{0,9}([._-][a-z0-9]{1,9}){0,3}".prop_map(|name| Principal::robot(&name).unwrap()),
+            "[^\\p{Cc}]{1,40}".prop_map(|name| Principal::workload("main", &name).unwrap()),
+        ]
+    }
+
+    fn tokens() -> impl Strategy<Value = UploadToken> {
+        let key = prop::option::of("[0-9A-Za-z]{8}");
+        let parts = (principals(), key, any::<bool>(), any::<u128>(), NOW.0 + 1..=u64::MAX);
+        parts.prop_map(|(principal, key, is_long, id, expires)| UploadToken {
+            session: SessionKey {
+                expires: Timestamp(expires),
+                id: SessionId(id),
+            },
+            algorithm: if is_long { Algorithm::Sha512 } else { Algorithm::Sha256 },
+            credential: key
+                .filter(|_| matches!(principal.kind(), PrincipalKind::User | PrincipalKind::Robot))
+                .map(|key| key.parse().unwrap()),
+            principal,
+        })
+    }
+
     proptest! {
+        /// Any token is read back as it was signed: in its repository, in its region, until it ends.
+        #[test]
+        fn any_token(token in tokens(), repository in "[a-z]{1,8}(/[a-z]{1,8}){0,2}") {
+            let repository = name(&repository);
+            let text = keys().sign(&repository, &token).unwrap();
+            prop_assert!(text.len() <= MAX_LEN);
+            prop_assert_eq!(keys().verify(&repository, &text, NOW), Some(token.clone()));
+            let last = Timestamp(token.session.expires.0 - 1);
+            prop_assert_eq!(keys().verify(&repository, &text, token.session.expires), None);
+            prop_assert_eq!(keys().verify(&repository, &text, last), Some(token));
+            prop_assert_eq!(keys().verify(&name("other/repository/here"), &text, NOW), None);
+            let elsewhere = TokenKeys::new(&region("there"), vec![key(7, 1)]);
+            prop_assert_eq!(elsewhere.verify(&repository, &text, NOW), None);
+            let with_other_secret = TokenKeys::new(&region("here"), vec![key(7, 2)]);
+            prop_assert_eq!(with_other_secret.verify(&repository, &text, NOW), None);
+        }
+
+        /// With another byte anywhere, or another character of its text, a token is refused.
+        #[test]
+        fn one_changed_byte(token in tokens(), at in any::<Index>(), change in 1..=u8::MAX, other in "[ -~]") {
+            let text = keys().sign(&name("a"), &token).unwrap();
+            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            let byte = at.index(bytes.len());
+            bytes[byte] ^= change;
+            prop_assert_eq!(keys().verify(&name("a"), &URL_SAFE_NO_PAD.encode(bytes), NOW), None);
+            let at = at.index(text.len());
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, &other);
+            prop_assert_eq!(keys().verify(&name("a"), &changed, NOW).is_some(), changed == text);
+        }
+
         /// Text without a valid signature is refused, whatever it contains.
         #[test]
         fn any_text(text in "\\PC{0,300}") {

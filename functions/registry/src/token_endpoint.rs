@@ -16,14 +16,14 @@ use crate::store::StoreError;
 /// The fields of a request for a token, as `application/x-www-form-urlencoded` text that is not decoded yet. It may contain
 /// a password, so its `Debug` text does not show it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum TokenForm<'a> {
+pub enum EncodedTokenRequest<'a> {
     /// The query of a GET: the distribution specification's token request. Empty if there is none.
     Query(&'a str),
     /// The body of a POST: an `OAuth2` token request (RFC 6749). At most [`Limits::token_form_bytes`](crate::Limits).
     Body(&'a str),
 }
 
-impl<'a> TokenForm<'a> {
+impl<'a> EncodedTokenRequest<'a> {
     /// The text.
     #[must_use]
     pub fn text(self) -> &'a str {
@@ -33,7 +33,7 @@ impl<'a> TokenForm<'a> {
     }
 }
 
-impl fmt::Debug for TokenForm<'_> {
+impl fmt::Debug for EncodedTokenRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Query(_) => "Query",
@@ -113,12 +113,12 @@ impl From<AuthenticationError> for TokenRefusal {
 #[async_trait]
 pub trait TokenEndpoint: Send + Sync + 'static {
     /// Decides about a request for a token. `credentials` are those of the `Authorization` header; those of the form are
-    /// in `form`. A request without any credentials may get a token for what anonymous clients may do.
+    /// in `request`. A request without any credentials may get a token for what anonymous clients may do.
     async fn token(
         &self,
         origin: &Origin,
         credentials: &Credentials,
-        form: TokenForm<'_>,
+        request: EncodedTokenRequest<'_>,
     ) -> Result<TokenResponse, TokenRefusal>;
 
     /// The public keys that verify tokens, as a JWK set (RFC 7517, 5).
@@ -132,9 +132,12 @@ mod tests {
 
     #[test]
     fn s18_secrets_are_not_printed() {
-        for form in [TokenForm::Query("password=secret"), TokenForm::Body("password=secret")] {
-            assert!(!format!("{form:?}").contains("secret"));
-            assert_eq!(form.text(), "password=secret");
+        for request in [
+            EncodedTokenRequest::Query("password=secret"),
+            EncodedTokenRequest::Body("password=secret"),
+        ] {
+            assert!(!format!("{request:?}").contains("secret"));
+            assert_eq!(request.text(), "password=secret");
         }
         let response = TokenResponse {
             principal: Principal::user("alice").unwrap(),

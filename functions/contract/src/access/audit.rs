@@ -143,6 +143,37 @@ pub async fn events_are_read_over_days(test: AccessTest) {
     }
 }
 
+/// Events that are recorded after later ones are in their place, as when the trail of another registry is imported.
+pub async fn events_that_are_recorded_late_are_in_their_place(test: AccessTest) {
+    test.advance(20 * DAY);
+    let mut events = record(&test, 3, 1).await;
+    let now = test.now();
+    for (number, days) in [20, 13, 13, 2, 0].into_iter().enumerate() {
+        let mut change = test.change(AuditKind::AccountChanged).await;
+        let mut event = test.event(AuditKind::ManifestPushed);
+        event.at = Timestamp(now.0 - days * DAY - 10);
+        event.repository = Some("late".parse().expect("a name of a repository"));
+        event.reference = Some(format!("{number}"));
+        change.event = Some(event.clone());
+        assert_eq!(test.apply(&change).await, Applied::Applied);
+        events.push(event);
+    }
+    events.sort_by_key(|event| (event.at, event.id));
+    for limit in [1, 3, 100] {
+        let mut read = test.events_in_slices(&AuditQuery::default(), limit).await;
+        read.sort_by_key(|event| (event.at, event.id));
+        assert_eq!(read, events, "{limit}");
+    }
+    let query = AuditQuery {
+        repository: Some("late".parse().expect("a name of a repository")),
+        to: Some(Timestamp(now.0 - DAY)),
+        ..AuditQuery::default()
+    };
+    let read = test.events_in_slices(&query, 2).await;
+    assert_eq!(read.len(), 4, "{read:?}");
+    assert!(read.is_sorted_by_key(|event| event.at), "{read:?}");
+}
+
 /// A cursor goes on behind the events that were read, also when more are recorded meanwhile.
 pub async fn a_cursor_of_the_audit_trail_stays_valid(test: AccessTest) {
     let mut events = record(&test, 6, 10).await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
 use registry::body::{RequestBody, ResponseBody};
@@ -17,12 +17,13 @@ use registry::store::blobs::BodyError;
 use super::REQUEST;
 use super::clock::Clock;
 
-/// Sends requests to the instances in turn.
+/// Sends requests to the instances in turn, without credentials or as a user.
 #[derive(Clone)]
 pub(super) struct RoundRobinClient {
     instances: Vec<Arc<Registry>>,
     clock: Arc<Clock>,
     turn: Arc<AtomicUsize>,
+    authorization: Option<HeaderValue>,
 }
 
 /// A request.
@@ -97,6 +98,16 @@ impl RoundRobinClient {
             instances,
             clock,
             turn: Arc::default(),
+            authorization: None,
+        }
+    }
+
+    /// The same client, which sends the credentials of a user.
+    pub(super) fn signed_in(&self, user: &str) -> Self {
+        let line = format!("Bearer {user}");
+        Self {
+            authorization: Some(HeaderValue::try_from(line).expect("a header's value")),
+            ..self.clone()
         }
     }
 
@@ -112,6 +123,9 @@ impl RoundRobinClient {
             .headers_mut()
             .insert(HOST, HeaderValue::from_static("localhost"));
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
         if let Some(content_type) = call.content_type {
             request
                 .headers_mut()

@@ -1,25 +1,18 @@
 //! The end: everything is deleted, all grace periods pass, and nothing is left.
 
-use registry::budget::ClientKey;
 use registry::collection::CollectionOptions;
-use registry::environment::context;
+use registry::store::Timestamp;
 use registry::store::collection::Plan;
 use registry::store::records::Record;
-use registry::store::{Context, Timestamp};
 
 use super::client::TestRequest;
-use super::clock::MINUTE;
-use super::{ChurnStatistics, GRACES, REST, Shared, collector, worker};
+use super::{ChurnStatistics, GRACES, REST, Shared, collector, users, worker};
 
 /// The maximum number of repetitions.
 const ENOUGH: usize = 100;
 
 /// Later than every time that a store can hold.
 const NEVER: Timestamp = Timestamp(u64::MAX >> 1);
-
-fn cx(shared: &Shared) -> Context {
-    context(&*shared.clock, ClientKey::INTERNAL, MINUTE)
-}
 
 /// Asserts that a check with hashing finds nothing, when no operation runs.
 pub(super) async fn check(shared: &Shared) {
@@ -30,6 +23,7 @@ pub(super) async fn check(shared: &Shared) {
 pub(super) async fn empty(shared: &Shared, statistics: &mut ChurnStatistics) {
     // The references of an interrupted push are protected for a while.
     shared.clock.advance(REST);
+    shared.users.lift_policy();
     for repository in worker::repositories(shared.options.workers) {
         delete_all(shared, &repository).await;
     }
@@ -51,14 +45,15 @@ pub(super) async fn empty(shared: &Shared, statistics: &mut ChurnStatistics) {
 
 async fn delete_all(shared: &Shared, repository: &str) {
     let name = repository.parse().expect("a repository name");
+    let client = shared.client.signed_in(&users::user(0));
     for _ in 0..ENOUGH {
-        let manifests = shared.stores.metadata.manifests(cx(shared), &name, None, 100).await;
+        let manifests = shared.stores.metadata.manifests(shared.cx(), &name, None, 100).await;
         let manifests = manifests.expect("manifests").items;
         if manifests.is_empty() {
             let tags = shared
                 .stores
                 .metadata
-                .tags(cx(shared), &name, None, 10)
+                .tags(shared.cx(), &name, None, 10)
                 .await
                 .expect("tags");
             assert!(
@@ -71,7 +66,7 @@ async fn delete_all(shared: &Shared, repository: &str) {
             let target = format!("/v2/{repository}/manifests/{digest}");
             let call = TestRequest::new(http::Method::DELETE, target);
             // Parents are deleted before their children.
-            shared.client.send(call).await.expect(&[202, 405]);
+            client.send(call).await.expect(&[202, 405]);
         }
     }
     panic!("the manifests of {repository} cannot be deleted");
@@ -82,7 +77,7 @@ async fn assert_empty(shared: &Shared) {
     let stores = &shared.stores;
     let mut next = None;
     for _ in 0..ENOUGH {
-        let slice = stores.records.records(cx(shared), next.as_ref(), 1000).await;
+        let slice = stores.records.records(shared.cx(), next.as_ref(), 1000).await;
         let slice = slice.expect("records");
         for record in &slice.items {
             let stays = matches!(record, Record::History { .. });
@@ -93,9 +88,9 @@ async fn assert_empty(shared: &Shared) {
             break;
         }
     }
-    let sessions = stores.sessions.expired(cx(shared), NEVER, None, 10).await;
+    let sessions = stores.sessions.expired(shared.cx(), NEVER, None, 10).await;
     assert_eq!(sessions.expect("expired"), [], "sessions are left");
-    let pending_deletions = stores.collection.pending_deletions(cx(shared), NEVER, None, 10).await;
+    let pending_deletions = stores.collection.pending_deletions(shared.cx(), NEVER, None, 10).await;
     assert_eq!(
         pending_deletions.expect("pending_deletions").items,
         [],
@@ -103,7 +98,7 @@ async fn assert_empty(shared: &Shared) {
     );
     let mut next = None;
     for _ in 0..ENOUGH {
-        let slice = stores.blobs.objects(cx(shared), next.as_ref(), 1000).await;
+        let slice = stores.blobs.objects(shared.cx(), next.as_ref(), 1000).await;
         let slice = slice.expect("objects");
         assert_eq!(slice.items, [], "objects are left");
         next = slice.next;

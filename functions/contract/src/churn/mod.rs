@@ -7,6 +7,10 @@
 //! must answer all its bytes, and checks that run meanwhile must find nothing. In the end everything is deleted, the
 //! grace periods pass, and the stores must be empty except for the history.
 //!
+//! Each worker is a user under a policy that lets it do some things in some repositories and makes some tags immutable. A
+//! model of the policy says which requests are refused. No immutable tag may ever change, and in the end the audit trail
+//! must have one event for every change and no other.
+//!
 //! With [`ChurnOptions::cuts`], some pushes are interrupted, which is the same as a crash: what they leave must not
 //! affect other operations, and must be gone in the end.
 //!
@@ -19,16 +23,21 @@ mod collector;
 mod end;
 mod jitter;
 mod pool;
+mod releases;
+mod trail;
+mod users;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::{BoxFuture, join, join_all};
-use registry::auth::Anonymous;
+use registry::budget::ClientKey;
 use registry::collection::Report;
 use registry::delivery::Delivery;
+use registry::environment::context;
 use registry::limits::Limits;
+use registry::store::Context;
 use registry::store::access::AccessStore;
 use registry::store::blobs::BlobStore;
 use registry::store::collection::{CollectionStore, GracePeriods};
@@ -42,6 +51,8 @@ use self::client::RoundRobinClient;
 use self::clock::{Clock, HOUR, MINUTE};
 use self::jitter::Jitter;
 use self::pool::Pool;
+use self::releases::Releases;
+use self::users::Users;
 use self::worker::Worker;
 use super::{ContractTest, Spawn};
 
@@ -86,6 +97,10 @@ pub struct ChurnStatistics {
     pub deleted: u64,
     /// Deletions that were refused, because a reference exists.
     pub still_referenced: u64,
+    /// Requests that were refused, because their principal may not do it.
+    pub denied: u64,
+    /// Requests that were refused, because a tag is immutable, or may only be created.
+    pub protected: u64,
     /// Manifests that were read with all their bytes.
     pub verified: u64,
     /// Collections.
@@ -132,7 +147,16 @@ struct Shared {
     clock: Arc<Clock>,
     options: ChurnOptions,
     pool: Pool,
+    users: Arc<Users>,
+    releases: Arc<Releases>,
     over: AtomicBool,
+}
+
+impl Shared {
+    /// The context of a store call that no client makes.
+    fn cx(&self) -> Context {
+        context(&*self.clock, ClientKey::INTERNAL, MINUTE)
+    }
 }
 
 /// Runs a churn over empty stores.
@@ -158,6 +182,7 @@ async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatis
         records: Arc::new(Wrapped::<dyn RecordStore, _>::new(stores.records, jitter.clone())),
         access: Arc::new(Wrapped::<dyn AccessStore, _>::new(stores.access, jitter)),
     };
+    let users = Arc::new(Users::new());
     let mut instances = Vec::new();
     for _ in 0..3 {
         let settings = Settings {
@@ -165,13 +190,7 @@ async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatis
             delivery: Arc::new(Delivery::Proxy),
             ..Settings::default()
         };
-        let registry = Registry::open(
-            stores.clone(),
-            Arc::new(Anonymous::all()),
-            clock.clone(),
-            Arc::new(()),
-            settings,
-        );
+        let registry = Registry::open(stores.clone(), users.clone(), clock.clone(), Arc::new(()), settings);
         let registry = registry.await;
         instances.push(Arc::new(registry.expect("the registry opens")));
     }
@@ -181,6 +200,8 @@ async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatis
         clock,
         options,
         pool: Pool::new(options.largest),
+        users,
+        releases: Arc::default(),
         over: AtomicBool::new(false),
     });
 
@@ -204,11 +225,14 @@ async fn run(stores: Stores, spawn: Spawn, options: ChurnOptions) -> ChurnStatis
     // Joined, because workers would wait for ever when a failed collection no longer advances the clock.
     let (mut statistics, mut workers) = join(collecting, ending).await;
 
+    let mut acknowledged = Vec::new();
     for worker in &mut workers {
         worker.verify_all().await;
         statistics.add(&worker.statistics);
+        acknowledged.append(&mut worker.acknowledged);
     }
     end::check(&shared).await;
+    trail::check(&shared, &acknowledged).await;
     end::empty(&shared, &mut statistics).await;
     statistics
 }
@@ -220,6 +244,8 @@ impl ChurnStatistics {
         self.cut += other.cut;
         self.deleted += other.deleted;
         self.still_referenced += other.still_referenced;
+        self.denied += other.denied;
+        self.protected += other.protected;
         self.verified += other.verified;
     }
 

@@ -1,9 +1,9 @@
 //! Empty repositories leave the catalog, at once or in a later pass, and return with a push.
 
 use oci::RepositoryName;
-use registry::store::metadata::Removal;
+use registry::store::metadata::{Listing, Removal};
 
-use super::{CollectionTest, DRY, GRACE, PLAN};
+use super::{CollectionTest, DRY, GRACE, PLAN, PassStatistics};
 use crate::metadata::DescribeManifest as _;
 use crate::metadata::{digest, manifest, repository, tag};
 
@@ -21,6 +21,21 @@ impl CollectionTest {
         metadata.put(&image).await;
         assert!(metadata.is_listed(name).await);
         assert_eq!(metadata.delete_manifest(name, &image.digest).await, Removal::Removed);
+    }
+
+    /// An empty repository, which the next pass removes from the catalog.
+    async fn due_for_removal(&self, round: usize) -> RepositoryName {
+        let name = repository(&format!("r{round}"));
+        self.emptied(&name, "image").await;
+        self.passes(1).await;
+        self.advance(GRACE);
+        name
+    }
+
+    /// A pass, which may run beside other requests.
+    fn pass_beside_others(&self) -> impl Future<Output = PassStatistics> + Send + use<> {
+        let test = self.clone();
+        async move { test.run(&PLAN).await }
     }
 
     /// Runs this number of passes, each after a grace period, and counts the repositories that left the catalog.
@@ -102,18 +117,22 @@ pub async fn a_created_repository_stays_in_the_catalog(test: CollectionTest) {
     let (new, used, passing) = (repository("new"), repository("used"), repository("passing"));
     assert!(metadata.create_repository(&new).await);
     assert!(metadata.is_listed(&new).await);
+    assert_eq!(metadata.listing(&new).await, Some(Listing::Permanent));
     assert!(!metadata.create_repository(&new).await, "again");
     // One that exists becomes permanent too, also if a pass has marked it.
     test.emptied(&used, "image").await;
     test.emptied(&passing, "image").await;
     test.advance(GRACE);
     test.run(&DRY).await;
+    assert_eq!(metadata.listing(&used).await, Some(Listing::Published));
     assert!(!metadata.create_repository(&used).await, "it was listed");
+    assert_eq!(metadata.listing(&used).await, Some(Listing::Permanent));
     test.emptied(&new, "image").await;
     test.passes(PASSES).await;
     assert!(metadata.is_listed(&new).await);
     assert!(metadata.is_listed(&used).await);
     assert!(!metadata.is_listed(&passing).await);
+    assert_eq!(metadata.listing(&passing).await, None);
     assert_eq!(metadata.tags(&new, None, 10).await.items, []);
     // It can be used as any other.
     metadata.put(&manifest(&new, "image").tagged([tag("latest")])).await;
@@ -125,18 +144,12 @@ pub async fn a_created_repository_stays_in_the_catalog(test: CollectionTest) {
 pub async fn a_creation_races_a_collection_and_another_creation(test: CollectionTest) {
     let metadata = test.metadata();
     for round in 0..ROUNDS {
-        let name = repository(&format!("r{round}"));
-        test.emptied(&name, "image").await;
-        test.passes(1).await;
-        test.advance(GRACE);
+        let name = test.due_for_removal(round).await;
         let creating = {
             let (metadata, name) = (metadata.clone(), name.clone());
             async move { metadata.create_repository(&name).await }
         };
-        let collecting = {
-            let test = test.clone();
-            async move { test.run(&PLAN).await }
-        };
+        let collecting = test.pass_beside_others();
         test.race(round % 2 == 0, creating, collecting).await;
         assert!(metadata.is_listed(&name).await, "round {round}");
         let name = repository(&format!("s{round}"));
@@ -162,19 +175,13 @@ pub async fn a_creation_races_a_collection_and_another_creation(test: Collection
 pub async fn a_collection_of_the_catalog_races_a_put(test: CollectionTest) {
     let metadata = test.metadata();
     for round in 0..ROUNDS {
-        let name = repository(&format!("r{round}"));
-        test.emptied(&name, "image").await;
-        test.passes(1).await;
-        test.advance(GRACE);
+        let name = test.due_for_removal(round).await;
         let put = manifest(&name, "again");
         let putting = {
             let (metadata, put) = (metadata.clone(), put.clone());
             async move { metadata.put(&put).await }
         };
-        let collecting = {
-            let test = test.clone();
-            async move { test.run(&PLAN).await }
-        };
+        let collecting = test.pass_beside_others();
         let ((), _) = test.race(round % 2 == 0, putting, collecting).await;
         assert!(metadata.manifest(&name, &put.digest).await.is_some());
         assert!(metadata.is_listed(&name).await, "round {round}");

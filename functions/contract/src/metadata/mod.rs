@@ -16,8 +16,8 @@ use bytes::Bytes;
 use oci::{Algorithm, Descriptor, Digest, MediaType, RepositoryName, Tag};
 use registry::store::access::Author;
 use registry::store::metadata::{
-    AllowAll, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest, Referrer,
-    Removal, TagRecord,
+    AllowAll, HistoryRecord, Link, Listing, ManifestPut, ManifestRecord, MetadataStore, NewContent, PutManifest,
+    Referrer, Removal, TagRecord,
 };
 use registry::store::{Location, Page};
 
@@ -195,8 +195,12 @@ impl MetadataTest {
         page.items
     }
 
+    pub(crate) async fn listing(&self, repository: &RepositoryName) -> Option<Listing> {
+        self.store.repository(self.cx(), repository).await.expect("repository")
+    }
+
     pub(crate) async fn is_listed(&self, repository: &RepositoryName) -> bool {
-        let known = self.store.repository(self.cx(), repository).await.expect("repository");
+        let known = self.listing(repository).await.is_some();
         let page = self.repositories(None, 1000).await;
         assert_eq!(page.items.contains(repository), known, "the list and the look-up agree");
         known

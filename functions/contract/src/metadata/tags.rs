@@ -1,6 +1,6 @@
 //! Tags, their versions, and their history.
 
-use registry::store::access::Author;
+use registry::store::access::{Author, Occasion};
 use registry::store::metadata::{AllowAll, Defect, HistoryRecord, Removal};
 
 use super::{MetadataTest, WHO, author, digest, location, manifest, repository, tag};
@@ -21,6 +21,7 @@ pub async fn a_new_tag_begins_its_history(test: MetadataTest) {
         before: None,
         after: Some(put.digest),
         principal: WHO.to_owned(),
+        promoted_from: None,
         at: test.now(),
         since: None,
     };
@@ -197,6 +198,34 @@ pub async fn deleting_a_tag_keeps_its_manifest(test: MetadataTest) {
     assert_eq!(history[0].at, test.now());
     assert_eq!(history[0].since, Some(history[1].at), "since when the tag had stood");
     assert_eq!(history[1].since, None, "the change was no deletion");
+}
+
+/// The history of a tag that a promotion has changed says what was promoted. No other change does.
+pub async fn a_promotion_is_recorded_with_its_source(test: MetadataTest) {
+    let name = repository("a");
+    let latest = tag("latest");
+    let (one, two) = (manifest(&name, "one"), manifest(&name, "two"));
+    let promotion = |from: &str| Occasion::Promotion { from: from.to_owned() };
+    let sources = [
+        Occasion::Push,
+        promotion("b:1.0"),
+        Occasion::Rollback,
+        promotion("a@b\"\t"),
+    ];
+    for (occasion, put) in sources.into_iter().zip([&one, &two].into_iter().cycle()) {
+        test.advance(1);
+        let mut put = put.clone().tagged([latest.clone()]);
+        put.author.occasion = occasion;
+        test.put(&put).await;
+    }
+    assert!(test.delete_tag(&name, &latest).await);
+    let history = test.assert_chain(&name, &latest).await;
+    let found: Vec<_> = history
+        .iter()
+        .map(|change| (&*change.principal, change.promoted_from.as_deref()))
+        .collect();
+    let expected = [None, Some("a@b\"\t"), None, Some("b:1.0"), None];
+    assert_eq!(found, expected.map(|source| (WHO, source)));
 }
 
 /// A history belongs to one tag in one repository.

@@ -8,6 +8,7 @@ pub mod walks;
 
 use std::collections::BTreeSet;
 
+use registry::store::access::Occasion;
 use registry::store::metadata::Removal;
 use registry::store::records::Record;
 
@@ -52,7 +53,7 @@ impl CollectionTest {
 }
 
 /// Fills a store with records of every kind, in two repositories: shared and mounted blobs, inline and large manifests,
-/// existing and missing subjects, excepted references, moved and deleted tags, and an empty repository.
+/// existing and missing subjects, excepted references, moved, promoted and deleted tags, and an empty repository.
 async fn fill(test: &CollectionTest) {
     let metadata = test.metadata();
     let (one, two, three) = (repository("one"), repository("two/deep"), repository("three"));
@@ -84,13 +85,13 @@ async fn fill(test: &CollectionTest) {
                 .stored_at(location(5)),
         )
         .await;
-    metadata
-        .put(
-            &manifest(&two, "orphan")
-                .about(digest("a subject that is not there"))
-                .tagged([tag("x")]),
-        )
-        .await;
+    let mut orphan = manifest(&two, "orphan")
+        .about(digest("a subject that is not there"))
+        .tagged([tag("x")]);
+    orphan.author.occasion = Occasion::Promotion {
+        from: "one@sha256:\"\t".to_owned(),
+    };
+    metadata.put(&orphan).await;
     test.advance(7);
     assert!(metadata.delete_tag(&one, &tag("v0")).await);
     let gone = manifest(&three, "gone").tagged([tag("gone")]);

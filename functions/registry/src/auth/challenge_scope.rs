@@ -6,8 +6,8 @@ use oci::RepositoryName;
 
 /// The resource that a request needs, and the actions on it: the `scope` of a challenge for tokens.
 ///
-/// It depends on the method and the path of the request alone, and not on what exists. So a program in front of the
-/// registry can compute it, and a challenge reveals nothing. Displayed as in the header:
+/// It depends on the method and the URL of the request alone, and not on what exists. So a program in front of the registry
+/// can compute it, and a challenge reveals nothing. Displayed as in the header:
 ///
 /// ```
 /// use registry::auth::{ChallengeActions, ChallengeScope};
@@ -18,15 +18,27 @@ use oci::RepositoryName;
 /// };
 /// assert_eq!(scope.to_string(), "repository:a/b:pull,push");
 /// assert_eq!(ChallengeScope::Catalog.to_string(), "registry:catalog:*");
+/// let scope = ChallengeScope::Mount {
+///     repository: "a/b".parse().unwrap(),
+///     source: "c".parse().unwrap(),
+/// };
+/// assert_eq!(scope.to_string(), "repository:a/b:pull,push repository:c:pull");
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ChallengeScope {
-    /// Some actions in one repository. A mount also reads another repository, which is never part of the scope.
+    /// Some actions in one repository.
     Repository {
         /// The repository.
         repository: RepositoryName,
         /// The actions.
         actions: ChallengeActions,
+    },
+    /// Push to a repository, and pull the blob from another one that the request names.
+    Mount {
+        /// The repository that gets the blob.
+        repository: RepositoryName,
+        /// The repository that has the blob.
+        source: RepositoryName,
     },
     /// The list of repositories.
     Catalog,
@@ -39,6 +51,15 @@ impl fmt::Display for ChallengeScope {
         match self {
             Self::Repository { repository, actions } => {
                 write!(f, "repository:{repository}:{}", actions.as_str())
+            }
+            Self::Mount { repository, source } => {
+                let (push, pull) = (ChallengeActions::PullAndPush, ChallengeActions::Pull);
+                write!(
+                    f,
+                    "repository:{repository}:{} repository:{source}:{}",
+                    push.as_str(),
+                    pull.as_str()
+                )
             }
             Self::Catalog => f.write_str("registry:catalog:*"),
             Self::Api => f.write_str("registry:api:*"),

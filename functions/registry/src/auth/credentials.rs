@@ -106,6 +106,8 @@ impl Credentials {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use http::HeaderMap;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::auth::Principal;
@@ -119,6 +121,15 @@ mod tests {
             Credentials::Basic { user, password } => Some((user, password)),
             Credentials::Bearer { .. } | Credentials::Unreadable => None,
             Credentials::Absent => panic!("{lines:?} is not nothing"),
+        }
+    }
+
+    /// The same for a line that may also say that there are no credentials.
+    fn read_any(line: &str) -> Option<(String, String)> {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(line).unwrap())]);
+        match Credentials::from_headers(&headers) {
+            Credentials::Basic { user, password } => Some((user, password)),
+            Credentials::Absent | Credentials::Bearer { .. } | Credentials::Unreadable => None,
         }
     }
 
@@ -176,13 +187,6 @@ mod tests {
 
     #[test]
     fn a_bearer_token_is_read_as_it_is() {
-        let token = |line: &str| {
-            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(line).unwrap())]);
-            match Credentials::from_headers(&headers) {
-                Credentials::Bearer { token } => Some(token),
-                Credentials::Absent | Credentials::Basic { .. } | Credentials::Unreadable => None,
-            }
-        };
         for (line, expected) in [
             ("Bearer YTpi", Some("YTpi")),
             ("bearer  a.b-c_d~e+f/1== ", Some("a.b-c_d~e+f/1==")),
@@ -217,6 +221,72 @@ mod tests {
         let longest = "u".repeat(Credentials::MAX_USER_LEN);
         assert!(read(&[&basic(&format!("{longest}:x"))]).is_some());
         assert!(read(&[&basic(&format!("{longest}u:x"))]).is_none());
+    }
+
+    fn token(line: &str) -> Option<String> {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_bytes(line.as_bytes()).unwrap())]);
+        match Credentials::from_headers(&headers) {
+            Credentials::Bearer { token } => Some(token),
+            Credentials::Absent | Credentials::Basic { .. } | Credentials::Unreadable => None,
+        }
+    }
+
+    proptest! {
+        /// What a client encodes is what is read, once.
+        #[test]
+        fn any_user_and_password(
+            user in "[^:\\p{Cc}]{1,20}",
+            password in "\\PC{0,40}|[\\x00-\\x7f]{0,20}",
+            scheme in "[bB][aA][sS][iI][cC] {1,3}",
+            end in " {0,2}",
+        ) {
+            let line = format!("{scheme}{}{end}", STANDARD.encode(format!("{user}:{password}")));
+            prop_assert_eq!(read(&[&line]), Some((user, password)));
+            prop_assert_eq!(read(&[&line, &line]), None);
+            prop_assert_eq!(token(&line), None);
+        }
+
+        #[test]
+        fn any_bearer_token(
+            text in "[A-Za-z0-9._~+/-]{1,80}={0,3}",
+            scheme in "[bB][eE][aA][rR][eE][rR] {1,3}",
+            end in " {0,2}",
+        ) {
+            let line = format!("{scheme}{text}{end}");
+            prop_assert_eq!(token(&line), Some(text));
+            prop_assert_eq!(read(&[&line]), None);
+            prop_assert_eq!(read(&[&line, &line]), None);
+        }
+
+        /// No line makes the reader panic, and what it reads is what the line says.
+        #[test]
+        fn any_line(line in "([bB]asic|[bB]earer) [ -~]{0,40}|[bB]asic [A-Za-z0-9+/]{0,12}={0,2}|[ -~\u{80}-\u{ff}]{0,60}") {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_bytes(line.as_bytes()).unwrap())]);
+            let said = line.split_once(' ').map(|(_, rest)| rest.trim().to_owned());
+            match Credentials::from_headers(&headers) {
+                Credentials::Unreadable => {}
+                Credentials::Absent => prop_assert_eq!(said, Some(STANDARD.encode(":"))),
+                Credentials::Basic { user, password } => {
+                    prop_assert_eq!(said, Some(STANDARD.encode(format!("{user}:{password}"))));
+                }
+                Credentials::Bearer { token } => prop_assert_eq!(said, Some(token)),
+            }
+        }
+
+        /// A line of which one character is another one is refused, or says something else.
+        #[test]
+        fn one_changed_character(user in "[a-z]{1,8}", password in "[ -~]{0,20}", at in any::<Index>(), other in "[ -~]") {
+            let line = basic(&format!("{user}:{password}"));
+            let at = at.index(line.len());
+            let mut changed = line.clone();
+            changed.replace_range(at..=at, &other);
+            let is_same = changed.eq_ignore_ascii_case(&line) && (changed == line || at < "Basic".len());
+            prop_assert_eq!(
+                read_any(&changed) == Some((user, password)),
+                is_same,
+                "{} {}", line, changed
+            );
+        }
     }
 
     /// No user can have the text of the anonymous principal.

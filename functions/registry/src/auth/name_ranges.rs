@@ -82,8 +82,14 @@ impl NameRanges {
     /// The range of all names.
     #[must_use]
     pub fn everything() -> Self {
+        Self::of_prefix("")
+    }
+
+    /// The range of the names that begin with a text.
+    #[must_use]
+    pub fn of_prefix(prefix: &str) -> Self {
         Self(vec![NameRange {
-            text: String::new(),
+            text: prefix.to_owned(),
             is_one_name: false,
         }])
     }

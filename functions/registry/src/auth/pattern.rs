@@ -23,16 +23,37 @@ pub struct RepositoryPattern(Arc<str>);
 
 /// The text is not a pattern for repositories.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not a pattern for repositories such as team/app, team/* or team/** (`**` stands at the end)")]
+#[error(
+    "not a pattern for repositories such as team/app, team/* or team/** (`**` stands at the end), at most {} bytes long",
+    RepositoryPattern::MAX_LEN
+)]
 pub struct PatternError;
 
 const EVERYTHING: &str = "**";
 
 impl RepositoryPattern {
+    /// The longest pattern, in bytes: as long as the longest name.
+    pub const MAX_LEN: usize = RepositoryName::MAX_LEN;
+
     /// The pattern `**`.
     #[must_use]
     pub fn everything() -> Self {
         Self(EVERYTHING.into())
+    }
+
+    /// A pattern in which the name of a principal has taken the place of a word. So it may be longer than the one that was
+    /// written, and it still matches what it says: a rule that denies must not end with the length of a name.
+    pub(crate) fn of_any_length(text: &str) -> Result<Self, PatternError> {
+        let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-*".contains(&byte);
+        let (mut components, _) = parts(text);
+        let fine = |component: &str| {
+            !component.is_empty() && !component.contains(EVERYTHING) && component.bytes().all(is_legal)
+        };
+        if components.all(fine) {
+            Ok(Self(text.into()))
+        } else {
+            Err(PatternError)
+        }
     }
 
     /// Whether the set contains the repository.
@@ -88,16 +109,10 @@ impl FromStr for RepositoryPattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-*".contains(&byte);
-        let (mut components, _) = parts(text);
-        let fine = |component: &str| {
-            !component.is_empty() && !component.contains(EVERYTHING) && component.bytes().all(is_legal)
-        };
-        if components.all(fine) {
-            Ok(Self(text.into()))
-        } else {
-            Err(PatternError)
+        if text.len() > Self::MAX_LEN {
+            return Err(PatternError);
         }
+        Self::of_any_length(text)
     }
 }
 
@@ -197,6 +212,17 @@ mod tests {
         let pattern = RepositoryPattern::from(&name);
         assert!(pattern.matches(&name) && !pattern.matches(&"a/b".parse().unwrap()));
         assert_eq!("a/b__c".parse(), Ok(pattern));
+    }
+
+    #[test]
+    fn a_pattern_is_as_long_as_the_longest_name() {
+        for (length, expected) in [(255, true), (256, false)] {
+            for text in ["a".repeat(length), format!("{}/**", "a".repeat(length - 3))] {
+                assert_eq!(text.parse::<RepositoryPattern>().is_ok(), expected, "{length}");
+                let json = serde_json::to_string(&text).unwrap();
+                assert_eq!(serde_json::from_str::<RepositoryPattern>(&json).is_ok(), expected);
+            }
+        }
     }
 
     #[test]

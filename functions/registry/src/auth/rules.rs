@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oci::RepositoryName;
 
 use super::name_ranges::NameRanges;
-use super::{ActionKind, Actions, RepositoryPattern};
+use super::{ActionKind, Actions, RepositoryPattern, SharedRules};
 
 /// A rule that allows or denies some actions in some repositories.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ impl Decision {
     }
 }
 
-/// The rules of a policy that concern one principal. Cloning is cheap.
+/// The rules of a policy that concern one principal, and those that concern every principal. Cloning is cheap.
 ///
 /// Allow rules add actions, deny rules take them away, and the order of the rules means nothing: an action is allowed if an
 /// allow rule contains it and no deny rule does.
@@ -60,14 +60,16 @@ pub struct Rules {
     /// What is allowed in every repository: allow rules for `**` contain it, and no deny rule does. So most requests compare
     /// no names.
     everywhere: Actions,
-    /// All rules. `None` instead of two empty lists. A thin pointer, because every request moves its rules several times.
+    /// All rules. `None`: there are none. A thin pointer, because every request moves its rules several times.
     lists: Option<Arc<Lists>>,
 }
 
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Lists {
     allow: Vec<AccessRule>,
     deny: Vec<AccessRule>,
+    /// The rules that concern every principal.
+    shared: Option<Arc<SharedRules>>,
 }
 
 impl Rules {
@@ -82,8 +84,36 @@ impl Rules {
         let has_rules = !allow.is_empty() || !deny.is_empty();
         Self {
             everywhere,
-            lists: has_rules.then(|| Arc::new(Lists { allow, deny })),
+            lists: has_rules.then(|| {
+                Arc::new(Lists {
+                    allow,
+                    deny,
+                    shared: None,
+                })
+            }),
         }
+    }
+
+    /// The same rules, and these ones that concern every principal.
+    #[must_use]
+    pub fn with_shared(self, shared: Arc<SharedRules>) -> Self {
+        if shared.is_empty() {
+            return self;
+        }
+        let lists = self.lists.map(Arc::unwrap_or_clone).unwrap_or_default();
+        Self {
+            lists: Some(Arc::new(Lists {
+                shared: Some(shared),
+                ..lists
+            })),
+            ..self
+        }
+    }
+
+    /// The rules that concern every principal, if there are any.
+    #[must_use]
+    pub fn shared(&self) -> Option<&Arc<SharedRules>> {
+        self.lists.as_ref()?.shared.as_ref()
     }
 
     /// Every action in every repository.
@@ -136,17 +166,15 @@ impl Rules {
             let rule = rules.iter().find(|rule| rule.concerns(action, repository));
             rule.map(|rule| rule.name.clone())
         };
-        let Some(lists) = &self.lists else {
-            return if self.everywhere.contains(action) {
-                Decision::Allowed { rule: None }
-            } else {
-                Decision::Denied { rule: None }
-            };
+        let (allowing, denying) = match &self.lists {
+            Some(lists) => (find(&lists.allow), find(&lists.deny)),
+            None => (None, None),
         };
         // Without a rule that allows it, no rule needs to deny it: the reason is that none allows it.
-        match (find(&lists.allow), find(&lists.deny)) {
+        match (allowing, denying) {
             (Some(rule), None) => Decision::Allowed { rule: Some(rule) },
             (Some(_), rule @ Some(_)) => Decision::Denied { rule },
+            (None, _) if self.everywhere.contains(action) => Decision::Allowed { rule: None },
             (None, _) => Decision::Denied { rule: None },
         }
     }
@@ -167,6 +195,7 @@ impl Rules {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use super::super::{RepositoryRule, RepositorySettings};
     use super::*;
 
     fn rule(name: &str, repositories: &[&str], actions: Actions) -> AccessRule {
@@ -246,6 +275,43 @@ mod tests {
                 assert_eq!(rules.decide(action, &name).is_allowed(), allowed.contains(action));
             }
         }
+    }
+
+    #[test]
+    fn rules_that_concern_every_principal_allow_and_deny_nothing() {
+        let settings = RepositoryRule {
+            repositories: vec![RepositoryPattern::everything()],
+            settings: RepositorySettings::default(),
+        };
+        let shared = Arc::new(SharedRules::new(Vec::new(), vec![settings]));
+        let listed = Rules::new(
+            vec![rule("a", &["a", "b"], Actions::PUSH)],
+            vec![rule("d", &["b"], Actions::ALL)],
+        );
+        for rules in [
+            Rules::everything(),
+            Rules::pull_only(),
+            Rules::nothing(),
+            listed.clone(),
+        ] {
+            assert_eq!(rules.shared(), None);
+            assert_eq!(rules.clone().with_shared(Arc::default()), rules);
+            let with = rules.clone().with_shared(shared.clone());
+            assert!(with.shared().is_some_and(|found| Arc::ptr_eq(found, &shared)));
+            for name in ["a", "b", "c"].map(|name| name.parse().unwrap()) {
+                for action in ActionKind::ALL {
+                    assert_eq!(
+                        with.decide(action, &name),
+                        rules.decide(action, &name),
+                        "{action:?} {name}"
+                    );
+                }
+            }
+            assert_eq!(with.pull_ranges(), rules.pull_ranges());
+        }
+        // The rules of other identities stay as they are.
+        let kept = listed.clone();
+        assert!(listed.with_shared(shared).shared().is_some() && kept.shared().is_none());
     }
 
     #[test]

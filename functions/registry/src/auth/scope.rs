@@ -190,6 +190,8 @@ pub struct Scope {
     everywhere: Actions,
     /// Whether the list of repositories shows all that may be pulled, and not only what the grants let be pulled.
     whole_catalog: bool,
+    /// Whether a token with a wider scope may be granted.
+    is_extensible: bool,
     /// The other grants; `None` instead of an empty list, so that a scope can be a constant. A thin pointer, because every
     /// request moves its scope several times.
     grants: Option<Arc<Vec<RepositoryGrant>>>,
@@ -223,6 +225,7 @@ impl Scope {
         Ok(Self {
             everywhere,
             whole_catalog: false,
+            is_extensible: false,
             grants: (!others.is_empty()).then(|| Arc::new(others)),
         })
     }
@@ -231,6 +234,7 @@ impl Scope {
         Self {
             everywhere: actions,
             whole_catalog: false,
+            is_extensible: false,
             grants: None,
         }
     }
@@ -245,6 +249,7 @@ impl Scope {
         Self {
             everywhere: Actions::NONE,
             whole_catalog: false,
+            is_extensible: false,
             grants: Some(Arc::new(vec![grant])),
         }
     }
@@ -257,6 +262,21 @@ impl Scope {
             whole_catalog: true,
             ..self
         }
+    }
+
+    /// The same scope, as that of a token which contains what its client has asked for. If the client asks for more, it gets
+    /// whatever the policy allows, because nothing else narrows the token: neither the scope of a key, nor an upload.
+    #[must_use]
+    pub fn extensible(self) -> Self {
+        Self {
+            is_extensible: true,
+            ..self
+        }
+    }
+
+    /// Whether a token with a wider scope may be granted.
+    pub(super) fn is_extensible(&self) -> bool {
+        self.is_extensible
     }
 
     /// Whether the list of repositories may show a repository, which may be pulled by `action`.
@@ -300,6 +320,10 @@ impl Scope {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::subsequence;
+
     use super::*;
 
     fn grant(repositories: &str, actions: Actions) -> RepositoryGrant {
@@ -380,5 +404,72 @@ mod tests {
         assert!(scope.covers(ActionKind::Read, &last) && !scope.is_everything());
         grants.push(grant("**", Actions::ALL));
         assert_eq!(Scope::new(grants), Err(TooManyGrants));
+    }
+
+    fn grants() -> impl Strategy<Value = Vec<RepositoryGrant>> {
+        let words = subsequence(vec!["pull", "create", "move", "push", "delete"], 0..=5);
+        let one = ("\\*\\*|[ab*]{1,2}(/[ab]{1,2}){0,2}(/\\*\\*)?", words);
+        vec(one, 0..6).prop_map(|all| {
+            let grants = all.into_iter().filter_map(|(pattern, words)| {
+                let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+                Some(RepositoryGrant {
+                    repositories: pattern.parse().ok()?,
+                    actions: words.try_into().unwrap(),
+                })
+            });
+            grants.collect::<Vec<_>>()
+        })
+    }
+
+    proptest! {
+        /// A scope allows what one of its grants allows, so fewer grants, or fewer actions in them, never allow more.
+        #[test]
+        fn a_narrower_scope_allows_no_more(
+            grants in grants(),
+            kept in 0..6_usize,
+            actions in subsequence(ActionKind::ALL.to_vec(), 0..=4),
+            repository in "[ab]{1,2}(/[ab]{1,2}){0,3}",
+        ) {
+            let repository: RepositoryName = repository.parse().unwrap();
+            let scope = Scope::new(grants.clone()).unwrap();
+            let narrower: Vec<_> = grants
+                .iter()
+                .take(kept)
+                .map(|grant| RepositoryGrant {
+                    repositories: grant.repositories.clone(),
+                    actions: grant.actions.intersection(Actions::of(&actions)),
+                })
+                .collect();
+            let narrower = Scope::new(narrower).unwrap();
+            for kind in ActionKind::ALL {
+                let allows = |grant: &RepositoryGrant| grant.actions.contains(kind) && grant.repositories.matches(&repository);
+                prop_assert_eq!(scope.covers(kind, &repository), grants.iter().any(allows));
+                prop_assert!(!narrower.covers(kind, &repository) || scope.covers(kind, &repository));
+            }
+            let upload = Scope::upload(&repository);
+            for kind in ActionKind::ALL {
+                prop_assert_eq!(upload.covers(kind, &repository), kind == ActionKind::Write);
+            }
+        }
+
+        /// Grants are read back from their JSON, which has each permission once.
+        #[test]
+        fn grants_are_read_back(grants in grants()) {
+            let json = serde_json::to_string(&grants).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Vec<RepositoryGrant>>(&json).unwrap(), grants);
+        }
+
+        /// No text makes a reader panic, and a text that is read is the text that is written.
+        #[test]
+        fn any_text(pattern in "[a-z*/{}._-]{0,20}|\\PC{0,20}", word in "pull|create|move|push|delete|[a-z*]{0,6}|\\PC{0,8}") {
+            if let Ok(read) = pattern.parse::<RepositoryPattern>() {
+                prop_assert_eq!(read.to_string(), &*pattern);
+            }
+            if let Ok(actions) = word.parse::<Actions>() {
+                prop_assert_eq!(actions.words(), [&*word]);
+            }
+            let json = serde_json::json!({ "repositories": pattern, "actions": [word] });
+            let _ = serde_json::from_value::<RepositoryGrant>(json);
+        }
     }
 }

@@ -101,6 +101,12 @@ impl SharedRules {
         }
     }
 
+    /// Whether there are no rules.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.immutable.is_empty() && self.repositories.is_empty()
+    }
+
     /// Whether no tag is ever frozen.
     #[must_use]
     pub fn freeze_nothing(&self) -> bool {

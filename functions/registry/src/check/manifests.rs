@@ -36,7 +36,7 @@ impl CheckSetup<'_> {
             }
             EntryContent::Stored(_) => self.stored(&mut suspicions, entry).await?,
         };
-        if !self.stores.metadata.repository(self.cx(), repository).await? {
+        if self.stores.metadata.repository(self.cx(), repository).await?.is_none() {
             suspicions.push(Finding::RepositoryUnlisted {
                 repository: repository.clone(),
             });

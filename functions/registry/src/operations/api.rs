@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::api_repositories::CallerRepositories;
+use super::catalog::INCOMPLETE;
 use super::receive::ReceivedBody;
+use crate::access::Access;
 use crate::api_endpoint::{
     ApiBody, ApiBodyKind, ApiCaller, ApiCondition, ApiEndpoint, ApiRefusal, ApiRequest, ApiRoute, ApiSuccess,
 };
@@ -30,6 +33,7 @@ impl From<ApiRefusal> for Error {
             ApiRefusal::Changed => Self::ApiChanged,
             ApiRefusal::TooManyAttempts { retry_after } => Self::TooManyAttempts { retry_after },
             ApiRefusal::TooManyRequests => Self::TooManyRequests(Overload::Passwords),
+            ApiRefusal::InRepository(refusal) => refusal.into(),
             ApiRefusal::Failed(error) => Self::Store(error),
         }
     }
@@ -57,7 +61,7 @@ impl Call<'_> {
         &self,
         caller: &ApiCaller,
         route: &ApiRoute,
-        origin: &Origin,
+        access: &Access<'_>,
         head: &Parts,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -84,13 +88,16 @@ impl Call<'_> {
             Some(ReceivedBody { bytes, memory }) if is_toml => (ApiBody::Toml(bytes), Some(memory)),
             Some(ReceivedBody { bytes, memory }) => (ApiBody::Json(bytes), Some(memory)),
         };
+        let repositories = CallerRepositories::new(self, access, &caller.identity);
         let request = ApiRequest {
             caller,
-            origin,
+            origin: access.origin(),
+            id: self.request_id(),
             route,
             query: head.uri.query().unwrap_or_default(),
             condition: condition.as_ref(),
             body,
+            repositories: &repositories,
         };
         let answer = endpoint.perform(request).await?;
         let mut response = match answer.success {
@@ -105,6 +112,9 @@ impl Call<'_> {
         }
         if let Some(version) = answer.version {
             response::insert(response.headers_mut(), ETAG, &format!("\"{version}\""));
+        }
+        if answer.is_incomplete {
+            response.headers_mut().insert(WARNING, INCOMPLETE);
         }
         Ok(response)
     }

@@ -12,10 +12,10 @@ use crate::auth::{Identity, List, NameRanges};
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::error::Error;
-use crate::memory::Purpose;
+use crate::memory::{Memory, Purpose};
 use crate::query::PageRequest;
 use crate::response;
-use crate::store::Page;
+use crate::store::{Page, StoreError};
 
 /// The memory for one repository of a page: the name, as a value and as JSON.
 const REPOSITORY_ROW: usize = 640;
@@ -28,7 +28,7 @@ const FIRST_ROWS: usize = 16;
 const MAX_SKIPPED_ROWS: usize = 100;
 
 /// A list that ends although it may go on: RFC 9111 (5.5) lets any text follow the code 299.
-const INCOMPLETE: HeaderValue = HeaderValue::from_static(
+pub(super) const INCOMPLETE: HeaderValue = HeaderValue::from_static(
     "299 - \"the list may be incomplete: too many repositories were skipped that you may not pull\"",
 );
 
@@ -48,29 +48,7 @@ impl Call<'_> {
             let repositories = Vec::new();
             return self.list(Box::new(()), &RepositoryList { repositories }).await;
         }
-        let metadata = &self.stores.metadata;
-        let (making, listed) = if identity.may_list_everything() {
-            let making = self.memory_for(Purpose::Page, page.limit * REPOSITORY_ROW).await?;
-            let found = metadata
-                .repositories(self.cx(), page.last.as_deref(), page.limit)
-                .await?;
-            let listed = Listed {
-                repositories: found.items,
-                more: found.more,
-                is_cut: false,
-            };
-            (making, listed)
-        } else {
-            let rows = page.limit + 1 + MAX_SKIPPED_ROWS;
-            let making = self.memory_for(Purpose::Page, rows * REPOSITORY_ROW).await?;
-            let max_rows = self.settings.limits.catalog_rows;
-            let mut scan = CatalogScan::new(identity, &page, max_rows);
-            while let Some((after, limit)) = scan.next_read() {
-                let found = metadata.repositories(self.cx(), after.as_deref(), limit).await?;
-                scan.take(found);
-            }
-            (making, scan.end())
-        };
+        let (making, listed) = self.visible_repositories(identity, "", &page).await?;
         let last = listed.repositories.last().filter(|_| listed.more).cloned();
         let repositories = listed.repositories;
         let mut response = self.list(making, &RepositoryList { repositories }).await?;
@@ -83,16 +61,47 @@ impl Call<'_> {
         }
         Ok(response)
     }
+
+    /// One page, of 1 or more, of the repositories that the client may pull and whose names begin with `prefix`; and the memory
+    /// with which it was made.
+    pub(super) async fn visible_repositories(
+        &self,
+        identity: &Identity,
+        prefix: &str,
+        page: &PageRequest,
+    ) -> Result<(Memory, Listed), StoreError> {
+        let metadata = &self.stores.metadata;
+        if prefix.is_empty() && identity.may_list_everything() {
+            let making = self.memory_for(Purpose::Page, page.limit * REPOSITORY_ROW).await?;
+            let found = metadata
+                .repositories(self.cx(), page.last.as_deref(), page.limit)
+                .await?;
+            let listed = Listed {
+                repositories: found.items,
+                more: found.more,
+                is_cut: false,
+            };
+            return Ok((making, listed));
+        }
+        let rows = page.limit + 1 + MAX_SKIPPED_ROWS;
+        let making = self.memory_for(Purpose::Page, rows * REPOSITORY_ROW).await?;
+        let mut scan = CatalogScan::new(identity, prefix, page, self.settings.limits.catalog_rows);
+        while let Some((after, limit)) = scan.next_read() {
+            let found = metadata.repositories(self.cx(), after.as_deref(), limit).await?;
+            scan.take(found);
+        }
+        Ok((making, scan.end()))
+    }
 }
 
 /// The repositories of one page.
 #[derive(PartialEq, Eq, Debug)]
-struct Listed {
-    repositories: Vec<RepositoryName>,
+pub(super) struct Listed {
+    pub(super) repositories: Vec<RepositoryName>,
     /// Whether there are further ones.
-    more: bool,
+    pub(super) more: bool,
     /// Whether there may be further ones, but too many rows were read.
-    is_cut: bool,
+    pub(super) is_cut: bool,
 }
 
 /// Decides what to read for one page. It makes no calls itself.
@@ -117,10 +126,10 @@ struct CatalogScan<'a> {
 }
 
 impl<'a> CatalogScan<'a> {
-    fn new(identity: &'a Identity, page: &PageRequest, max_rows: usize) -> Self {
+    fn new(identity: &'a Identity, prefix: &str, page: &PageRequest, max_rows: usize) -> Self {
         Self {
             identity,
-            ranges: identity.list_ranges(),
+            ranges: identity.list_ranges_within(prefix),
             range: 0,
             after: page.last.clone(),
             limit: page.limit,
@@ -181,7 +190,8 @@ impl<'a> CatalogScan<'a> {
         let visible = page
             .items
             .into_iter()
-            .filter(|repository| self.identity.may::<List>(repository));
+            // A read goes on behind the last range, where the client may see names that do not have the prefix.
+            .filter(|repository| self.ranges.contains(repository) && self.identity.may::<List>(repository));
         self.found.extend(visible.take(self.limit + 1 - before));
         self.is_skipping = self.found.len() == before;
     }
@@ -228,12 +238,16 @@ mod tests {
         }
 
         fn list(&mut self, identity: &Identity, last: Option<&str>, limit: usize) -> Listed {
+            self.list_of(identity, "", last, limit)
+        }
+
+        fn list_of(&mut self, identity: &Identity, prefix: &str, last: Option<&str>, limit: usize) -> Listed {
             let page = PageRequest {
                 limit,
                 last: last.map(str::to_owned),
             };
             (self.reads, self.rows) = (0, 0);
-            let mut scan = CatalogScan::new(identity, &page, MAX_ROWS);
+            let mut scan = CatalogScan::new(identity, prefix, &page, MAX_ROWS);
             while let Some((after, limit)) = scan.next_read() {
                 assert!(limit > 0, "a read without rows would never end");
                 let after = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -310,6 +324,31 @@ mod tests {
         let listed = table.list(&may_pull(&["**"], &["org000/**", "org001/**"]), None, 10);
         assert_eq!(listed.repositories.len(), 10);
         assert!(listed.more && table.rows <= 1000, "{} rows", table.rows);
+    }
+
+    /// A list of names that begin with a text reads those alone, and shows no others.
+    #[test]
+    fn a_prefix_bounds_what_is_read() {
+        let numbers = (0..10_000).map(|number| format!("org{:03}/app{number}", number % 500));
+        let mut table = Table::new(numbers.chain(["team/a", "team/ab", "team/b", "teams/x"].map(str::to_owned)));
+        let all = may_pull(&["**"], &["team/ab"]);
+        for (prefix, limit, expected, max_rows) in [
+            ("team/a", 10, &["team/a"] as &[&str], 4),
+            ("team", 10, &["team/a", "team/b", "teams/x"], 4),
+            ("team/", 1, &["team/a"], 4),
+            ("team/", 2, &["team/a", "team/b"], 4),
+            ("zoo", 10, &[], 0),
+            ("a", 10, &[], 11),
+            ("org499/app999", 10, &["org499/app999", "org499/app9999"], 11),
+        ] {
+            let listed = table.list_of(&all, prefix, None, limit);
+            let names: Vec<_> = listed.repositories.iter().map(ToString::to_string).collect();
+            assert_eq!(names, expected, "{prefix}");
+            assert!(!listed.is_cut && listed.more == (limit == 1), "{prefix}");
+            assert!(table.rows <= max_rows, "{prefix}: {} rows", table.rows);
+        }
+        let nothing = table.list_of(&may_pull(&["team/**"], &[]), "org", None, 10);
+        assert_eq!((nothing.repositories.len(), table.reads), (0, 0));
     }
 
     /// At the bound and one past it.

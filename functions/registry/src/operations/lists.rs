@@ -63,7 +63,7 @@ impl Call<'_> {
                 (found.items, found.more)
             }
         };
-        if tags.is_empty() && !self.stores.metadata.repository(self.cx(), name).await? {
+        if tags.is_empty() && self.stores.metadata.repository(self.cx(), name).await?.is_none() {
             return Err(Error::NameUnknown);
         }
         let last = tags.last().filter(|_| more).cloned();

@@ -12,10 +12,11 @@
 //! * `repository_settings`: what the policy sets for pushes to some repositories.
 //! * Releases: `rollback`, and `promote`, which puts manifests (`promoted_manifests`) and what refers to them
 //!   (`promoted_referrers`) in another repository. Both end with `tag_changes`.
-//! * `catalog`: the list of repositories. `deletions`. `tokens`: the form of requests for tokens. `api`: the form of requests
-//!   to the API. `home`: a page for people.
+//! * `catalog`: the list of repositories. `deletions`. `tokens`: the form of requests for tokens. `home`: a page for people.
+//! * `api`: the form of requests to the API. `api_repositories`: what the caller of the API does in repositories.
 
 mod api;
+mod api_repositories;
 mod body_head;
 mod catalog;
 mod chunks;

@@ -9,8 +9,8 @@ use crate::query::MountSource;
 
 impl Call<'_> {
     /// end-11. `false` for every refusal but one. The client then gets a session whatever the reason, and learns nothing
-    /// about repositories from which it may not pull. A blob that it may pull, and that is too large for its repository, is
-    /// an error: an upload of it would be one too.
+    /// about repositories from which it may not pull. Without a source, only repositories count that the token contains. A
+    /// blob that it may pull, and that is too large for its repository, is an error: an upload of it would be one too.
     pub(super) async fn mount(&self, permit: &Permit<Push>, digest: &Digest, from: MountSource) -> Result<bool, Error> {
         let candidates = match from {
             MountSource::Nowhere => return Ok(false),

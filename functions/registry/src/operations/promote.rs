@@ -25,16 +25,18 @@ impl Registry {
     /// referrers API find them: `sha256-<hash>`, alone or with a suffix such as `.sig`. Such a tag is not changed if the
     /// manifest that it names in the target has entries that the source lacks ([`Promoted::kept`]).
     ///
+    /// The settings that the policy has for the target apply as they apply to a push. What the target links already stays.
+    ///
     /// A manifest that is too large for its record is read and stored again, since its object belongs to its record.
     pub async fn promote(&self, promotion: &Promotion<'_>) -> Result<Promoted, ReleaseError> {
         let call = Call::internal(self);
-        call.promote(promotion).await
+        call.promote(promotion, Author::new(promotion.principal)).await
     }
 }
 
 impl Call<'_> {
-    /// See [`Registry::promote`].
-    pub(crate) async fn promote(&self, promotion: &Promotion<'_>) -> Result<Promoted, ReleaseError> {
+    /// See [`Registry::promote`]. `author` is the principal of the promotion; its occasion is set here.
+    pub(crate) async fn promote(&self, promotion: &Promotion<'_>, author: Author) -> Result<Promoted, ReleaseError> {
         let (source, target) = (promotion.source.repository(), promotion.target.push().repository());
         let digest = self.promoted_digest(source, promotion.reference).await?;
         let guard = tag_guard::of_push(promotion.target);
@@ -44,7 +46,7 @@ impl Call<'_> {
         };
         let author = Author {
             occasion: Occasion::Promotion { from },
-            ..Author::new(promotion.principal)
+            ..author
         };
         let change = TagChange {
             repository: target,
@@ -63,7 +65,7 @@ impl Call<'_> {
         };
         if source != target {
             self.check_target(promotion.target).await?;
-            let mut manifests = PromotedManifests::new(self, promotion, &guard);
+            let mut manifests = PromotedManifests::new(self, promotion, &author, &guard);
             if !manifests.bring(digest, 0).await? {
                 let repository = source.clone();
                 return Err(ReleaseError::NoManifest { repository, digest });
@@ -105,9 +107,8 @@ impl Call<'_> {
     /// Fails if the policy does not let a push create the target, and it does not exist.
     async fn check_target(&self, permit: &TagPermit) -> Result<(), ReleaseError> {
         let target = permit.push().repository();
-        let settings = permit.push().shared_rules().map(|shared| shared.settings(target));
-        let must_exist = settings.is_some_and(|settings| settings.create == Creation::Listed);
-        if must_exist && !self.stores.metadata.repository(self.cx(), target).await? {
+        let must_exist = permit.push().settings().create == Creation::Listed;
+        if must_exist && self.stores.metadata.repository(self.cx(), target).await?.is_none() {
             return Err(ReleaseError::NoRepository(target.clone()));
         }
         Ok(())

@@ -10,13 +10,15 @@ use oci::{Digest, Manifest, RepositoryName, Role};
 
 use super::manifest_bytes::UNLIMITED;
 use super::put_manifest::referrer;
+use super::repository_settings::foreign_layer;
+use crate::auth::RepositorySettings;
 use crate::call::Call;
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::releases::{MAX_DEPTH, MAX_MANIFESTS, MissingReference, Promotion, ReleaseError};
 use crate::store::StoreError;
 use crate::store::access::Author;
-use crate::store::metadata::{ManifestPut, NewContent, PutManifest, TagGuard};
+use crate::store::metadata::{Link, ManifestPut, NewContent, PutManifest, TagGuard};
 
 /// A stored manifest, and the permit for its memory.
 pub(super) struct FoundManifest {
@@ -30,8 +32,10 @@ pub(super) struct PromotedManifests<'c> {
     pub(super) call: &'c Call<'c>,
     pub(super) source: &'c RepositoryName,
     pub(super) target: &'c RepositoryName,
-    /// The principal, for the history.
-    pub(super) principal: &'c str,
+    /// Who promotes, and what.
+    pub(super) author: &'c Author,
+    /// The settings of the policy for the target.
+    settings: RepositorySettings,
     pub(super) guard: &'c Arc<dyn TagGuard>,
     /// The manifests that are in the target, in the order in which they were put there.
     order: Vec<Digest>,
@@ -40,12 +44,18 @@ pub(super) struct PromotedManifests<'c> {
 }
 
 impl<'c> PromotedManifests<'c> {
-    pub(super) fn new(call: &'c Call<'c>, promotion: &Promotion<'c>, guard: &'c Arc<dyn TagGuard>) -> Self {
+    pub(super) fn new(
+        call: &'c Call<'c>,
+        promotion: &Promotion<'c>,
+        author: &'c Author,
+        guard: &'c Arc<dyn TagGuard>,
+    ) -> Self {
         Self {
             call,
             source: promotion.source.repository(),
             target: promotion.target.push().repository(),
-            principal: promotion.principal,
+            author,
+            settings: promotion.target.push().settings(),
             guard,
             order: Vec::new(),
             done: BTreeSet::new(),
@@ -113,6 +123,10 @@ impl<'c> PromotedManifests<'c> {
             let Some(first) = self.read(self.source, &digest).await? else {
                 return Ok(false);
             };
+            if let Some(digest) = foreign_layer(self.settings, &first.manifest) {
+                let repository = self.target.clone();
+                return Err(ReleaseError::ForeignLayer { repository, digest });
+            }
             let references = references_of(&first.manifest);
             let (must_exist, _) = self.call.settings.sparse.references(&first.manifest);
             let mut found = Some(first);
@@ -149,15 +163,35 @@ impl<'c> PromotedManifests<'c> {
 
     /// Links a blob. `false`: the source does not link it, or its object has a defect.
     async fn mount(&self, digest: &Digest) -> Result<bool, ReleaseError> {
+        self.check_size(digest).await?;
         let metadata = &self.call.stores.metadata;
         Ok(metadata.mount(self.call.cx(), self.target, digest, self.source).await?)
     }
 
+    /// Refuses a blob that is too large for the target and not there yet. One read, if the policy bounds the target's blobs.
+    async fn check_size(&self, digest: &Digest) -> Result<(), ReleaseError> {
+        let Some(limit) = self.settings.max_blob else {
+            return Ok(());
+        };
+        let link = self.link(self.source, digest).await?;
+        if link.is_none_or(|link| link.size <= limit) || self.link(self.target, digest).await?.is_some() {
+            return Ok(());
+        }
+        Err(ReleaseError::BlobTooLarge {
+            repository: self.target.clone(),
+            digest: *digest,
+            limit,
+        })
+    }
+
     /// Whether the source links the blob, whatever its condition.
     async fn is_linked(&self, digest: &Digest) -> Result<bool, ReleaseError> {
+        Ok(self.link(self.source, digest).await?.is_some())
+    }
+
+    async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<Link>, ReleaseError> {
         let metadata = &self.call.stores.metadata;
-        let link = metadata.link(self.call.cx(), self.source, digest).await?;
-        Ok(link.is_some())
+        Ok(metadata.link(self.call.cx(), repository, digest).await?)
     }
 
     async fn put(
@@ -189,7 +223,7 @@ impl<'c> PromotedManifests<'c> {
             required,
             excepted,
             tags: Vec::new(),
-            author: Author::new(self.principal),
+            author: self.author.clone(),
         };
         let outcome = self.call.put_bytes(&mut put, bytes, self.guard).await;
         match outcome.map_err(fault)? {

@@ -123,7 +123,7 @@ impl<'m, 'c> PromotedReferrers<'m, 'c> {
             occasion: Occasion::Promotion {
                 from: format!("{source}:{tag}"),
             },
-            ..Author::new(self.manifests.principal)
+            ..self.manifests.author.clone()
         };
         call.change_tags(&TagChange {
             repository: target,

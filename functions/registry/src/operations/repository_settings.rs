@@ -1,24 +1,27 @@
 //! The settings that the policy has for some repositories, as pushes meet them: how a repository comes to exist, its
 //! largest blob, and whether manifests may refer to layers that are stored elsewhere.
 
-use oci::{Digest, Manifest};
+use oci::{Descriptor, Digest, Manifest};
 
 use crate::auth::{Creation, Permit, Pull, Push, RepositorySettings};
 use crate::call::Call;
 use crate::error::Error;
+use crate::store::metadata::Listing;
 
 impl Call<'_> {
-    /// Refuses a push to a repository that does not exist, where a push does not create it. Such a repository costs one
-    /// read until it is known to exist; every other repository costs none.
+    /// Refuses a push to a repository that does not exist, where a push does not create it. There a repository costs one
+    /// read until it is known to exist for good, as those do that an administrator has created; one that was only pushed to
+    /// costs a read each time. Elsewhere a repository costs none.
     pub(super) async fn check_created(&self, permit: &Permit<Push>) -> Result<(), Error> {
         let repository = permit.repository();
         if permit.settings().create == Creation::OnPush || self.remembered.contain(repository) {
             return Ok(());
         }
-        if !self.stores.metadata.repository(self.cx(), repository).await? {
-            return Err(Error::RepositoryNotCreated(repository.clone()));
+        match self.stores.metadata.repository(self.cx(), repository).await? {
+            None => return Err(Error::RepositoryNotCreated(repository.clone())),
+            Some(Listing::Published) => {}
+            Some(Listing::Permanent) => self.remembered.insert(repository.clone()),
         }
-        self.remembered.insert(repository.clone());
         Ok(())
     }
 
@@ -51,15 +54,20 @@ impl Call<'_> {
 /// Refuses a manifest that says of some content that it is stored elsewhere, where the policy forbids that. Such content
 /// is never fetched, whatever the policy says.
 pub(super) fn check_foreign_layers(permit: &Permit<Push>, manifest: &Manifest) -> Result<(), Error> {
-    if permit.settings().foreign_layers {
-        return Ok(());
-    }
-    let references = manifest.references.iter().map(|entry| &entry.descriptor);
-    let foreign = references
-        .chain(&manifest.subject)
-        .find(|descriptor| !descriptor.urls.is_empty() || descriptor.media_type.is_non_distributable());
-    match foreign {
-        Some(descriptor) => Err(Error::ForeignLayer(descriptor.digest)),
+    match foreign_layer(permit.settings(), manifest) {
+        Some(digest) => Err(Error::ForeignLayer(digest)),
         None => Ok(()),
     }
+}
+
+/// What a manifest says is stored elsewhere, if these settings forbid that.
+pub(super) fn foreign_layer(settings: RepositorySettings, manifest: &Manifest) -> Option<Digest> {
+    if settings.foreign_layers {
+        return None;
+    }
+    let references = manifest.references.iter().map(|entry| &entry.descriptor);
+    let is_foreign =
+        |descriptor: &&Descriptor| !descriptor.urls.is_empty() || descriptor.media_type.is_non_distributable();
+    let foreign = references.chain(&manifest.subject).find(is_foreign);
+    foreign.map(|descriptor| descriptor.digest)
 }

@@ -25,17 +25,17 @@ impl Registry {
         principal: &str,
     ) -> Result<RolledBack, ReleaseError> {
         let call = Call::internal(self);
-        call.roll_back(permit, to, principal).await
+        call.roll_back(permit, to, Author::new(principal)).await
     }
 }
 
 impl Call<'_> {
-    /// See [`Registry::roll_back`].
+    /// See [`Registry::roll_back`]. The occasion of the author is set here.
     pub(crate) async fn roll_back(
         &self,
         permit: &TagPermit,
         to: Earlier,
-        principal: &str,
+        author: Author,
     ) -> Result<RolledBack, ReleaseError> {
         let [tag] = permit.tags() else {
             return Err(StoreError::failed("a rollback is of exactly one tag").into());
@@ -54,7 +54,7 @@ impl Call<'_> {
             digest: &digest,
             author: &Author {
                 occasion: Occasion::Rollback,
-                ..Author::new(principal)
+                ..author
             },
             guard: &tag_guard::of_push(permit),
         };

@@ -20,6 +20,8 @@ const MAX_RETRY_AFTER: u64 = 5;
 pub(crate) struct OpenSession {
     pub(super) token: UploadToken,
     permit: Permit<Push>,
+    /// The settings that the policy has for the repository, as far as the request knows the policy.
+    settings: RepositorySettings,
     location: HeaderValue,
     uuid: HeaderValue,
 }
@@ -52,7 +54,8 @@ impl FinalSession {
         };
         let text = keys.sign(permit.repository(), &token);
         let text = text.ok_or_else(|| StoreError::failed("there is no key to sign upload tokens with"))?;
-        OpenSession::new(permit, token, &text).map(Self)
+        let settings = permit.settings();
+        OpenSession::new(permit, settings, token, &text).map(Self)
     }
 
     /// The permit to publish the blob.
@@ -62,13 +65,20 @@ impl FinalSession {
 }
 
 impl OpenSession {
-    /// `text` is the token as it was signed for the permit's repository and principal.
-    pub(crate) fn new(permit: Permit<Push>, token: UploadToken, text: &str) -> Result<Self, Error> {
+    /// `settings` are those of the permit's repository; the default ones if the request does not know the policy. `text` is
+    /// the token as it was signed for the permit's repository and principal.
+    pub(crate) fn new(
+        permit: Permit<Push>,
+        settings: RepositorySettings,
+        token: UploadToken,
+        text: &str,
+    ) -> Result<Self, Error> {
         let location = header(&format!("/v2/{}/blobs/uploads/{text}", permit.repository()))?;
         let uuid = header(&uuid(token.session.id))?;
         Ok(Self {
             token,
             permit,
+            settings,
             location,
             uuid,
         })
@@ -81,7 +91,7 @@ impl OpenSession {
     /// The settings that the policy has for the repository, if the request knows the policy. The last request of an upload
     /// always does.
     pub(super) fn repository_settings(&self) -> RepositorySettings {
-        self.permit.settings()
+        self.settings
     }
 
     /// The key by which the principal opened the upload, if it was a key.
@@ -95,7 +105,12 @@ impl OpenSession {
             return Err(Denied::OtherPrincipal);
         }
         let permit = identity.permit(self.permit.repository())?;
-        Ok(FinalSession(Self { permit, ..self }))
+        let settings = permit.settings();
+        Ok(FinalSession(Self {
+            permit,
+            settings,
+            ..self
+        }))
     }
 
     /// The position of the upload. `Range` is inclusive and never empty: without stored bytes it looks like one byte,

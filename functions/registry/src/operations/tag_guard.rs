@@ -31,7 +31,7 @@ fn of<A: Action>(permit: &Permit<A>) -> Arc<dyn TagGuard> {
     })
 }
 
-/// Refuses what the permissions of the identity do not contain, and what changes a frozen tag, whoever asks.
+/// Refuses what the permissions of the identity do not contain, and for every identity what changes a frozen tag.
 #[derive(Debug)]
 struct PolicyGuard {
     repository: RepositoryName,

@@ -14,7 +14,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
 use crate::response;
-use crate::token_endpoint::{TokenEndpoint, TokenForm, TokenResponse};
+use crate::token_endpoint::{EncodedTokenRequest, TokenEndpoint, TokenResponse};
 
 /// The media type of the form of a POST.
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -37,9 +37,11 @@ impl Call<'_> {
             let ReceivedBody { bytes, memory: _held } = received.await?;
             let text =
                 str::from_utf8(&bytes).map_err(|_| Error::TokenRequestInvalid("the form is not UTF-8".into()))?;
-            endpoint.token(origin, &credentials, TokenForm::Body(text)).await?
+            endpoint
+                .token(origin, &credentials, EncodedTokenRequest::Body(text))
+                .await?
         } else {
-            let query = TokenForm::Query(head.uri.query().unwrap_or_default());
+            let query = EncodedTokenRequest::Query(head.uri.query().unwrap_or_default());
             endpoint.token(origin, &credentials, query).await?
         };
         let response = response::json("application/json", answer(&granted).into());

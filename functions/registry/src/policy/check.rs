@@ -19,7 +19,7 @@ use super::mistake::{Mistake, Mistakes, quoted};
 use super::tree::{Node, NodeValue, Position};
 use super::units::{parse_duration, parse_size};
 use super::who::Who;
-use crate::auth::{Actions, Creation, Principal};
+use crate::auth::{Actions, Creation, GroupName, Principal};
 
 /// The longest name of a rule, in bytes.
 const MAX_NAME: usize = 100;
@@ -350,6 +350,10 @@ impl<'m> Checker<'m> {
 
     fn rule_name(&mut self, fields: &Fields) -> Option<Arc<str>> {
         let (at, name) = fields.text("name", self.mistakes)?;
+        if let Some(reason) = reserved(name) {
+            self.mistakes.add(at, format!("`name`: {reason}: {}", quoted(name)));
+            return None;
+        }
         let name = self.new_name(at, name, |checker| &mut checker.rules)?;
         Some(name.into())
     }
@@ -390,6 +394,19 @@ impl<'m> Checker<'m> {
             return Err(Wrong);
         }
         Ok(Some(duration))
+    }
+}
+
+/// Why no rule of a document may have this name. An explanation would say that a rule which is not in the document stands there.
+fn reserved(name: &str) -> Option<&'static str> {
+    if name.starts_with("--") {
+        Some("only the rules of flags have names that begin with `--`")
+    } else if name == GroupName::ADMINS {
+        Some("only the rule that lets administrators do everything has this name")
+    } else if name.contains('#') {
+        Some("only the grants of robots have names with `#`")
+    } else {
+        None
     }
 }
 

@@ -63,13 +63,15 @@ impl Document {
         self.workloads.iter().find(|workload| workload.name == name)
     }
 
-    /// Where the rule with this name begins: one of `allow`, `deny` and `immutable`, whose names are all different.
+    /// Where the rule with this name begins: one of `allow`, `deny` and `immutable`, whose names are all different. `None` also
+    /// if the rule is built in.
     #[must_use]
     pub fn position_of(&self, rule: &str) -> Option<Position> {
         let access = self.allow.iter().chain(&self.deny).map(|entry| (&entry.name, entry.at));
         let immutable = self.immutable.iter().map(|entry| (&entry.name, entry.at));
         let mut all = access.chain(immutable);
-        all.find_map(|(name, at)| (**name == *rule).then_some(at))
+        let at = all.find_map(|(name, at)| (**name == *rule).then_some(at))?;
+        (at != Position::NONE).then_some(at)
     }
 }
 

@@ -29,7 +29,7 @@ impl RepositoryTemplate {
             // Only a name that is no pattern: `*` must not come from a principal.
             Self::Named(text) => {
                 let name = name.filter(|name| !name.contains('*'))?;
-                text.replace(NAME, name).parse().ok()
+                RepositoryPattern::of_any_length(&text.replace(NAME, name)).ok()
             }
         }
     }
@@ -51,6 +51,9 @@ impl FromStr for RepositoryTemplate {
         if text.contains(NAME) {
             // What is legal with one name is so with every name.
             text.replace(NAME, "a").parse::<RepositoryPattern>()?;
+            if text.len() > RepositoryPattern::MAX_LEN {
+                return Err(PatternError);
+            }
             Ok(Self::Named(text.into()))
         } else {
             text.parse().map(Self::Pattern)
@@ -89,6 +92,19 @@ mod tests {
             let template: RepositoryTemplate = template.parse().unwrap();
             let resolved = template.resolve(name).map(|pattern| pattern.to_string());
             assert_eq!(resolved.as_deref(), expected, "{template}");
+        }
+        for (length, expected) in [(255, true), (256, false)] {
+            let text = format!("{}/{{name}}", "a".repeat(length - "/{name}".len()));
+            let template = text.parse::<RepositoryTemplate>();
+            assert_eq!(template.is_ok(), expected, "{length}");
+            if let Ok(template) = template {
+                let resolved = template.resolve(Some(&"b".repeat(64))).unwrap();
+                assert_eq!(
+                    resolved.as_str().len(),
+                    length - NAME.len() + 64,
+                    "a long name leaves it what it is"
+                );
+            }
         }
         for wrong in ["", "{name}**", "{name", "{user}/**", "{name}/**/a", "A/{name}"] {
             assert_eq!(wrong.parse::<RepositoryTemplate>(), Err(PatternError), "{wrong}");

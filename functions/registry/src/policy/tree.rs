@@ -14,6 +14,8 @@ pub struct Position {
 impl Position {
     /// The first character.
     pub const START: Self = Self { line: 1, column: 1 };
+    /// The place of what no text has.
+    pub const NONE: Self = Self { line: 0, column: 0 };
 }
 
 impl fmt::Display for Position {

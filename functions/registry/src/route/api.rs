@@ -62,6 +62,8 @@ operations! {
     ListKeys => GET "accounts/{account}/keys";
     /// Makes a key.
     CreateKey => POST "accounts/{account}/keys";
+    /// Changes the scope or the end of a key.
+    ChangeKey => PATCH "accounts/{account}/keys/{key}";
     /// Removes a key.
     RemoveKey => DELETE "accounts/{account}/keys/{key}";
     /// Replaces a key.
@@ -76,6 +78,18 @@ operations! {
     ListPolicyVersions => GET "policy/versions";
     /// A version of the policy.
     GetPolicyVersion => GET "policy/versions/{version}";
+    /// The repositories that the caller may pull.
+    SearchRepositories => GET "repositories";
+    /// Creates an empty repository.
+    CreateRepository => PUT "repositories";
+    /// The tags of a repository, with what they name.
+    DescribeTags => GET "tags";
+    /// The changes of a tag.
+    GetTagHistory => GET "tags/history";
+    /// Makes a tag name an earlier manifest again.
+    RollBackTag => POST "tags/rollback";
+    /// Gives a manifest to another repository, and names it there.
+    PromoteTag => POST "tags/promote";
     /// The audit trail.
     ListAuditEvents => GET "audit";
     /// The keys that sign tokens.
@@ -111,6 +125,10 @@ impl ApiOperation {
             | Self::GetPolicy
             | Self::ListPolicyVersions
             | Self::GetPolicyVersion
+            | Self::SearchRepositories
+            | Self::CreateRepository
+            | Self::DescribeTags
+            | Self::GetTagHistory
             | Self::ListAuditEvents
             | Self::ListSigningKeys
             | Self::GetApiDocument => ApiBodyKind::None,
@@ -119,7 +137,10 @@ impl ApiOperation {
             | Self::ChangeAccount
             | Self::SetPassword
             | Self::CreateKey
+            | Self::ChangeKey
             | Self::RotateKey
+            | Self::RollBackTag
+            | Self::PromoteTag
             | Self::RotateSigningKeys => ApiBodyKind::Json,
             Self::SetPolicy | Self::CheckPolicy => ApiBodyKind::Policy,
         }
@@ -130,7 +151,7 @@ impl ApiOperation {
     pub const fn is_conditional(self) -> bool {
         matches!(
             self,
-            Self::ChangeAccount | Self::RemoveAccount | Self::SetPassword | Self::SetPolicy
+            Self::ChangeAccount | Self::RemoveAccount | Self::SetPassword | Self::ChangeKey | Self::SetPolicy
         )
     }
 }
@@ -149,6 +170,7 @@ pub enum ApiRoute {
     SetPassword { account: AccountName },
     ListKeys { account: AccountName },
     CreateKey { account: AccountName },
+    ChangeKey { account: AccountName, key: CredentialId },
     RemoveKey { account: AccountName, key: CredentialId },
     RotateKey { account: AccountName, key: CredentialId },
     GetPolicy,
@@ -156,6 +178,12 @@ pub enum ApiRoute {
     CheckPolicy,
     ListPolicyVersions,
     GetPolicyVersion { version: u64 },
+    SearchRepositories,
+    CreateRepository,
+    DescribeTags,
+    GetTagHistory,
+    RollBackTag,
+    PromoteTag,
     ListAuditEvents,
     ListSigningKeys,
     RotateSigningKeys,
@@ -177,6 +205,7 @@ impl ApiRoute {
             Self::SetPassword { .. } => ApiOperation::SetPassword,
             Self::ListKeys { .. } => ApiOperation::ListKeys,
             Self::CreateKey { .. } => ApiOperation::CreateKey,
+            Self::ChangeKey { .. } => ApiOperation::ChangeKey,
             Self::RemoveKey { .. } => ApiOperation::RemoveKey,
             Self::RotateKey { .. } => ApiOperation::RotateKey,
             Self::GetPolicy => ApiOperation::GetPolicy,
@@ -184,6 +213,12 @@ impl ApiRoute {
             Self::CheckPolicy => ApiOperation::CheckPolicy,
             Self::ListPolicyVersions => ApiOperation::ListPolicyVersions,
             Self::GetPolicyVersion { .. } => ApiOperation::GetPolicyVersion,
+            Self::SearchRepositories => ApiOperation::SearchRepositories,
+            Self::CreateRepository => ApiOperation::CreateRepository,
+            Self::DescribeTags => ApiOperation::DescribeTags,
+            Self::GetTagHistory => ApiOperation::GetTagHistory,
+            Self::RollBackTag => ApiOperation::RollBackTag,
+            Self::PromoteTag => ApiOperation::PromoteTag,
             Self::ListAuditEvents => ApiOperation::ListAuditEvents,
             Self::ListSigningKeys => ApiOperation::ListSigningKeys,
             Self::RotateSigningKeys => ApiOperation::RotateSigningKeys,
@@ -268,6 +303,10 @@ impl ApiPath {
             ApiOperation::SetPassword => ApiRoute::SetPassword { account: account? },
             ApiOperation::ListKeys => ApiRoute::ListKeys { account: account? },
             ApiOperation::CreateKey => ApiRoute::CreateKey { account: account? },
+            ApiOperation::ChangeKey => ApiRoute::ChangeKey {
+                account: account?,
+                key: key?,
+            },
             ApiOperation::RemoveKey => ApiRoute::RemoveKey {
                 account: account?,
                 key: key?,
@@ -283,6 +322,12 @@ impl ApiPath {
             ApiOperation::GetPolicyVersion => ApiRoute::GetPolicyVersion {
                 version: version.ok_or(Error::NoSuchEndpoint)?,
             },
+            ApiOperation::SearchRepositories => ApiRoute::SearchRepositories,
+            ApiOperation::CreateRepository => ApiRoute::CreateRepository,
+            ApiOperation::DescribeTags => ApiRoute::DescribeTags,
+            ApiOperation::GetTagHistory => ApiRoute::GetTagHistory,
+            ApiOperation::RollBackTag => ApiRoute::RollBackTag,
+            ApiOperation::PromoteTag => ApiRoute::PromoteTag,
             ApiOperation::ListAuditEvents => ApiRoute::ListAuditEvents,
             ApiOperation::ListSigningKeys => ApiRoute::ListSigningKeys,
             ApiOperation::RotateSigningKeys => ApiRoute::RotateSigningKeys,
@@ -357,6 +402,8 @@ mod tests {
             ("accounts", "GET, HEAD, POST"),
             ("accounts/ci", "GET, HEAD, PATCH, DELETE"),
             ("accounts/ci/password", "PUT"),
+            ("accounts/ci/keys/3f9aK2dQ", "PATCH, DELETE"),
+            ("repositories", "GET, HEAD, PUT"),
             ("policy", "GET, HEAD, PUT"),
         ] {
             let parts: Vec<_> = path.split('/').collect();

@@ -56,6 +56,23 @@ impl Defect {
     }
 }
 
+/// Why a repository is listed in the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// A manifest was published in it. Collection removes it from the catalog when it has become empty.
+    Published,
+    /// It was created ([`MetadataStore::create_repository`]), and is listed for good.
+    Permanent,
+}
+
+impl Listing {
+    /// That of a row of the catalog that is permanent, or is not.
+    #[must_use]
+    pub const fn of(permanent: bool) -> Self {
+        if permanent { Self::Permanent } else { Self::Published }
+    }
+}
+
 /// A repository's link to a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -162,9 +179,12 @@ pub struct HistoryRecord {
     pub before: Option<Digest>,
     /// The digest after; `None` when the change deleted the tag.
     pub after: Option<Digest>,
-    /// The principal that changed it. If a promotion did: also what was promoted, as [`Author::history_text`] has it.
+    /// The principal that changed it.
     #[serde(rename = "who")]
     pub principal: String,
+    /// If a promotion changed it: what was promoted, a repository with a tag or a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_from: Option<String>,
     /// The time of the change.
     pub at: Timestamp,
     /// When the change deleted the tag: since when the tag had named its manifest. `None` for other changes, and for
@@ -174,16 +194,6 @@ pub struct HistoryRecord {
 }
 
 impl HistoryRecord {
-    /// The principal that made the change, and what it has promoted, if the change was a promotion: the repository with a
-    /// tag or a digest.
-    #[must_use]
-    pub fn author(&self) -> (&str, Option<&str>) {
-        match self.principal.split_once(Author::PROMOTED) {
-            Some((principal, source)) => (principal, Some(source)),
-            None => (&self.principal, None),
-        }
-    }
-
     /// The deletion that the change is; `None` if it is another change.
     #[must_use]
     pub fn deletion(&self) -> Option<Deletion> {
@@ -359,9 +369,8 @@ pub trait MetadataStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<HistoryRecord>, StoreError>;
 
-    /// Whether the repository is known: at least one manifest was published in it, or it was created
-    /// ([`MetadataStore::create_repository`]).
-    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError>;
+    /// Why the repository is known: at least one manifest was published in it, or it was created. `None`: it is not known.
+    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<Option<Listing>, StoreError>;
 
     /// Repositories in ASCII order, at most `limit` (1 or more), after `after`. A repository is listed once a manifest
     /// was published in it, or it was created.
@@ -534,8 +543,9 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// A store may delete the tags in several transactions if there are many. It asks for all tags before it deletes the
     /// first. So tags are only deleted before a refusal if another request adds a protected tag meanwhile.
     ///
-    /// The event is [`Author::manifest_deleted`], in the transaction that deletes the manifest. Its tags have no events of
-    /// their own.
+    /// The event is [`Author::manifest_deleted`], in the transaction that deletes the manifest. An earlier transaction, which
+    /// deletes only tags, has the event [`Author::tags_deleted`]. So each tag is in the event of the transaction that deletes
+    /// it, however far the deletion gets.
     async fn delete_manifest(
         &self,
         cx: Context,

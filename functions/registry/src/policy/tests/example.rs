@@ -4,36 +4,7 @@ use crate::auth::{ActionKind, Decision, GroupName, Principal, Subject};
 use crate::policy::{KnownNames, Policy};
 use crate::store::Timestamp;
 
-const DOCUMENT: &str = r#"{
-  "syntax": 1,
-  "issuer": [{
-    "name": "github",
-    "url": "https://token.actions.githubusercontent.com",
-    "audience": ["https://registry.example.com"]
-  }],
-  "workload": [{
-    "name": "acme-main",
-    "issuer": "github",
-    "claims": {"repository_owner_id": "65", "repository": "acme/*", "ref": "refs/heads/main"},
-    "as": "{repository}",
-    "groups": ["ci"]
-  }],
-  "allow": [
-    {"name": "public images", "who": ["anyone"], "repositories": ["public/**"], "actions": ["pull"]},
-    {"name": "homes", "who": ["users"], "repositories": ["home/{name}/**"], "actions": ["pull", "push", "delete"]},
-    {"name": "payments team", "who": ["group:payments", "user:zoe"], "repositories": ["payments/**", "prod/payments-*"],
-     "actions": ["pull", "push", "delete"]},
-    {"name": "a pipeline publishes its own repository", "who": ["workload:acme-main"], "repositories": ["{name}"],
-     "actions": ["pull", "create"]}
-  ],
-  "deny": [
-    {"name": "production is never deleted", "who": ["anyone"], "repositories": ["prod/**"], "actions": ["delete"]}
-  ],
-  "immutable": [
-    {"name": "releases", "repositories": ["**"], "tags": ["semver", "release-*"], "except": ["*-snapshot"], "grace": "10m"}
-  ],
-  "repository": [{"match": ["prod/**"], "create": "listed", "foreign-layers": false}]
-}"#;
+const DOCUMENT: &str = include_str!("example.json");
 
 #[test]
 fn the_answers_of_the_example() {

@@ -64,7 +64,8 @@ fn mistakes_of_entries() {
     let who = "expected `anyone`, `signed-in`, `users`, `robots`, `workloads`, or `user:`, `robot:`, `group:` or \
                `workload:` with a name";
     let actions = "not an action: expected `pull`, `create`, `move`, `push` or `delete`";
-    let pattern = "not a pattern for repositories such as team/app, team/* or team/** (`**` stands at the end)";
+    let pattern = "not a pattern for repositories such as team/app, team/* or team/** (`**` stands at the end), at most \
+                   255 bytes long";
     for (kind, entry, expected) in [
         (
             "allow",
@@ -120,6 +121,43 @@ fn mistakes_of_entries() {
             "allow",
             "{\"name\":\"a\\nb\",\"who\":[\"anyone\"],\"repositories\":[\"**\"],\"actions\":[\"pull\"]}",
             &["column 9: `name`: at most 100 bytes, and no control characters: \"a\\nb\""],
+        ),
+        // It would look like the rule of a flag, and switch the flag off.
+        (
+            "allow",
+            r#"{"name":"--allow-anonymous pull","who":["users"],"repositories":["a"],"actions":["pull"]}"#,
+            &["column 9: `name`: only the rules of flags have names that begin with `--`: \"--allow-anonymous pull\""],
+        ),
+        (
+            "immutable",
+            r#"{"name":"--x","repositories":["a"],"tags":["*"]}"#,
+            &["column 9: `name`: only the rules of flags have names that begin with `--`: \"--x\""],
+        ),
+        (
+            "allow",
+            r#"{"name":"-x --","who":["users"],"repositories":["a"],"actions":["pull"]}"#,
+            &[],
+        ),
+        // Explanations would give its line to the rule of administrators, or to a grant.
+        (
+            "deny",
+            r#"{"name":"admins","who":["users"],"repositories":["a"],"actions":["pull"]}"#,
+            &["column 9: `name`: only the rule that lets administrators do everything has this name: \"admins\""],
+        ),
+        (
+            "allow",
+            r#"{"name":"robot:ci#1","who":["users"],"repositories":["a"],"actions":["pull"]}"#,
+            &["column 9: `name`: only the grants of robots have names with `#`: \"robot:ci#1\""],
+        ),
+        (
+            "immutable",
+            r##"{"name":"#","repositories":["a"],"tags":["*"]}"##,
+            &["column 9: `name`: only the grants of robots have names with `#`: \"#\""],
+        ),
+        (
+            "allow",
+            r#"{"name":"admins and auditors","who":["users"],"repositories":["a"],"actions":["pull"]}"#,
+            &[],
         ),
         (
             "immutable",

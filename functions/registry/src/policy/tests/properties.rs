@@ -3,7 +3,7 @@
 
 use oci::RepositoryName;
 use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
+use proptest::sample::{Index, select, subsequence};
 
 use super::reference;
 use crate::auth::{ActionKind, Delete, Identity, Move, Principal, Pull, Push, RepositoryGrant, Scope, Subject};
@@ -236,5 +236,34 @@ proptest! {
     fn canonical_texts_are_read_back(policy in policy()) {
         let text = policy.to_canonical_json();
         prop_assert_eq!(Policy::from_json(&text).unwrap().to_canonical_json(), text);
+    }
+
+    /// A text of which one character is another one, or is missing, is read without a panic: as a policy that has a canonical text,
+    /// or with mistakes, each of which is in the text.
+    #[test]
+    fn one_changed_character(policy in policy(), at in any::<Index>(), other in prop::option::of("[ -~\n]")) {
+        let mut characters: Vec<String> = policy.to_canonical_json().chars().map(String::from).collect();
+        let at = at.index(characters.len());
+        characters[at] = other.unwrap_or_default();
+        let text = characters.concat();
+        match Policy::from_json(&text) {
+            Ok(policy) => {
+                let canonical = policy.to_canonical_json();
+                prop_assert_eq!(Policy::from_json(&canonical).unwrap().to_canonical_json(), canonical);
+            }
+            Err(mistakes) => {
+                prop_assert!(!mistakes.is_empty());
+                let lines = u32::try_from(text.split('\n').count()).unwrap();
+                prop_assert!(mistakes.iter().all(|mistake| (1..=lines).contains(&mistake.at.line)), "{:?}", mistakes);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_without_a_panic(text in "\\PC{0,60}|[\\[\\]{}\",:a-z0-9 ]{0,60}|\\{\"syntax\":1,[\\[\\]{}\",:a-z0-9 ]{0,40}\\}") {
+        if let Ok(policy) = Policy::from_json(&text) {
+            let canonical = policy.to_canonical_json();
+            prop_assert_eq!(Policy::from_json(&canonical).unwrap().to_canonical_json(), canonical);
+        }
     }
 }

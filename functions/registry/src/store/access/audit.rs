@@ -26,6 +26,7 @@ pub enum AuditKind {
     AccountRemoved,
     AccountPassword,
     KeyCreated,
+    KeyChanged,
     KeyRevoked,
     KeyRotated,
     PolicySet,
@@ -39,7 +40,7 @@ pub struct AuditKindError;
 
 impl AuditKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ManifestPushed,
         Self::ManifestDeleted,
         Self::TagDeleted,
@@ -54,6 +55,7 @@ impl AuditKind {
         Self::AccountRemoved,
         Self::AccountPassword,
         Self::KeyCreated,
+        Self::KeyChanged,
         Self::KeyRevoked,
         Self::KeyRotated,
         Self::PolicySet,
@@ -78,6 +80,7 @@ impl AuditKind {
             Self::AccountRemoved => "account.removed",
             Self::AccountPassword => "account.password",
             Self::KeyCreated => "key.created",
+            Self::KeyChanged => "key.changed",
             Self::KeyRevoked => "key.revoked",
             Self::KeyRotated => "key.rotated",
             Self::PolicySet => "policy.set",
@@ -125,8 +128,8 @@ impl<'de> Deserialize<'de> for AuditKind {
     }
 }
 
-/// One row of the audit trail. It holds no secret. Texts may hold any character that a client sent; whoever prints them
-/// escapes control characters.
+/// One row of the audit trail. It holds no secret. Texts may hold any character that a client sent; programs that
+/// print them escape control characters.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AuditEvent {
     /// When.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use oci::{RepositoryName, Tag};
 use serde::Serialize;
 
-use super::super::Context;
+use super::super::{Context, Uid};
 use super::audit::{AuditEvent, AuditKind};
 use crate::auth::CredentialId;
 
@@ -18,7 +18,7 @@ pub struct Author {
     pub credential: Option<CredentialId>,
     /// The address of the client; `None` for a command that an operator runs on the stores.
     pub address: Option<String>,
-    /// The id of the request.
+    /// The id of the request; `None` for a command.
     pub request: Option<String>,
     /// What the request does.
     pub occasion: Occasion,
@@ -39,22 +39,34 @@ pub enum Occasion {
     Rollback,
 }
 
-/// A tag that a push sets, as the detail of its event lists it. Afterwards the tag names the manifest of the event.
+/// A tag that a push sets, or that is deleted because of its manifest, as the detail of the event lists it. After a push the
+/// tag names the manifest of the event, and before a deletion it did.
 #[derive(Serialize)]
-struct SetTag<'a> {
+struct ChangedTag<'a> {
     tag: &'a str,
-    /// The digest that the tag named before; absent if the push has created the tag.
+    /// The digest that the tag named before; absent if the push has created the tag, and for deletions.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
+}
+
+/// A JSON list of tags; `None` if there are none.
+fn list_of(tags: &[ChangedTag<'_>]) -> Option<String> {
+    // Texts are always valid JSON.
+    serde_json::to_string(tags).ok().filter(|_| !tags.is_empty())
+}
+
+/// The list of tags that are deleted.
+fn list_of_deleted<'a>(tags: impl IntoIterator<Item = &'a Tag>) -> Option<String> {
+    let tags = tags.into_iter().map(|tag| ChangedTag {
+        tag: tag.as_str(),
+        before: None,
+    });
+    list_of(&tags.collect::<Vec<_>>())
 }
 
 impl Author {
     /// The text for an operator who runs a command on the stores. It is not the text of any principal.
     pub const OPERATOR: &'static str = ":operator";
-
-    /// Stands between a principal and what it has promoted, in the text for the history. The text of a principal has no
-    /// control characters.
-    pub const PROMOTED: char = '\t';
 
     /// An author of which only the principal is known.
     #[must_use]
@@ -68,12 +80,12 @@ impl Author {
         }
     }
 
-    /// The text for the history of a tag that is set: the principal, and from where it promoted.
+    /// What it promotes, if the change is a promotion: the repository with a tag or a digest.
     #[must_use]
-    pub fn history_text(&self) -> String {
+    pub fn promoted_from(&self) -> Option<&str> {
         match &self.occasion {
-            Occasion::Push | Occasion::Rollback => self.principal.clone(),
-            Occasion::Promotion { from } => format!("{}{}{from}", self.principal, Self::PROMOTED),
+            Occasion::Push | Occasion::Rollback => None,
+            Occasion::Promotion { from } => Some(from),
         }
     }
 
@@ -83,7 +95,8 @@ impl Author {
         Self::new(Self::OPERATOR)
     }
 
-    /// An event of the call `cx` in a repository. A call has at most one event, so its uid is the id of the event.
+    /// An event of the call `cx` in a repository. Its id is the uid of the call: only [`Author::tags_deleted`] are further
+    /// events of one call.
     fn event(&self, kind: AuditKind, cx: Context, repository: &RepositoryName) -> AuditEvent {
         AuditEvent {
             credential: self.credential,
@@ -94,8 +107,8 @@ impl Author {
         }
     }
 
-    /// The event of a push, promotion or rollback that makes a manifest or sets tags. `tags` are those that it sets, each with the digest that it
-    /// named before. Its detail is a JSON list of them.
+    /// The event of a push, promotion or rollback that makes a manifest or sets tags. `tags` are those that it sets, each with
+    /// the digest that it named before. Its detail is a JSON list of them.
     #[must_use]
     pub fn manifest_pushed<'a, D: Display>(
         &self,
@@ -104,7 +117,7 @@ impl Author {
         digest: &impl Display,
         tags: impl IntoIterator<Item = (&'a Tag, Option<D>)>,
     ) -> AuditEvent {
-        let tags = tags.into_iter().map(|(tag, before)| SetTag {
+        let tags = tags.into_iter().map(|(tag, before)| ChangedTag {
             tag: tag.as_str(),
             before: before.map(|digest| digest.to_string()),
         });
@@ -125,20 +138,47 @@ impl Author {
                 ..self.event(kind, cx, repository)
             };
         }
-        // Texts are always valid JSON.
-        let detail = serde_json::to_string(&tags).ok().filter(|_| !tags.is_empty());
         AuditEvent {
             reference: Some(digest.to_string()),
             after: Some(digest.to_string()),
-            detail,
+            detail: list_of(&tags),
             ..self.event(kind, cx, repository)
         }
     }
 
-    /// The event of the deletion of a manifest with its tags.
+    /// The event of the deletion of a manifest. Its detail is a JSON list of the tags that the same transaction deletes.
     #[must_use]
-    pub fn manifest_deleted(&self, cx: Context, repository: &RepositoryName, digest: &impl Display) -> AuditEvent {
-        self.deleted(AuditKind::ManifestDeleted, cx, repository, digest)
+    pub fn manifest_deleted<'a>(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &impl Display,
+        tags: impl IntoIterator<Item = &'a Tag>,
+    ) -> AuditEvent {
+        AuditEvent {
+            detail: list_of_deleted(tags),
+            ..self.deleted(AuditKind::ManifestDeleted, cx, repository, digest)
+        }
+    }
+
+    /// The event of a transaction that deletes some tags of a manifest, which has too many of them to be deleted in one
+    /// transaction. Its reference is the digest, and its detail is a JSON list of these tags. `part` counts such transactions
+    /// of the call, from 1: each event has its own id.
+    #[must_use]
+    pub fn tags_deleted<'a>(
+        &self,
+        cx: Context,
+        repository: &RepositoryName,
+        digest: &impl Display,
+        tags: impl IntoIterator<Item = &'a Tag>,
+        part: u64,
+    ) -> AuditEvent {
+        AuditEvent {
+            // The factor is odd, so that different parts have different ids.
+            id: Uid(cx.uid.0.wrapping_add(part.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+            detail: list_of_deleted(tags),
+            ..self.deleted(AuditKind::TagDeleted, cx, repository, digest)
+        }
     }
 
     /// The event of the deletion of a repository's link to a blob.

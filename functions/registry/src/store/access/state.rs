@@ -128,7 +128,7 @@ pub struct Withdrawn {
     /// The keys that were removed, and when.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<CredentialId, Timestamp>,
-    /// Tokens that were issued before this time are refused, whoever has them: there were more entries than
+    /// Tokens that were issued before this time are refused for every principal: there were more entries than
     /// [`Withdrawn::MAX_ENTRIES`]. It may be some seconds ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all_before: Option<Timestamp>,

@@ -12,8 +12,8 @@ use super::{lock, page, yield_now};
 use crate::store::access::Author;
 use crate::store::collection::PendingDeletion;
 use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagGuard,
-    TagRecord,
+    Defect, HistoryRecord, Link, Listing, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
+    TagGuard, TagRecord,
 };
 use crate::store::records::{BackReference, LinkKind};
 use crate::store::{Context, Location, Page, StoreError, Timestamp, Uid};
@@ -290,8 +290,9 @@ impl MetadataStore for MemoryMetadata {
         Ok(page(newest_first.map(|(_, change)| change.clone()), limit))
     }
 
-    async fn repository(&self, _cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
-        Ok(lock(&self.records).catalog.contains_key(repository))
+    async fn repository(&self, _cx: Context, repository: &RepositoryName) -> Result<Option<Listing>, StoreError> {
+        let records = lock(&self.records);
+        Ok(records.catalog.get(repository).map(|row| Listing::of(row.permanent)))
     }
 
     async fn repositories(
@@ -440,13 +441,15 @@ impl MetadataStore for MemoryMetadata {
         author: &Author,
         guard: &Arc<dyn TagGuard>,
     ) -> Result<Removal, StoreError> {
+        let mut part = 1;
         loop {
-            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, author, &**guard);
+            let removal = lock(&self.records).delete_manifest(cx, repository, *digest, author, &**guard, part);
             match removal {
                 Some(removal) => return Ok(removal),
                 // Other tasks run in between.
                 None => yield_now().await,
             }
+            part += 1;
         }
     }
 

@@ -285,7 +285,8 @@ impl MetadataRecords {
             version,
             before,
             after,
-            principal: author.history_text(),
+            principal: author.principal.clone(),
+            promoted_from: author.promoted_from().map(str::to_owned),
             at: cx.now,
             since,
         };
@@ -311,7 +312,7 @@ impl MetadataRecords {
         true
     }
 
-    /// Deletes a manifest with its tags. `None`: some of the tags are deleted, and there are more.
+    /// Deletes a manifest with its tags. `None`: some of the tags are deleted, and there are more. `part` counts these steps.
     pub(super) fn delete_manifest(
         &mut self,
         cx: Context,
@@ -319,6 +320,7 @@ impl MetadataRecords {
         digest: Digest,
         author: &Author,
         guard: &dyn TagGuard,
+        part: u64,
     ) -> Option<Removal> {
         if !self
             .manifests
@@ -347,10 +349,13 @@ impl MetadataRecords {
             self.set_tag(cx, repository, tag, None, author);
         }
         if more {
+            self.access
+                .record(author.tags_deleted(cx, repository, &digest, &tags, part));
             return None;
         }
         self.remove_manifest(repository, digest);
-        self.access.record(author.manifest_deleted(cx, repository, &digest));
+        self.access
+            .record(author.manifest_deleted(cx, repository, &digest, &tags));
         Some(Removal::Removed)
     }
 

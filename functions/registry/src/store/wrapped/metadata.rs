@@ -8,8 +8,8 @@ use oci::{Digest, RepositoryName, Tag};
 use super::{Hook, StoreMethod, Wrapped};
 use crate::store::access::Author;
 use crate::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagGuard,
-    TagRecord,
+    Defect, HistoryRecord, Link, Listing, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
+    TagGuard, TagRecord,
 };
 use crate::store::{Context, Location, Page, StoreError};
 
@@ -109,7 +109,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         .await
     }
 
-    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
+    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<Option<Listing>, StoreError> {
         self.call(StoreMethod::Repository, self.inner.repository(cx, repository))
             .await
     }

@@ -5,3 +5,4 @@ mod collect;
 mod losses;
 mod objects;
 mod releases;
+mod releases_settings;

@@ -38,8 +38,18 @@ fn name(text: &str) -> RepositoryName {
     text.parse().unwrap()
 }
 
-fn operator() -> Identity {
+pub(super) fn operator() -> Identity {
     Identity::new(Principal::ANONYMOUS, Rules::everything())
+}
+
+/// The operator of a registry with these rules.
+pub(super) fn operator_under(shared: Arc<SharedRules>) -> Identity {
+    Identity::new(Principal::ANONYMOUS, Rules::everything().with_shared(shared))
+}
+
+/// Who made a change, and what it has promoted.
+fn author(change: &HistoryRecord) -> (&str, Option<&str>) {
+    (&change.principal, change.promoted_from.as_deref())
 }
 
 /// Releases of `prod/**` are immutable after a grace, and `listed/**` exists only if an administrator has created it.
@@ -72,7 +82,7 @@ fn reference(text: &str) -> (RepositoryName, Reference) {
 }
 
 impl World {
-    async fn promote_as(
+    pub(super) async fn promote_as(
         &self,
         identity: &Identity,
         from: &str,
@@ -91,7 +101,7 @@ impl World {
         self.registry.promote(&promotion).await
     }
 
-    async fn promote(&self, from: &str, to: &str) -> Result<Promoted, ReleaseError> {
+    pub(super) async fn promote(&self, from: &str, to: &str) -> Result<Promoted, ReleaseError> {
         self.promote_as(&operator(), from, to, true).await
     }
 
@@ -116,7 +126,7 @@ impl World {
         page.unwrap().items
     }
 
-    async fn digest_of(&self, tag: &str) -> Option<Digest> {
+    pub(super) async fn digest_of(&self, tag: &str) -> Option<Digest> {
         let (repository, tag) = tag.split_once(':').unwrap();
         let row = self.metadata.tag(CX, &name(repository), &tag.parse().unwrap()).await;
         row.unwrap().map(|row| row.digest)
@@ -133,7 +143,7 @@ impl World {
     }
 
     /// Pulls a manifest with everything to which it refers.
-    async fn pull_all(&self, repository: &str, reference: &str) {
+    pub(super) async fn pull_all(&self, repository: &str, reference: &str) {
         let mut left = vec![reference.to_owned()];
         while let Some(reference) = left.pop() {
             let get = self.get(format!("/v2/{repository}/manifests/{reference}"));
@@ -149,7 +159,7 @@ impl World {
         }
     }
 
-    async fn push_manifest(&self, repository: &str, reference: impl ToString, manifest: &Bytes) -> Digest {
+    pub(super) async fn push_manifest(&self, repository: &str, reference: impl ToString, manifest: &Bytes) -> Digest {
         self.put_manifest(repository, reference, manifest.clone())
             .await
             .expect(201);
@@ -157,12 +167,12 @@ impl World {
     }
 
     /// Pushes a manifest without a tag.
-    async fn put_by_digest(&self, repository: &str, manifest: &Bytes) -> Digest {
+    pub(super) async fn put_by_digest(&self, repository: &str, manifest: &Bytes) -> Digest {
         self.push_manifest(repository, sha256(manifest), manifest).await
     }
 
     /// Pushes the layers of an image, and the image, which has this tag or only its digest.
-    async fn push_layers(&self, repository: &str, layers: &[&[u8]], tag: Option<&str>) -> Bytes {
+    pub(super) async fn push_layers(&self, repository: &str, layers: &[&[u8]], tag: Option<&str>) -> Bytes {
         for blob in layers.iter().chain([&EMPTY]) {
             self.push_blob(repository, Bytes::copy_from_slice(blob)).await;
         }
@@ -269,9 +279,9 @@ async fn a_signed_image_is_promoted_without_a_request_to_the_object_store() {
     ] {
         let changes = world.changes(&format!("prod/app:{tag}")).await;
         assert_eq!(changes.len(), 1);
-        assert_eq!(changes[0].author(), (OPERATOR, Some(source)));
+        assert_eq!(author(&changes[0]), (OPERATOR, Some(source)));
     }
-    assert_eq!(world.changes("staging/app:1").await[0].author(), (":anonymous", None));
+    assert_eq!(author(&world.changes("staging/app:1").await[0]), (":anonymous", None));
     // What belongs to the target stays when the source is deleted.
     let list = format!("/v2/staging/app/manifests/{}", image.digest);
     world.delete(list).send().await.expect(202);
@@ -289,7 +299,7 @@ async fn an_image_is_promoted_by_digest_and_without_referrers() {
     assert!(world.referrers("prod/app", &image.digest).await.is_empty());
     world.pull_all("prod/app", "1").await;
     let changes = world.changes("prod/app:1").await;
-    assert_eq!(changes[0].author(), (OPERATOR, Some(&*from)));
+    assert_eq!(author(&changes[0]), (OPERATOR, Some(&*from)));
     // Later, with them.
     world.promote(&from, "prod/app:1").await.unwrap();
     image.check(&world, "prod/app", "1").await;
@@ -312,7 +322,7 @@ async fn a_tag_is_promoted_within_its_repository() {
         (1, 1)
     );
     assert_eq!(world.digest_of("a:final").await, Some(image.digest));
-    assert_eq!(world.changes("a:final").await[0].author(), (OPERATOR, Some("a:rc")));
+    assert_eq!(author(&world.changes("a:final").await[0]), (OPERATOR, Some("a:rc")));
 }
 
 /// Each call of a store fails in turn, before it has done anything and after it has done everything. Whatever was done then,
@@ -359,7 +369,7 @@ async fn s03_an_immutable_tag_is_not_released_again() {
         world.push_image("staging/app", "1", "one").await,
         world.push_image("staging/app", "2", "two").await,
     );
-    let identity = operator().with_shared_rules(shared());
+    let identity = operator_under(shared());
     let promote = async |from: &str, to: &str| world.promote_as(&identity, from, to, true).await;
     promote("staging/app:2", "prod/app:1.0.0").await.unwrap();
     // Within the grace.
@@ -417,7 +427,7 @@ async fn s04_a_creator_releases_new_tags_only() {
 async fn a_promotion_creates_no_listed_repository() {
     let world = World::new().await;
     world.push_image("a", "1", "one").await;
-    let identity = operator().with_shared_rules(shared());
+    let identity = operator_under(shared());
     let refused = world.promote_as(&identity, "a:1", "listed/app:1", true).await;
     assert!(matches!(refused, Err(ReleaseError::NoRepository(_))), "{refused:?}");
     world
@@ -586,7 +596,7 @@ async fn a_tag_is_rolled_back_to_a_version_or_a_digest() {
     }
     let changes = world.changes("a:latest").await;
     assert_eq!(changes.len(), 5);
-    assert_eq!(changes[0].author(), (OPERATOR, None));
+    assert_eq!(author(&changes[0]), (OPERATOR, None));
     assert_eq!((changes[0].before, changes[0].after), (Some(two), Some(one)));
 }
 

@@ -8,39 +8,19 @@ use http::Request;
 use oci::MediaType;
 use registry::auth::{
     Actions, AuthenticationError, Challenge, ChallengeSchemes, CredentialId, Credentials, Origin, Rules, Scope,
-    TokenError,
+    SharedRules, TokenError,
 };
 use registry::{Authenticator, Identity, Principal, RequestBody, Settings};
 use serde_json::json;
 
 use crate::support::content::{bytes_of, index};
+use crate::support::users::Deciding;
 use crate::support::{Answer, Setup, Users, World, sha256};
 
-/// An authenticator that decides in the same way about every request.
-struct Deciding<F>(F);
-
-#[async_trait]
-impl<F> Authenticator for Deciding<F>
-where
-    F: Fn() -> Result<Identity, AuthenticationError> + Send + Sync + 'static,
-{
-    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        (self.0)()
-    }
-
-    async fn reauthorize(&self, _: &Principal, _: Option<CredentialId>) -> Result<Identity, AuthenticationError> {
-        (self.0)()
-    }
-
-    fn takes_credentials(&self) -> bool {
-        true
-    }
-}
-
 /// The beginning of a challenge of a registry with this public URL.
-const BEARER: &str = r#"Bearer realm="https://registry.example/token",service="registry.example""#;
+pub(super) const BEARER: &str = r#"Bearer realm="https://registry.example/token",service="registry.example""#;
 
-fn with_public_url() -> Settings {
+pub(super) fn with_public_url() -> Settings {
     let url = "https://registry.example".parse().unwrap();
     Settings {
         challenge: Challenge::new(ChallengeSchemes::Auto, Some(url)),
@@ -213,6 +193,10 @@ impl Authenticator for Keyed {
             return Err(AuthenticationError::Unauthenticated);
         }
         self.authenticate(&Origin::internal(), &Credentials::Absent).await
+    }
+
+    fn shared_rules(&self) -> Option<Arc<SharedRules>> {
+        None
     }
 
     fn takes_credentials(&self) -> bool {

@@ -19,6 +19,23 @@ const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "get",
 ];
 
+/// Queries of mounts, and others. Only a POST may be a mount.
+const QUERIES: &[&str] = &[
+    "",
+    "mount=x&from=other/repository",
+    "scope=registry:api:*",
+    "from=a%2Fb&mount",
+    "mount=x&from=a&from=b",
+    "mount=x&from=&from=b",
+    "mount=x",
+    "from=other/repository",
+    "mount=x&from=Other",
+    "Mount=x&from=other",
+    "mount=x&from=..%2fother",
+    "mount=x&from=token:pull%20registry:api:*",
+    "mount=x&from=x%22,realm=%22y",
+];
+
 /// A row of the document's table.
 struct Row {
     methods: Vec<&'static str>,
@@ -74,8 +91,23 @@ fn matched(form: &str, path: &[&str]) -> Option<String> {
     matches.then_some(name)
 }
 
+/// What the document says about the query: the endpoint and the parameter that has to be there, the parameter with the name of
+/// another repository, and what it adds to the scope.
+fn addition() -> [&'static str; 4] {
+    let mut lines = DOCUMENT
+        .lines()
+        .skip_while(|line| !line.starts_with("| endpoint | parameter |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let line = lines.next().expect("a row");
+    assert_eq!(lines.next(), None, "one row");
+    let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+    let cells: [_; 4] = cells.try_into().expect("four cells");
+    cells.map(|cell| cell.trim_matches('`'))
+}
+
 /// What the document says about a request: the endpoint, and the scope if it has one.
-fn documented(table: &[Row], method: &str, path: &str) -> Option<(&'static str, Option<String>)> {
+fn documented(table: &[Row], method: &str, path: &str, query: &str) -> Option<(&'static str, Option<String>)> {
     let path = path.replace("%2F", "/").replace("%2f", "/");
     let parts: Vec<_> = path.split('/').collect();
     let (paths, name) = table.iter().find_map(|row| {
@@ -85,6 +117,18 @@ fn documented(table: &[Row], method: &str, path: &str) -> Option<(&'static str, 
     let mut rows = table.iter().filter(|row| row.paths == *paths);
     let row = rows.find(|row| row.methods.contains(&method))?;
     let scope = (!row.scope.is_empty()).then(|| row.scope.replace("<name>", &name));
+    let [endpoint, parameter, other, added] = addition();
+    let first = |wanted: &str| {
+        let mut parameters = form_urlencoded::parse(query.as_bytes());
+        parameters.find_map(|(key, value)| (key == wanted).then_some(value))
+    };
+    let other = first(other).filter(|other| other.parse::<RepositoryName>().is_ok() && *other != name);
+    let scope = match other {
+        Some(other) if row.endpoint == endpoint && first(parameter).is_some() => {
+            scope.map(|scope| format!("{scope} {}", added.replace("<other>", &other)))
+        }
+        _ => scope,
+    };
     Some((row.endpoint, scope))
 }
 
@@ -155,13 +199,15 @@ fn the_scope_of_every_endpoint_is_documented() {
     let mut scopes = BTreeSet::new();
     for path in &paths {
         for method in METHODS {
-            let expected = documented(&table, method, path);
-            for query in ["", "?mount=x&from=other/repository", "?scope=registry:api:*"] {
-                let head = head(method, &format!("{path}{query}"));
+            let queries = if method == "POST" { QUERIES } else { &QUERIES[..3] };
+            for query in queries {
+                let expected = documented(&table, method, path, query);
+                let separator = if query.is_empty() { "" } else { "?" };
+                let head = head(method, &format!("{path}{separator}{query}"));
                 let endpoint = Endpoint::of(&head);
                 let scope = ChallengeScope::of(&head).map(|scope| scope.to_string());
                 let found = endpoint.map(|endpoint| (endpoint.as_str(), scope.clone()));
-                assert_eq!(found, expected, "{method} {path}{query}");
+                assert_eq!(found, expected, "{method} {path}?{query}");
                 seen.extend(endpoint);
                 scopes.extend(scope);
             }
@@ -302,7 +348,15 @@ async fn a_trusted_proxy_says_the_realm() {
             "b.example:8443",
             Some("https://b.example:8443"),
         ),
-        ("a.example", Some(UrlScheme::Http), "", Some("http://a.example")),
+        (
+            "localhost:5000",
+            Some(UrlScheme::Http),
+            "",
+            Some("http://localhost:5000"),
+        ),
+        // Passwords would cross a network in plain text.
+        ("a.example", Some(UrlScheme::Http), "", None),
+        ("localhost:5000", Some(UrlScheme::Http), "b.example", None),
         ("localhost:5000", None, "", None),
         ("a.example", None, "b.example", None),
         ("a.example", Some(UrlScheme::Https), "?", None),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use contract::faulty::{Fault, FaultKind, FaultPoint};
 use http::Method;
 use oci::MediaType;
-use registry::auth::{AuthenticationError, CredentialId, Credentials, Origin};
+use registry::auth::{AuthenticationError, CredentialId, Credentials, Origin, SharedRules};
 use registry::store::wrapped::StoreMethod;
 use registry::{Authenticator, Identity, Principal};
 
@@ -334,6 +334,10 @@ impl Authenticator for Defective {
 
     async fn reauthorize(&self, _: &Principal, _: Option<CredentialId>) -> Result<Identity, AuthenticationError> {
         Err(AuthenticationError::Unauthenticated)
+    }
+
+    fn shared_rules(&self) -> Option<Arc<SharedRules>> {
+        None
     }
 
     fn takes_credentials(&self) -> bool {

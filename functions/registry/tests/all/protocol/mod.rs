@@ -17,6 +17,7 @@ mod random;
 mod references;
 mod repeated;
 mod repository_settings;
+mod request_ids;
 mod sessions;
 mod tokens;
 mod uploads;

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use http::Request;
 use oci::Digest;
-use registry::auth::Rules;
+use registry::auth::{Actions, AuthenticationError, Challenge, ChallengeSchemes, RepositoryGrant, Rules, Scope};
 use registry::store::wrapped::StoreMethod;
-use registry::{Limits, Settings};
+use registry::{Identity, Limits, Principal, RequestBody, Settings};
 
-use crate::support::{Setup, Users, World, sha256, sha512};
+use super::authentication::{BEARER, with_public_url};
+use crate::support::users::Deciding;
+use crate::support::{Answer, Setup, Users, World, sha256, sha512};
 
 #[tokio::test]
 async fn from_a_given_repository_and_from_any() {
@@ -126,7 +129,7 @@ async fn a_mounted_blob_has_the_size_limit_of_its_new_repository() {
     };
     for from in ["&from=a", ""] {
         mount(fits, from, "").await.expect(201);
-        let refused = mount(exceeds, from, "").await.expect_error(413, "SIZE_INVALID");
+        let refused = mount(exceeds, from, "").await.expect_error(413, "DENIED");
         let message = &refused.json()["errors"][0]["message"];
         assert_eq!(message, "the blob exceeds 3 bytes");
         for digest in [fits, exceeds] {
@@ -199,4 +202,154 @@ async fn a_mount_from_anywhere_is_bounded() {
         .post(format!("/v2/team/app/blobs/uploads/?mount={digest}"))
         .user("alice");
     call.send().await.expect(201);
+}
+
+/// The scope of a token with these actions in these repositories.
+fn scope(grants: &[(&str, Actions)]) -> Scope {
+    let grants = grants.iter().map(|(name, actions)| RepositoryGrant {
+        repositories: name.parse().unwrap(),
+        actions: *actions,
+    });
+    Scope::new(grants.collect()).unwrap()
+}
+
+/// Asks for a mount to `b` as a client whose token has this scope, and which may do by the policy what the rules allow.
+async fn mount(world: &World, settings: Settings, rules: &Rules, scope: &Scope, query: &str) -> Answer {
+    let alice = Identity::new(Principal::user("alice").unwrap(), rules.clone()).with_token_scope(scope.clone());
+    let world = world
+        .another(Arc::new(Deciding(move || Ok(alice.clone()))), settings)
+        .await;
+    // Not by the client of the tests: it accepts the challenge of `Users` only.
+    let target = format!("/v2/b/blobs/uploads/?mount={query}");
+    let request = Request::post(&target).header("host", "registry.example");
+    let _ = world.counts.take();
+    let response = world.registry.handle(request.body(RequestBody::empty()).unwrap()).await;
+    Answer::read(target, response).await
+}
+
+/// A token has to contain the source of a mount. The client is asked for such a token only if it will get one; else it gets a
+/// session, because some clients abort the push otherwise. A repository that does not exist makes no other difference than
+/// that nothing is mounted from it, and before a 401 no store is asked.
+#[tokio::test]
+async fn s01_a_mount_by_token_needs_its_source_in_the_token() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", "one").await;
+    let target = scope(&[("b", Actions::PUSH)]);
+    let both = scope(&[("b", Actions::PUSH), ("a", Actions::PULL), ("absent", Actions::PULL)]);
+    let sources = scope(&[("a", Actions::PULL), ("absent", Actions::PULL)]);
+    let all = Rules::everything();
+    let only_target = Users::may("b", Actions::ALL);
+    for (what, rules, scope, status_of_a, status_of_absent) in [
+        ("only the token lacks it", &all, target.clone().extensible(), 401, 401),
+        ("no token can have it", &all, target.clone(), 202, 202),
+        (
+            "the policy forbids it",
+            &only_target,
+            target.clone().extensible(),
+            202,
+            202,
+        ),
+        (
+            "the policy forbids it now",
+            &only_target,
+            both.clone().extensible(),
+            202,
+            202,
+        ),
+        ("the token has both", &all, both.clone().extensible(), 201, 202),
+        ("no token", &all, Scope::EVERYTHING, 201, 202),
+        ("the token lacks the target", &all, sources.extensible(), 401, 401),
+        ("no push", &Rules::pull_only(), both.extensible(), 403, 403),
+    ] {
+        for (source, status) in [("a", status_of_a), ("absent", status_of_absent)] {
+            let query = format!("{digest}&from={source}");
+            let answer = mount(&world, with_public_url(), rules, &scope, &query).await;
+            assert_eq!(answer.status, status, "{what}: from {source}");
+            let challenge = format!(
+                r#"{BEARER},scope="repository:b:pull,push repository:{source}:pull",error="insufficient_scope""#
+            );
+            let challenge = (status == 401).then_some(challenge.as_str());
+            assert_eq!(answer.get("www-authenticate"), challenge, "{what}: from {source}");
+            if matches!(status, 401 | 403) {
+                assert!(world.counts.all().is_empty(), "{what}: {:?}", world.counts.all());
+            } else {
+                // The source is asked for the blob if another status is possible, and only then.
+                let asks = u64::from(status_of_absent != status_of_a);
+                assert_eq!(world.counts.of(StoreMethod::Mount), asks, "{what}: from {source}");
+            }
+        }
+    }
+}
+
+/// Without a source, no token can be asked for: a search finds only what the token contains already.
+#[tokio::test]
+async fn s01_a_mount_from_anywhere_finds_only_what_the_token_contains() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", "one").await;
+    for (grants, status) in [
+        (&[("b", Actions::PUSH)][..], 202),
+        (&[("b", Actions::PUSH), ("a", Actions::CREATE)], 202),
+        (&[("b", Actions::PUSH), ("a", Actions::PULL)], 201),
+    ] {
+        let scope = scope(grants).extensible();
+        for query in [digest.to_string(), format!("{digest}&from=")] {
+            let answer = mount(&world, with_public_url(), &Rules::everything(), &scope, &query).await;
+            assert_eq!(answer.status, status, "{query} {grants:?}");
+        }
+    }
+}
+
+/// Where challenges do not lead to a token, a client could not get another one.
+#[tokio::test]
+async fn a_mount_asks_for_no_token_with_a_basic_challenge() {
+    let world = World::new().await;
+    let digest = world.push_blob("a", "one").await;
+    let scope = scope(&[("b", Actions::PUSH)]).extensible();
+    let url = "https://registry.example".parse().unwrap();
+    for (challenge, status) in [
+        (Challenge::new(ChallengeSchemes::Auto, Some(url)), 401),
+        // The URL of the registry is not known.
+        (Challenge::new(ChallengeSchemes::Auto, None), 202),
+        (Challenge::new(ChallengeSchemes::Basic, None), 202),
+    ] {
+        let settings = Settings {
+            challenge,
+            ..Settings::default()
+        };
+        let query = format!("{digest}&from=a");
+        let answer = mount(&world, settings, &Rules::everything(), &scope, &query).await;
+        assert_eq!(answer.status, status);
+    }
+}
+
+/// A client that has no token yet gets one for both repositories.
+#[tokio::test]
+async fn the_challenge_of_a_mount_names_both_repositories() {
+    let world = World::with(Setup {
+        authenticator: Arc::new(Deciding(|| Err(AuthenticationError::Unauthenticated))),
+        settings: with_public_url(),
+        ..Setup::default()
+    })
+    .await;
+    let digest = sha256(b"one");
+    for (query, scope) in [
+        (
+            format!("mount={digest}&from=a/x"),
+            "repository:b:pull,push repository:a/x:pull",
+        ),
+        (format!("mount={digest}"), "repository:b:pull,push"),
+        (format!("mount={digest}&from=b"), "repository:b:pull,push"),
+        (format!("mount={digest}&from=A"), "repository:b:pull,push"),
+    ] {
+        let request = Request::post(format!("/v2/b/blobs/uploads/?{query}")).header("host", "registry.example");
+        let response = world.registry.handle(request.body(RequestBody::empty()).unwrap()).await;
+        let answer = Answer::read(query, response).await.expect_error(401, "UNAUTHORIZED");
+        let expected = format!(r#"{BEARER},scope="{scope}""#);
+        assert_eq!(
+            answer.get("www-authenticate"),
+            Some(expected.as_str()),
+            "{}",
+            answer.request
+        );
+    }
 }

@@ -133,7 +133,8 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "FOO"];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    // Each case opens a registry and asks it several times.
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn requests(calls in vec((select(METHODS.to_vec()), path(), query(), headers(), body()), 1..12)) {

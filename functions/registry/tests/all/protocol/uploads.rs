@@ -434,19 +434,22 @@ async fn the_first_chunk_begins_at_zero() {
     call.send().await.expect(202);
 }
 
+fn blobs_up_to(bytes: u64) -> Settings {
+    let limits = Limits {
+        blob_bytes: bytes,
+        ..Limits::default()
+    };
+    Settings {
+        limits,
+        ..Settings::default()
+    }
+}
+
 /// At the limit and one past it, by every way, declared and not.
 #[tokio::test]
 async fn size_limit() {
-    let limits = Limits {
-        blob_bytes: 1500,
-        ..Limits::default()
-    };
-    let settings = Settings {
-        limits,
-        ..Settings::default()
-    };
     let world = World::with(Setup {
-        settings,
+        settings: blobs_up_to(1500),
         ..Setup::default()
     })
     .await;
@@ -456,7 +459,7 @@ async fn size_limit() {
         assert_eq!(answer.status, 201, "{way:?}");
         let refused = push(&world, way, "", &sha256(&exceeds), &exceeds).await;
         assert_eq!(refused.status, 413, "{way:?}");
-        refused.expect_error(413, "SIZE_INVALID");
+        refused.expect_error(413, "DENIED");
     }
     assert_eq!(world.blob("team/app", &sha256(&noise(2, 1501))).await, None);
 }
@@ -470,16 +473,8 @@ async fn size_limit_of_the_policy() {
             r#"{{"syntax": 1, "repository": [
                 {{"match": ["team/**"], "max-blob": "{max_blob}"}}, {{"match": ["**"], "max-blob": "1B"}}]}}"#
         );
-        let limits = Limits {
-            blob_bytes: 2000,
-            ..Limits::default()
-        };
-        let settings = Settings {
-            limits,
-            ..Settings::default()
-        };
         let world = World::with(Setup {
-            settings,
+            settings: blobs_up_to(2000),
             ..Setup::private(&Arc::new(Users::open_under(&policy)))
         })
         .await;
@@ -489,7 +484,7 @@ async fn size_limit_of_the_policy() {
             assert_eq!(answer.status, 201, "{max_blob} {way:?}");
             let refused = push(&world, way, "", &sha256(&exceeds), &exceeds).await;
             assert_eq!(refused.status, 413, "{max_blob} {way:?}");
-            let refused = refused.expect_error(413, "SIZE_INVALID");
+            let refused = refused.expect_error(413, "DENIED");
             let message = refused.json()["errors"][0]["message"].as_str().unwrap().to_owned();
             assert!(message.contains(&bound.to_string()), "{message}");
         }
@@ -606,7 +601,7 @@ async fn size_limit_is_seen_in_the_declaration() {
     let call = world
         .patch(location.clone())
         .header("content-length", (500_u64 << 30 | 1).to_string());
-    call.stream(body).send().await.expect_error(413, "SIZE_INVALID");
+    call.stream(body).send().await.expect_error(413, "DENIED");
     assert_eq!(given.load(std::sync::atomic::Ordering::SeqCst), 0);
     // The session continues.
     world.patch(location).bytes("abc").send().await.expect(202);

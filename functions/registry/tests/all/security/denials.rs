@@ -6,15 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request};
 use oci::MediaType;
-use registry::auth::{
-    Actions, AuthenticationError, CredentialId, Credentials, ImmutableRule, Origin, Rules, Scope, SharedRules,
-    TokenError,
-};
-use registry::{Authenticator, Client, DenialReason, Identity, Principal, RequestBody, RequestRecord};
+use registry::auth::{Actions, AuthenticationError, ImmutableRule, Rules, Scope, SharedRules, TokenError};
+use registry::{Client, DenialReason, Identity, Principal, RequestBody, RequestRecord};
 use serde_json::json;
 
 use crate::support::content::{bytes_of, index};
 use crate::support::log::Log;
+use crate::support::users::Deciding;
 use crate::support::{Setup, Users, World};
 
 /// A manifest that differs from all others.
@@ -38,24 +36,6 @@ async fn world() -> World {
     };
     users.share(Arc::new(SharedRules::new(vec![rule], Vec::new())));
     World::with(Setup::private(&users)).await
-}
-
-/// Decides in the same way about every request.
-struct Deciding(fn() -> Result<Identity, AuthenticationError>);
-
-#[async_trait::async_trait]
-impl Authenticator for Deciding {
-    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
-        (self.0)()
-    }
-
-    async fn reauthorize(&self, _: &Principal, _: Option<CredentialId>) -> Result<Identity, AuthenticationError> {
-        (self.0)()
-    }
-
-    fn takes_credentials(&self) -> bool {
-        true
-    }
 }
 
 /// The record of a DELETE of a tag, after this decision of the authenticator.
@@ -162,8 +142,12 @@ async fn each_denial_has_its_reason() {
 #[tokio::test]
 async fn s18_the_log_of_denials_holds_no_secret_and_no_forged_line() {
     let (log, guard) = Log::capture();
-    after(|| Ok(alice(Rules::pull_only()))).await;
-    after(|| Ok(alice(Rules::everything()).with_token_scope(Scope::PULL_ONLY))).await;
+    let mut ids = vec![
+        after(|| Ok(alice(Rules::pull_only()))).await.id,
+        after(|| Ok(alice(Rules::everything()).with_token_scope(Scope::PULL_ONLY)))
+            .await
+            .id,
+    ];
     after(|| Err(AuthenticationError::Unauthenticated)).await;
     after(|| Err(AuthenticationError::Token(TokenError::Invalid))).await;
     after(|| Err(AuthenticationError::TooManyAttempts { retry_after: 1 })).await;
@@ -171,9 +155,16 @@ async fn s18_the_log_of_denials_holds_no_secret_and_no_forged_line() {
     for number in 0..2 {
         let put = world.put("/v2/a/b/manifests/final-1?secret=QUERY").user("alice");
         let put = put.header("content-type", MediaType::OCI_INDEX);
-        put.bytes(numbered(number)).send().await;
+        let id = put.bytes(numbered(number)).send().await.record.id;
+        if number == 1 {
+            ids.push(id);
+        }
     }
     drop(guard);
+    let ids: Vec<_> = ids.into_iter().flatten().collect();
+    let [first, second, third] = &ids[..] else {
+        panic!("{ids:?}");
+    };
     let text = log.text();
     let lines: Vec<_> = text.lines().filter(|line| line.contains("request.denied")).collect();
     let known = "INFO event=request.denied principal=alice";
@@ -181,11 +172,13 @@ async fn s18_the_log_of_denials_holds_no_secret_and_no_forged_line() {
     assert_eq!(
         lines,
         [
-            &*format!("{known} {from} detail=policy: no rule of the policy allows you the action delete in a/b"),
-            &format!("{known} {from} detail=insufficient_scope"),
+            &*format!(
+                "{known} {from} request={first} detail=policy: no rule of the policy allows you the action delete in a/b"
+            ),
+            &format!("{known} {from} request={second} detail=insufficient_scope"),
             &format!(
-                "{known} repository=a/b reference=final-1 detail=frozen_tag: the tag final-1 is immutable: only a push of \
-                 the digest that it names would be accepted"
+                "{known} repository=a/b reference=final-1 request={third} detail=frozen_tag: the tag final-1 is \
+                 immutable: only a push of the digest that it names would be accepted"
             ),
         ]
     );

@@ -90,6 +90,7 @@ impl Fixture {
         let v2 = format!("/v2/{repository}");
         let Image { digest, layer, .. } = &self.image;
         let upload = self.upload_in(repository);
+        let uploads = format!("{v2}/blobs/uploads/");
         let new = sha256(b"new");
         let manifest = bytes_of(&image(b"{}", &[b"loose"]));
         let example = |method: Method, target: String, body: &[u8], success| Example {
@@ -129,28 +130,18 @@ impl Fixture {
             ]
             .concat_all(),
             Endpoint::OpenUpload => vec![
-                example(Method::POST, format!("{v2}/blobs/uploads/"), b"", 202),
+                example(Method::POST, uploads.clone(), b"", 202),
                 example(Method::POST, format!("{v2}/blobs/uploads"), b"", 202),
+                example(Method::POST, format!("{uploads}?digest-algorithm=sha512"), b"", 202),
+                example(Method::POST, format!("{uploads}?digest={new}"), b"new", 201),
                 example(
                     Method::POST,
-                    format!("{v2}/blobs/uploads/?digest-algorithm=sha512"),
-                    b"",
-                    202,
-                ),
-                example(Method::POST, format!("{v2}/blobs/uploads/?digest={new}"), b"new", 201),
-                example(
-                    Method::POST,
-                    format!("{v2}/blobs/uploads/?mount={layer}&from=private/x"),
+                    format!("{uploads}?mount={layer}&from=private/x"),
                     b"",
                     201,
                 ),
-                example(Method::POST, format!("{v2}/blobs/uploads/?mount={layer}"), b"", 201),
-                example(
-                    Method::POST,
-                    format!("{v2}/blobs/uploads/?mount={new}&from=a"),
-                    b"",
-                    202,
-                ),
+                example(Method::POST, format!("{uploads}?mount={layer}"), b"", 201),
+                example(Method::POST, format!("{uploads}?mount={new}&from=a"), b"", 202),
             ],
             Endpoint::PatchUpload => vec![example(Method::PATCH, upload.into(), b"cd", 202)],
             Endpoint::FinishUpload => {
@@ -183,9 +174,31 @@ impl Fixture {
                 example(Method::POST, "/token".into(), b"grant_type=password", 200),
             ],
             Endpoint::GetKeySet => read("/.well-known/jwks.json".into()),
-            Endpoint::Api(operation) => vec![example(operation.method(), api_path(operation), b"{}", 200)],
+            Endpoint::Api(operation) => {
+                let (target, body) = api_request(operation, repository, digest);
+                vec![example(operation.method(), target, body.as_bytes(), 200)]
+            }
         }
     }
+}
+
+/// The URL and the body of a request of the API; one about a repository is about this one, in which `latest` names the digest.
+fn api_request(operation: ApiOperation, repository: &str, digest: &Digest) -> (String, String) {
+    let (query, body) = match operation {
+        ApiOperation::CreateRepository => (format!("?name={repository}"), "{}".to_owned()),
+        ApiOperation::DescribeTags => (format!("?repository={repository}"), "{}".to_owned()),
+        ApiOperation::GetTagHistory => (format!("?repository={repository}&tag=latest"), "{}".to_owned()),
+        ApiOperation::RollBackTag => {
+            let body = format!(r#"{{"tag":"{repository}:latest","to":"{digest}"}}"#);
+            (String::new(), body)
+        }
+        ApiOperation::PromoteTag => {
+            let body = format!(r#"{{"from":"{repository}:latest","to":"{repository}:promoted"}}"#);
+            (String::new(), body)
+        }
+        _ => (String::new(), "{}".to_owned()),
+    };
+    (format!("{}{query}", api_path(operation)), body)
 }
 
 /// A path of an operation of the API; those about an account are about one that nobody here has.

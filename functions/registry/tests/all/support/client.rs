@@ -252,6 +252,17 @@ impl Answer {
                 "{what}: Location is path-absolute: {location}"
             );
         }
+        let id = self.get("x-request-id");
+        assert_eq!(
+            id.map(str::len),
+            (self.status >= 500 || !method.is_safe()).then_some(16),
+            "{what}: the id that the log and the audit trail have"
+        );
+        assert_eq!(
+            id,
+            self.record.id.map(|id| id.to_string()).as_deref(),
+            "{what}: the id for the access log"
+        );
         if self.status >= 400 {
             self.check_error(method);
         }
@@ -273,12 +284,6 @@ impl Answer {
             ),
             _ => {}
         }
-        let id = self.get("x-request-id");
-        assert_eq!(
-            id.map(str::len),
-            (self.status >= 500).then_some(16),
-            "{what}: the id of what the log has"
-        );
         if method == Method::HEAD {
             return;
         }

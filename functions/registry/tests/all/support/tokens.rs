@@ -7,7 +7,7 @@ use bytes::Bytes;
 use registry::Principal;
 use registry::auth::{Credentials, Origin};
 use registry::store::StoreError;
-use registry::token_endpoint::{TokenEndpoint, TokenForm, TokenRefusal, TokenResponse};
+use registry::token_endpoint::{EncodedTokenRequest, TokenEndpoint, TokenRefusal, TokenResponse};
 
 /// The key set of [`TestTokens`].
 pub(crate) const KEY_SET: &str = r#"{"keys":[]}"#;
@@ -65,7 +65,7 @@ impl TokenEndpoint for TestTokens {
         &self,
         origin: &Origin,
         credentials: &Credentials,
-        form: TokenForm<'_>,
+        form: EncodedTokenRequest<'_>,
     ) -> Result<TokenResponse, TokenRefusal> {
         self.asked.lock().expect("not poisoned").push(Asked {
             origin: origin.clone(),

@@ -98,19 +98,19 @@ impl Users {
         }
         let all = self.rules.lock().expect("not poisoned");
         let rules = all.get(name).ok_or(AuthenticationError::Unauthenticated)?;
-        let identity = Identity::new(Principal::user(name).expect("a legal name"), rules.clone());
-        Ok(self.under_shared_rules(identity))
+        let rules = self.with_shared_rules(rules.clone());
+        Ok(Identity::new(Principal::user(name).expect("a legal name"), rules))
     }
 
     fn anonymous(&self) -> Result<Identity, AuthenticationError> {
         let rules = self.anonymous.clone().ok_or(AuthenticationError::Unauthenticated)?;
-        Ok(self.under_shared_rules(Identity::new(Principal::ANONYMOUS, rules)))
+        Ok(Identity::new(Principal::ANONYMOUS, self.with_shared_rules(rules)))
     }
 
-    fn under_shared_rules(&self, identity: Identity) -> Identity {
-        match &*self.shared.lock().expect("not poisoned") {
-            Some(shared) => identity.with_shared_rules(Arc::clone(shared)),
-            None => identity,
+    fn with_shared_rules(&self, rules: Rules) -> Rules {
+        match self.shared_rules() {
+            Some(shared) => rules.with_shared(shared),
+            None => rules,
         }
     }
 }
@@ -141,6 +141,35 @@ impl Authenticator for Users {
             (PrincipalKind::User, Some(name)) => self.find(name),
             _ => Err(AuthenticationError::Unauthenticated),
         }
+    }
+
+    fn shared_rules(&self) -> Option<Arc<SharedRules>> {
+        self.shared.lock().expect("not poisoned").clone()
+    }
+
+    fn takes_credentials(&self) -> bool {
+        true
+    }
+}
+
+/// An authenticator that decides in the same way about every request.
+pub(crate) struct Deciding<F>(pub(crate) F);
+
+#[async_trait]
+impl<F> Authenticator for Deciding<F>
+where
+    F: Fn() -> Result<Identity, AuthenticationError> + Send + Sync + 'static,
+{
+    async fn authenticate(&self, _: &Origin, _: &Credentials) -> Result<Identity, AuthenticationError> {
+        (self.0)()
+    }
+
+    async fn reauthorize(&self, _: &Principal, _: Option<CredentialId>) -> Result<Identity, AuthenticationError> {
+        (self.0)()
+    }
+
+    fn shared_rules(&self) -> Option<Arc<SharedRules>> {
+        None
     }
 
     fn takes_credentials(&self) -> bool {
