@@ -54,8 +54,8 @@ pub enum Generation {
 #[error("not a generation")]
 pub struct GenerationError;
 
-/// The largest generation of an account. Generations are times in milliseconds, unless a clock was wrong or a record was made by hand; a
-/// longer number could be read as [`Generation::Htpasswd`].
+/// The largest generation of an account. Generations are times in milliseconds, unless a clock was wrong or a record was made
+/// by hand; a longer number could be read as [`Generation::Htpasswd`].
 pub const MAX_GENERATION: u64 = 999_999_999_999_999;
 
 /// The length of the text of [`Generation::Htpasswd`].
@@ -152,30 +152,22 @@ impl fmt::Debug for IssuedToken {
 pub struct TooLong;
 
 impl NewToken<'_> {
-    /// Issues the token. Resources that would make it too long are left out, the last ones first.
+    /// Issues the token. What would make it too long is left out: first the grants that no granted repository needs and only
+    /// a list of repositories does, and then resources; the last ones first.
     pub fn issue(&self, key: &TokenSigner, environment: &dyn Environment) -> Result<IssuedToken, TooLong> {
         let mut id = [0; ID_LEN];
         environment.random(&mut id);
         let id = URL_SAFE_NO_PAD.encode(id);
         let issued = environment.now().0 / 1000;
-        let payload = |count: usize| {
+        let payload = |count: usize, others: usize| {
             let access = self.access.first(count);
-            let payload = self.claims(&access, &id, issued).to_json();
+            let payload = self.claims(&access, others, &id, issued).to_json();
             (jws::len(payload.len()) <= jws::MAX_LEN).then_some((access, payload))
         };
-        // More resources make a longer token, so the largest number of them that fits is found by halving.
-        let mut fitting = payload(self.access.resources().len());
-        if fitting.is_none() {
-            let (mut fits, mut too_many) = (0, self.access.resources().len());
-            fitting = payload(0);
-            while too_many - fits > 1 {
-                let middle = fits.midpoint(too_many);
-                match payload(middle) {
-                    Some(longer) => (fits, fitting) = (middle, Some(longer)),
-                    None => too_many = middle,
-                }
-            }
-        }
+        let all = self.access.resources().len();
+        // A client whose token lacks the catalog would ask for another token for ever, so a shorter list is better.
+        let fitting = largest(self.grants.len(), |others| payload(all, others))
+            .or_else(|| largest(all, |count| payload(count, 0)));
         let (access, payload) = fitting.ok_or(TooLong)?;
         Ok(IssuedToken {
             token: jws::sign(key, &payload),
@@ -185,10 +177,22 @@ impl NewToken<'_> {
         })
     }
 
-    fn claims(&self, access: &GrantedScope, id: &str, issued: u64) -> Claims {
-        let whole = access.registry() != RegistryAccess::default();
+    /// `others` is the number of grants that may be in it although they match no granted repository.
+    fn claims(&self, access: &GrantedScope, others: usize, id: &str, issued: u64) -> Claims {
         let names = |grant: &&RepositoryGrant| access.repositories().any(|name| grant.repositories.matches(name));
-        let concerns = |grant: &&RepositoryGrant| whole || names(grant);
+        let mut left = if access.registry() == RegistryAccess::default() {
+            0
+        } else {
+            others
+        };
+        let concerns = |grant: &&RepositoryGrant| {
+            let is_needed = names(grant);
+            if is_needed || left == 0 {
+                return is_needed;
+            }
+            left -= 1;
+            true
+        };
         let subject = match self.principal.kind() {
             PrincipalKind::Anonymous => "",
             PrincipalKind::User | PrincipalKind::Robot | PrincipalKind::Workload => self.principal.as_str(),
@@ -214,6 +218,24 @@ impl NewToken<'_> {
     }
 }
 
+/// The value for the largest number, at most `max`, that has one. Whatever is below a number that has one has one too, so it is
+/// found by halving.
+fn largest<T>(max: usize, value: impl Fn(usize) -> Option<T>) -> Option<T> {
+    if let Some(found) = value(max) {
+        return Some(found);
+    }
+    let mut found = value(0)?;
+    let (mut fits, mut too_many) = (0, max);
+    while too_many - fits > 1 {
+        let middle = fits.midpoint(too_many);
+        match value(middle) {
+            Some(larger) => (fits, found) = (middle, larger),
+            None => too_many = middle,
+        }
+    }
+    Some(found)
+}
+
 /// What a good token says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerifiedToken {
@@ -221,7 +243,8 @@ pub struct VerifiedToken {
     pub principal: Principal,
     /// What the token contains, as it was granted.
     pub access: GrantedScope,
-    /// The permissions in repositories that neither it nor the scope of its key withholds.
+    /// The permissions in repositories that neither it nor the scope of its key withholds. It is not extensible if the key has
+    /// one: the token has only what that scope says of the granted repositories.
     pub scope: Scope,
     /// The generation of the account for which it was issued.
     pub generation: Generation,

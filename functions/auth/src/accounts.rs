@@ -55,6 +55,7 @@ use self::password_checks::PasswordChecks;
 use self::token_checks::TokenChecks;
 use self::token_signers::TokenSigners;
 use crate::password::{Parameters, PasswordError, PasswordHasher};
+use crate::signing_key::TokenSigner;
 
 /// Whether an address is that of a trusted proxy, which stands for many clients.
 pub type IsProxy = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -201,6 +202,14 @@ impl AccountAuthenticator {
             environment,
             settings,
         })
+    }
+
+    /// The keys that sign tokens, if they are in a file of the operator, and not in the table: the first one signs.
+    pub(crate) fn keys_of_file(&self) -> Option<&[TokenSigner]> {
+        match &self.settings.signers {
+            TokenSignerSource::Table => None,
+            TokenSignerSource::File(keys) => Some(keys),
+        }
     }
 
     /// Whether an account exists. At most one read.

@@ -7,16 +7,19 @@
 //!    the route.
 //! 2. `types`: the bodies of requests and answers. `schema`: each type describes itself, and `time` is how they write times.
 //!    `document`: the `OpenAPI` document, made of the operations of the core and these types.
-//! 3. `accounts`, `keys`, `policies`, `records`: the operations. `query` reads what lists are asked for, and `refusal` says
+//! 3. `accounts`, `keys`, `policies`, `repositories`, `records`: the operations. Those in repositories are the core's, with its
+//!    permissions. `names`: manifests, tags and versions as texts. `query` reads what lists are asked for, and `refusal` says
 //!    what a change that is not made means for a client.
 
 mod accounts;
 mod document;
 mod keys;
+mod names;
 mod policies;
 mod query;
 mod records;
 mod refusal;
+mod repositories;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -131,6 +134,7 @@ impl ApiEndpoint for Api {
             ApiRoute::SetPassword { account } => self.set_password(request, account).await,
             ApiRoute::ListKeys { account } => self.list_keys(account).await,
             ApiRoute::CreateKey { account } => self.create_key(request, account).await,
+            ApiRoute::ChangeKey { account, key } => self.change_key(request, account, *key).await,
             ApiRoute::RemoveKey { account, key } => self.remove_key(request, account, *key).await,
             ApiRoute::RotateKey { account, key } => self.rotate_key(request, account, *key).await,
             ApiRoute::GetPolicy => self.get_policy().await,
@@ -138,6 +142,12 @@ impl ApiEndpoint for Api {
             ApiRoute::CheckPolicy => self.check_policy(request).await,
             ApiRoute::ListPolicyVersions => self.list_policy_versions(request).await,
             ApiRoute::GetPolicyVersion { version } => self.get_policy_version(*version).await,
+            ApiRoute::SearchRepositories => repositories::search(request).await,
+            ApiRoute::CreateRepository => repositories::create(request).await,
+            ApiRoute::DescribeTags => repositories::tags(request).await,
+            ApiRoute::GetTagHistory => repositories::history(request).await,
+            ApiRoute::RollBackTag => repositories::roll_back(request).await,
+            ApiRoute::PromoteTag => repositories::promote(request).await,
             ApiRoute::ListAuditEvents => self.list_audit_events(request).await,
             ApiRoute::ListSigningKeys => self.list_signing_keys().await,
             ApiRoute::RotateSigningKeys => self.rotate_signing_keys(request).await,
@@ -145,6 +155,7 @@ impl ApiEndpoint for Api {
                 success: ApiSuccess::Done,
                 body: self.document.clone(),
                 version: None,
+                is_incomplete: false,
             }),
         }
     }
@@ -158,9 +169,9 @@ impl ApiEndpoint for Api {
 fn author(request: &ApiRequest<'_>) -> Author {
     let identity = &request.caller.identity;
     Author {
-        principal: identity.principal().as_str().to_owned(),
         credential: identity.credential(),
         address: request.origin.address.map(|address| address.to_string()),
+        request: request.id.map(|id| id.to_string()),
         ..Author::new(identity.principal().as_str())
     }
 }
@@ -193,6 +204,7 @@ fn answer(success: ApiSuccess, body: &impl Serialize, version: Option<String>) -
         // Serializing texts and numbers into memory does not fail.
         body: serde_json::to_vec(body).unwrap_or_default().into(),
         version,
+        is_incomplete: false,
     }
 }
 
@@ -207,6 +219,7 @@ fn removed() -> ApiResponse {
         success: ApiSuccess::Removed,
         body: Bytes::new(),
         version: None,
+        is_incomplete: false,
     }
 }
 

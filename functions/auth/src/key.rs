@@ -78,7 +78,7 @@ impl Key {
         })
     }
 
-    /// Whether a secret is meant to be a key, even if it is malformed. Such a secret is never hashed as a password.
+    /// Whether a secret without a user name is meant to be a key, even if it is malformed. No new password begins so.
     #[must_use]
     pub fn is_meant_by(secret: &str) -> bool {
         secret.starts_with(Self::PREFIX)
@@ -159,30 +159,22 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+pub(crate) mod scanner;
+
+#[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
+    use super::scanner::found_at_start;
     use super::*;
     use crate::test_environment::TestEnvironment;
 
     fn key(account: &str, seed: u64) -> Key {
         Key::generate(&account.parse().unwrap(), &TestEnvironment::new(seed))
-    }
-
-    /// What [`Key::PATTERN`] matches at the beginning of a text, written by hand: there is no library for expressions here.
-    fn found_by_scanner(text: &str) -> Option<&str> {
-        let rest = text.strip_prefix("rsk_")?;
-        let class = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-        let run = rest.bytes().take(65).take_while(|byte| class(*byte)).count();
-        (1..=run.min(64)).rev().find_map(|length| {
-            let body = rest[length..].strip_prefix('.')?.get(..57)?;
-            body.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric())
-                .then(|| &text[..4 + length + 1 + 57])
-        })
     }
 
     #[test]
@@ -216,7 +208,7 @@ mod tests {
             let read = Key::parse(text).unwrap();
             assert_eq!((read.account().as_str(), read.id()), (account, key.id()), "{text}");
             assert!(read.matches(&key.hash()) && read.expose() == text);
-            assert_eq!(found_by_scanner(text), Some(text));
+            assert_eq!(found_at_start(text), Some(text));
             assert!(text.starts_with(&format!("rsk_{account}.{}", key.id())));
             assert!(Key::is_meant_by(text));
         }
@@ -307,7 +299,7 @@ mod tests {
         #[test]
         fn any_text(text in "(rsk_)?[a-z._-]{0,4}\\.?\\PC{0,60}") {
             if Key::parse(&text).is_ok() {
-                prop_assert_eq!(found_by_scanner(&text), Some(&*text));
+                prop_assert_eq!(found_at_start(&text), Some(&*text));
             }
         }
 
@@ -315,8 +307,26 @@ mod tests {
         fn any_key(account in "[a-z0-9]{1,9}([._-][a-z0-9]{1,9}){0,4}", seed in any::<u64>()) {
             let Ok(account) = account.parse() else { return Ok(()) };
             let key = Key::generate(&account, &TestEnvironment::new(seed));
-            prop_assert_eq!(found_by_scanner(key.expose()), Some(key.expose()));
+            prop_assert_eq!(found_at_start(key.expose()), Some(key.expose()));
             prop_assert!(Key::parse(key.expose()).unwrap().matches(&key.hash()));
+        }
+
+        /// With another character anywhere a key is refused before any read, and no other key is as good.
+        #[test]
+        fn one_changed_character(
+            account in "u[a-z0-9]{0,9}([._-][a-z0-9]{1,9}){0,2}",
+            seeds in (any::<u64>(), any::<u64>()),
+            at in any::<Index>(),
+            other in "[ -~]",
+        ) {
+            let (one, another) = (key(&account, seeds.0), key(&account, seeds.1));
+            let read = Key::parse(one.expose()).unwrap();
+            prop_assert_eq!((read.account(), read.id()), (one.account(), one.id()));
+            prop_assert_eq!(another.matches(&one.hash()), seeds.0 == seeds.1);
+            let at = at.index(one.expose().len());
+            let mut changed = one.expose().to_owned();
+            changed.replace_range(at..=at, &other);
+            prop_assert_eq!(Key::parse(&changed).is_ok(), changed == one.expose(), "{}", changed);
         }
     }
 }

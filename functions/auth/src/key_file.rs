@@ -39,7 +39,7 @@ pub enum KeyFileError {
         /// The number of bytes.
         bytes: usize,
     },
-    /// All bytes of a seed are the same: somebody has written a placeholder.
+    /// All bytes of a seed are the same: the file has a placeholder.
     #[error("line {line} has the same byte 32 times; a seed is random")]
     NotRandom {
         /// The line.

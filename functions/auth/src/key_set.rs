@@ -34,12 +34,15 @@ impl KeySet {
 
     /// The id of the key that signs now: of those whose tokens are accepted, the one whose time began last, and of several with
     /// the same time the last one of the list. So a key that was replaced signs until the time of its successor begins.
+    ///
+    /// If the time of none has begun, the first one signs before its time: the clock of this instance may be behind that of the
+    /// one that made the key, and nobody could log in until then.
     #[must_use]
     pub fn signs_at(&self, now: Timestamp) -> Option<KeyId> {
-        self.0
-            .iter()
-            .filter(|(key, _)| key.from <= now && key.until.is_none_or(|until| until > now))
+        let begun = self.accepted(now).filter(|(key, _)| key.from <= now);
+        begun
             .max_by_key(|(key, _)| key.from)
+            .or_else(|| self.accepted(now).min_by_key(|(key, _)| key.from))
             .map(|(key, _)| key.kid)
     }
 
@@ -133,6 +136,11 @@ mod tests {
         let same_time = KeySet::new(&[public(1, 5, None), public(2, 5, None)]);
         assert_eq!(same_time.signs_at(NOW), Some(public(2, 5, None).kid));
         assert!(KeySet::default().signs_at(NOW).is_none());
+        let ended = public(1, 0, Some(NOW.0));
+        assert!(KeySet::new(std::slice::from_ref(&ended)).signs_at(NOW).is_none());
+        // By a clock that is behind that of the operator who has made the keys.
+        let early = KeySet::new(&[ended, public(2, NOW.0 + 2, None), public(3, NOW.0 + 1, None)]);
+        assert_eq!(early.signs_at(NOW), Some(public(3, NOW.0 + 1, None).kid));
     }
 
     #[test]

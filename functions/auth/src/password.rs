@@ -7,8 +7,12 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as
 use registry::Environment;
 use registry::store::access::PasswordHash;
 
+use crate::key::Key;
+
 /// The minimum length of a password, in bytes.
 pub const MIN_LEN: usize = 12;
+/// The maximum length of a password, in bytes. With every name of an account it fits into an `Authorization` line.
+pub const MAX_LEN: usize = 8 << 10;
 
 /// The limits of what is verified: a hash may come from an import, and its parameters say how much memory and time its
 /// verification takes.
@@ -61,6 +65,12 @@ pub enum PasswordError {
     /// It is shorter than [`MIN_LEN`].
     #[error("a password has at least {MIN_LEN} bytes")]
     TooShort,
+    /// It is longer than [`MAX_LEN`].
+    #[error("a password has at most {MAX_LEN} bytes")]
+    TooLong,
+    /// It begins as keys do, so it could be taken for one.
+    #[error("a password does not begin with {}, as keys do", Key::PREFIX)]
+    LikeKey,
     /// It has a control character, for instance a line end, which clients and terminals do not send alike.
     #[error("a password has no control characters")]
     ControlCharacter,
@@ -159,6 +169,10 @@ impl PasswordHasher {
 pub fn check(password: &str) -> Result<(), PasswordError> {
     if password.len() < MIN_LEN {
         Err(PasswordError::TooShort)
+    } else if password.len() > MAX_LEN {
+        Err(PasswordError::TooLong)
+    } else if password.starts_with(Key::PREFIX) {
+        Err(PasswordError::LikeKey)
     } else if password.chars().any(char::is_control) {
         Err(PasswordError::ControlCharacter)
     } else {
@@ -205,6 +219,8 @@ fn argon2(parameters: Parameters) -> Result<Argon2<'static>, PasswordError> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use registry::auth::{AccountName, Credentials};
 
     use super::*;
     use crate::test_environment::TestEnvironment;
@@ -285,6 +301,10 @@ mod tests {
             ("\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}", Ok(())),
             ("123456789012\n", Err(PasswordError::ControlCharacter)),
             ("with spaces and: colons", Ok(())),
+            ("rsk_ is a prefix of keys", Err(PasswordError::LikeKey)),
+            ("not at the begin of it: rsk_", Ok(())),
+            (&*"x".repeat(8192), Ok(())),
+            (&*"x".repeat(8193), Err(PasswordError::TooLong)),
         ] {
             assert_eq!(check(password), expected, "{password:?}");
             assert_eq!(
@@ -297,6 +317,14 @@ mod tests {
             ..Parameters::CHEAPEST
         };
         assert!(matches!(PasswordHasher::new(none), Err(PasswordError::Parameters)));
+    }
+
+    #[test]
+    fn the_longest_password_fits_into_a_line_of_credentials() {
+        let name: AccountName = "a".repeat(64).parse().unwrap();
+        let pair = name.as_str().len() + ":".len() + MAX_LEN;
+        let line = "Basic ".len() + pair.div_ceil(3) * 4;
+        assert!(line <= Credentials::MAX_LEN, "{line}");
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl ScopeActions {
         }
     }
 
-    /// What is allowed as a scope says it: whoever may create may push.
+    /// What is allowed as a scope says it: a principal that may create may push.
     #[must_use]
     pub fn allowed(actions: Actions) -> Self {
         Self {

@@ -120,7 +120,9 @@ fn integer(number: &DeInteger<'_>) -> Option<i64> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
+    use registry::auth::{ActionKind, Decision, Principal, Subject};
     use registry::policy::json;
+    use registry::store::Timestamp;
 
     use super::*;
 
@@ -217,6 +219,102 @@ mod tests {
         assert_eq!(lines.iter().map(|mistake| mistake.at.line).collect::<Vec<_>>(), [1, 3]);
     }
 
+    /// The document with every kind of entry.
+    const EXAMPLE: &str = include_str!("toml/example.toml");
+
+    /// In both syntaxes it is one document, so the table of answers of the one in JSON is that of this one too.
+    #[test]
+    fn the_example_is_the_same_document_in_json() {
+        let json = include_str!("../../registry/src/policy/tests/example.json");
+        let (toml, json) = (policy(EXAMPLE).unwrap(), Policy::from_json(json).unwrap());
+        assert_eq!(toml.to_canonical_json(), json.to_canonical_json());
+        assert_eq!(toml.shared(), json.shared());
+    }
+
+    #[test]
+    fn the_answers_of_the_example() {
+        use ActionKind::{Delete, Move, Read, Write};
+
+        let policy = policy(EXAMPLE).unwrap();
+        let anonymous = Subject::new(Principal::ANONYMOUS);
+        let user = |name| Subject::new(Principal::user(name).unwrap());
+        let pipeline = Subject::new(Principal::workload("acme-main", "acme/app").unwrap());
+        let member = Subject {
+            groups: ["payments".parse().unwrap()].into(),
+            ..user("pat")
+        };
+        for (subject, action, repository, is_allowed, rule) in [
+            (&anonymous, Read, "public/a/b", true, Some("public images")),
+            (&anonymous, Read, "public", false, None),
+            (&user("alice"), Write, "home/alice/x", true, Some("homes")),
+            (&user("alice"), Write, "home/bob/x", false, None),
+            (
+                &user("zoe"),
+                Delete,
+                "prod/payments-api",
+                false,
+                Some("production is never deleted"),
+            ),
+            (
+                &pipeline,
+                Write,
+                "acme/app",
+                true,
+                Some("a pipeline publishes its own repository"),
+            ),
+            (&pipeline, Move, "acme/app", false, None),
+            (&member, Move, "payments/api", true, Some("payments team")),
+        ] {
+            let rule = rule.map(Into::into);
+            let expected = if is_allowed {
+                Decision::Allowed { rule }
+            } else {
+                Decision::Denied { rule }
+            };
+            let found = policy.rules(subject).decide(action, &repository.parse().unwrap());
+            assert_eq!(found, expected, "{subject:?} {action:?} {repository}");
+        }
+        let signature = format!("sha256-{}.sig", "0".repeat(64));
+        for (tag, minutes, expected) in [
+            ("1.4.0", 5, None),
+            ("1.4.0", 11, Some("releases")),
+            ("1.4.0-snapshot", 11, None),
+            (&signature, 11, None),
+        ] {
+            let (repository, tag) = ("payments/api".parse().unwrap(), tag.parse().unwrap());
+            let shared = policy.shared();
+            let rule = shared.frozen(&repository, &tag, Timestamp(7), Timestamp(7 + minutes * 60_000));
+            assert_eq!(rule.map(|rule| &*rule.name), expected, "{tag} {minutes}");
+        }
+        let line = |rule| policy.position_of(rule).map(|at| at.line);
+        assert_eq!((line("public images"), line("releases")), (Some(12), Some(37)));
+    }
+
+    /// Instances load the canonical JSON, which is longer than the text of dense rules in TOML.
+    #[test]
+    fn a_document_whose_canonical_json_is_too_long_is_refused() {
+        // The names of the rules have so many bytes more.
+        let document = |more: usize| {
+            let rules = (0..499).map(|number| {
+                let padding = "x".repeat(more.saturating_sub(number * 90).min(90));
+                format!("{{name='{number:03}{padding}',who=['users'],repositories=['a'],actions=['pull']}}")
+            });
+            format!("syntax=1\nallow=[{}]\n", rules.collect::<Vec<_>>().join(","))
+        };
+        let length = |text: &str| policy(text).map(|policy| policy.to_canonical_json().len());
+        let left = Policy::MAX_BYTES - length(&document(0)).unwrap();
+        assert_eq!(length(&document(left)), Ok(Policy::MAX_BYTES));
+        let too_long = document(left + 1);
+        assert!(
+            too_long.len() < Policy::MAX_BYTES - 3000,
+            "the text itself is not too long"
+        );
+        assert_eq!(
+            length(&too_long).unwrap_err()[0].to_string(),
+            "line 1, column 1: the document has 65537 bytes as JSON without spaces, and at most 65536 are allowed"
+        );
+    }
+
     #[test]
     fn deep_and_long_documents_end() {
         let deep = format!("a = {}{}", "[".repeat(30_000), "]".repeat(30_000));
@@ -256,6 +354,125 @@ mod tests {
                     .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
             ]
         })
+    }
+
+    /// Words, which are usually legal ones.
+    fn words(
+        legal: &'static [&'static str],
+        illegal: &'static [&'static str],
+    ) -> impl Strategy<Value = serde_json::Value> {
+        let some = |words: &'static [&'static str]| prop::sample::subsequence(words, 0..=words.len().min(3));
+        prop_oneof![30 => some(legal), 1 => some(illegal)]
+            .prop_map(|words| words.iter().copied().collect::<serde_json::Value>())
+    }
+
+    /// A document that may be a policy.
+    fn documents() -> impl Strategy<Value = serde_json::Value> {
+        let who = || {
+            words(
+                &["anyone", "users", "robots", "user:alice", "robot:ci", "group:ops"],
+                &["everyone", "user:", ""],
+            )
+        };
+        let patterns = || {
+            words(
+                &["**", "a/*", "a/b", "home/{name}/**", "*/b", "public/**"],
+                &["A", "a//b", "{x}", "a/**/b"],
+            )
+        };
+        let actions = || words(&["pull", "create", "move", "push", "delete"], &["read", "*", "Pull"]);
+        let name = || "[a-z \\\\\"\u{e9}]{1,6}";
+        let rule = || (name(), who(), patterns(), actions());
+        let rules = || {
+            let rule = rule().prop_map(|(name, who, repositories, actions)| {
+                serde_json::json!({ "name": name, "who": who, "repositories": repositories, "actions": actions })
+            });
+            prop::collection::vec(rule, 0..3)
+        };
+        let tags = || words(&["semver", "release-*", "*", "v1"], &["a b", "/"]);
+        let grace = prop::sample::select(vec!["0s", "10m", "1h", "2d", "10", "m"]);
+        let immutable = (name(), words(&["**", "a/*"], &["A"]), tags(), tags(), grace, any::<bool>()).prop_map(
+            |(name, repositories, tags, except, grace, delete)| {
+                serde_json::json!({
+                    "name": name, "repositories": repositories, "tags": tags, "except": except, "grace": grace, "delete": delete,
+                })
+            },
+        );
+        let size = prop::sample::select(vec!["1B", "20GiB", "5MiB", "x"]);
+        let create = prop::sample::select(vec!["on-push", "listed", "never"]);
+        let settings = (words(&["**", "prod/**"], &["A"]), create, any::<bool>(), size).prop_map(
+            |(patterns, create, foreign, size)| {
+                serde_json::json!({ "match": patterns, "create": create, "foreign-layers": foreign, "max-blob": size })
+            },
+        );
+        let syntax = prop_oneof![30 => Just(1), 1 => 0..3];
+        let parts = (
+            syntax,
+            rules(),
+            rules(),
+            prop::collection::vec(immutable, 0..2),
+            prop::collection::vec(settings, 0..2),
+            prop::option::weighted(0.05, "[a-z-]{1,9}"),
+        );
+        parts.prop_map(|(syntax, allow, deny, immutable, settings, other)| {
+            let mut document = serde_json::json!({
+                "syntax": syntax, "allow": allow, "deny": deny, "immutable": immutable, "repository": settings,
+            });
+            if let Some(other) = other {
+                document[&other] = true.into();
+            }
+            document
+        })
+    }
+
+    fn messages(mistakes: &[Mistake]) -> Vec<String> {
+        let mut messages: Vec<_> = mistakes.iter().map(|mistake| mistake.message.clone()).collect();
+        messages.sort();
+        messages
+    }
+
+    proptest! {
+        // Each case makes a document of every kind of entry, and reads it several times.
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// A document is the same policy in both syntaxes, or has the same mistakes; and a policy has one canonical text.
+        #[test]
+        fn a_document_means_the_same_in_both_syntaxes(document in documents()) {
+            let members = document.as_object().unwrap();
+            let lines = members.iter().map(|(name, value)| format!("{name:?} = {}\n", inline(value)));
+            match (policy(&lines.collect::<String>()), Policy::from_json(&document.to_string())) {
+                (Ok(policy), Ok(other)) => {
+                    let canonical = policy.to_canonical_json();
+                    prop_assert_eq!(&canonical, &other.to_canonical_json());
+                    prop_assert_eq!(Policy::from_json(&canonical).unwrap().to_canonical_json(), canonical);
+                }
+                (Err(mistakes), Err(others)) => prop_assert_eq!(messages(&mistakes), messages(&others)),
+                (one, other) => return Err(TestCaseError::fail(format!("{one:?} {other:?}"))),
+            }
+        }
+
+        /// A text of which one character is another one, or is missing, is read without a panic: as a policy that has a canonical
+        /// text, or with mistakes in the text.
+        #[test]
+        fn one_changed_character(document in documents(), at in any::<prop::sample::Index>(), other in prop::option::of("[ -~\n]")) {
+            let members = document.as_object().unwrap();
+            let lines = members.iter().map(|(name, value)| format!("{name:?} = {}\n", inline(value)));
+            let mut characters: Vec<String> = lines.collect::<String>().chars().map(String::from).collect();
+            let at = at.index(characters.len());
+            characters[at] = other.unwrap_or_default();
+            let text = characters.concat();
+            let lines = u32::try_from(text.split('\n').count()).unwrap();
+            match policy(&text) {
+                Ok(policy) => {
+                    let canonical = policy.to_canonical_json();
+                    prop_assert_eq!(Policy::from_json(&canonical).unwrap().to_canonical_json(), canonical);
+                }
+                Err(mistakes) => {
+                    prop_assert!(!mistakes.is_empty());
+                    prop_assert!(mistakes.iter().all(|mistake| (1..=lines).contains(&mistake.at.line)), "{:?}", mistakes);
+                }
+            }
+        }
     }
 
     proptest! {

@@ -107,14 +107,17 @@ impl Claims {
         let count = access.len();
         let access = GrantedScope::new(access);
         let grants = grants.iter().map(Grant::read).collect::<Option<_>>()?;
-        let key_scope = match key_scope {
-            Some(scope) => Scope::new(scope.iter().map(Grant::read).collect::<Option<_>>()?).ok()?,
-            None => Scope::EVERYTHING,
+        let scope = match key_scope {
+            Some(scope) => {
+                let key = Scope::new(scope.iter().map(Grant::read).collect::<Option<_>>()?).ok()?;
+                access.permissions_within(&key).ok()?
+            }
+            None => access.permissions().ok()?.extensible(),
         };
         // Each resource is there once, and has an action.
         (access.resources().len() == count).then_some(VerifiedToken {
             principal,
-            scope: access.permissions_within(&key_scope).ok()?,
+            scope,
             access,
             generation: generation.parse().ok()?,
             credential,

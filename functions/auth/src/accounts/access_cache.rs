@@ -54,7 +54,7 @@ impl KnownAccount {
     /// The identity of `account` under `policy`, before the scope of a key.
     pub(super) fn identity(&self, account: &Account, policy: &Arc<PolicyInForce>) -> Identity {
         let rules = self.rules.under(policy, || subject_of(account));
-        policy.identity(account.principal(), rules)
+        Identity::new(account.principal(), rules)
     }
 }
 
@@ -306,33 +306,43 @@ impl AccessCache {
         }
     }
 
-    /// The policy that the state puts in force: the known one, or the one in the table.
+    /// The policy that the state puts in force: the known one, or the one in the table. One that the table does not have is
+    /// asked for again with the next read of the state.
     async fn policy(&self, state: &AccessState) -> Result<Result<Arc<PolicyInForce>, UnusablePolicy>, StoreError> {
-        if let Some(last) = self.last() {
-            let known = match &last.policy {
-                Ok(policy) => policy.version,
-                Err(unusable) => Some(unusable.version),
-            };
-            if known == state.policy {
-                return Ok(last.policy.clone());
-            }
+        let is_known = |last: &InForce| match &last.policy {
+            Ok(policy) => policy.version == state.policy,
+            Err(unusable) => !unusable.is_missing && Some(unusable.version) == state.policy,
+        };
+        if let Some(last) = self.last()
+            && is_known(&last)
+        {
+            return Ok(last.policy.clone());
         }
         let policy = match state.policy {
             None => Ok(Policy::default_policy()),
             Some(version) => {
                 let document = self.store.policy_document(self.context(), version).await?;
-                let read = match document {
-                    None => Err("the table does not have it".to_owned()),
+                let unusable = |reason: String, is_missing| UnusablePolicy {
+                    version,
+                    reason,
+                    is_missing,
+                };
+                match document {
+                    None => Err(unusable("the table does not have it".to_owned(), true)),
                     Some(document) => Policy::from_json(&document).map_err(|mistakes| {
                         let texts: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-                        texts.join("; ")
+                        unusable(texts.join("; "), false)
                     }),
-                };
-                read.map_err(|reason| UnusablePolicy { version, reason })
+                }
             }
         };
         if let Err(unusable) = &policy {
-            tracing::error!("{unusable}; requests are answered with 503 until another version is set");
+            let until = if unusable.is_missing {
+                "it is read"
+            } else {
+                "another version is set"
+            };
+            tracing::error!("{unusable}; requests are answered with 503 until {until}");
         }
         Ok(policy.map(|policy| {
             let policy = if self.settings.anonymous_pull {

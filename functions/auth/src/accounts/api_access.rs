@@ -41,7 +41,12 @@ impl AccountAuthenticator {
             Credentials::Unreadable => return Err(AuthenticationError::Unauthenticated),
             Credentials::Basic { user, password } => (self.logins.by_name(origin, user, password).await, false),
             Credentials::Bearer { token } if Key::is_meant_by(token) => (self.logins.by_key(origin, token).await, true),
-            Credentials::Bearer { token } => return self.tokens.api_caller(token).await,
+            Credentials::Bearer { token } => {
+                let checked = self.tokens.api_caller(token).await;
+                let identity = checked.as_ref().map(|caller| &caller.identity);
+                self.logins.token_was_checked(origin, token, identity);
+                return checked;
+            }
         };
         login
             .and_then(|login| caller_of(&login))
@@ -92,7 +97,7 @@ impl AccountAuthenticator {
         password: &str,
     ) -> Result<bool, AuthenticationError> {
         // A key is no password, whatever else it is good for.
-        if Key::is_meant_by(password) {
+        if Key::parse(password).is_ok() {
             return Ok(false);
         }
         self.access.read_account_now(&account.name).await?;

@@ -1,8 +1,11 @@
 //! The identity of a request.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use registry::auth::{
-    AccountName, AuthenticationError, CredentialId, Credentials, Origin, Principal, PrincipalKind, Subject, TokenError,
+    AccountName, AuthenticationError, CredentialId, Credentials, Origin, Principal, PrincipalKind, SharedRules,
+    Subject, TokenError,
 };
 use registry::store::access::AccountKind;
 use registry::{Authenticator, Identity};
@@ -26,7 +29,8 @@ impl AccountAuthenticator {
             return Ok(None);
         }
         // The rules of the policy about tags and repositories concern everyone, also where everyone may push.
-        Ok(Some(in_force.policy()?.identity(principal.clone(), rules.clone())))
+        let rules = rules.clone().with_shared(in_force.policy()?.policy.shared());
+        Ok(Some(Identity::new(principal.clone(), rules)))
     }
 
     /// The identity of an account, and of its key if `credential` is one, asked for now and not from what is known. `None`:
@@ -135,6 +139,12 @@ impl Authenticator for AccountAuthenticator {
             (None, AccountKind::User) if credential.is_none() => self.user_identity(principal).await,
             (None, AccountKind::User | AccountKind::Robot) => Err(AuthenticationError::Unauthenticated),
         }
+    }
+
+    fn shared_rules(&self) -> Option<Arc<SharedRules>> {
+        let last = self.access.last()?;
+        let policy = last.policy.as_ref().ok()?;
+        last.is_current(self.environment.now()).then(|| policy.policy.shared())
     }
 
     fn takes_credentials(&self) -> bool {

@@ -24,7 +24,7 @@ impl PolicyInForce {
     /// The policy `policy` in version `version`.
     pub(super) fn new(version: Option<u64>, policy: Policy) -> Self {
         let rules = policy.rules(&Subject::new(Principal::ANONYMOUS));
-        let anonymous = Identity::new(Principal::ANONYMOUS, rules).with_shared_rules(policy.shared());
+        let anonymous = Identity::new(Principal::ANONYMOUS, rules);
         Self {
             version,
             policy,
@@ -32,14 +32,9 @@ impl PolicyInForce {
         }
     }
 
-    /// The identity of a principal with these rules of the policy, and those that concern everyone.
-    pub(super) fn identity(&self, principal: Principal, rules: Rules) -> Identity {
-        Identity::new(principal, rules).with_shared_rules(self.policy.shared())
-    }
-
     /// The identity of a subject.
     pub(super) fn identity_of(&self, subject: &Subject) -> Identity {
-        self.identity(subject.principal.clone(), self.policy.rules(subject))
+        Identity::new(subject.principal.clone(), self.policy.rules(subject))
     }
 }
 
@@ -52,6 +47,8 @@ pub(super) struct UnusablePolicy {
     pub(super) version: u64,
     /// Why.
     pub(super) reason: String,
+    /// Whether the table does not have it. It may have it later: a replica may get the state before the policy.
+    pub(super) is_missing: bool,
 }
 
 /// The access state, as it was read at one time, and the policy that it puts in force.

@@ -200,8 +200,15 @@ impl Logins {
 
     /// Logs a client in by a user name and a secret, as in a Basic line.
     pub(super) async fn by_name(&self, origin: &Origin, user: &str, secret: &str) -> Result<Login, LoginError> {
+        let kind = if user == ID_TOKEN_USER {
+            CredentialKind::Token
+        } else if Key::parse(secret).is_ok() {
+            CredentialKind::Key
+        } else {
+            CredentialKind::Password
+        };
         let login = self.check_name(origin, user, secret).await;
-        self.login_ended(origin, user, secret, &login).await;
+        self.login_ended(origin, kind, user, secret, &login).await;
         login
     }
 
@@ -211,7 +218,7 @@ impl Logins {
             Ok(key) => self.by_parsed_key(&key).await,
             Err(_) => Err(LoginError::Wrong),
         };
-        self.login_ended(origin, "", secret, &login).await;
+        self.login_ended(origin, CredentialKind::Key, "", secret, &login).await;
         login
     }
 
@@ -238,7 +245,14 @@ impl Logins {
     }
 
     /// Counts and logs the end of a login.
-    async fn login_ended(&self, origin: &Origin, user: &str, secret: &str, login: &Result<Login, LoginError>) {
+    async fn login_ended(
+        &self,
+        origin: &Origin,
+        kind: CredentialKind,
+        user: &str,
+        secret: &str,
+        login: &Result<Login, LoginError>,
+    ) {
         let (result, reason) = match login {
             Ok(_) => (LoginResult::Accepted, None),
             Err(error) => error.result(),
@@ -246,13 +260,6 @@ impl Logins {
         let (principal, credential) = match login {
             Ok(login) => (login.principal(), login.key()),
             Err(_) => self.named(user, secret).await,
-        };
-        let kind = if user == ID_TOKEN_USER {
-            CredentialKind::Token
-        } else if Key::is_meant_by(secret) {
-            CredentialKind::Key
-        } else {
-            CredentialKind::Password
         };
         let attempt = LoginAttempt {
             origin,
@@ -292,8 +299,8 @@ impl Logins {
         if user != KEY_USER && AccountName::RESERVED.contains(&user) {
             return Err(LoginError::Wrong);
         }
-        if Key::is_meant_by(secret) {
-            let key = Key::parse(secret).map_err(|_| LoginError::Wrong)?;
+        // Another text that begins as a key may be the password of a user in a file.
+        if let Ok(key) = Key::parse(secret) {
             if user != KEY_USER && user != key.account().as_str() {
                 return Err(LoginError::Wrong);
             }

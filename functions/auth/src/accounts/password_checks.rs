@@ -1,5 +1,5 @@
 //! Checks passwords: what is known is not hashed again, clients that guess wait, and every other password costs one hash,
-//! whoever it is for.
+//! whether or not its user exists.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +25,8 @@ const MAX_RIGHT: usize = 65_536;
 /// The maximum number of wrong passwords that are known, and for how long, in milliseconds. Some clients send each one twice.
 const MAX_WRONG: usize = 1024;
 const WRONG_MS: u64 = 5_000;
+/// The maximum number of clients of which it is known that they have hung up before their password was counted.
+const MAX_UNFINISHED: usize = 16_384;
 /// How often a counter is written again if other instances write it at the same time.
 const MAX_WRITES: usize = 8;
 
@@ -56,6 +58,9 @@ pub(super) struct PasswordChecks {
     wrong: Mutex<RecentMap<Fingerprint, Timestamp>>,
     /// By the keys of the counters.
     guesses: KeyLocks<FailureKey>,
+    /// The guess whose check has begun, by the key of its address: at most one for each, since they are checked one after the
+    /// other. If the next one finds it, the client hung up meanwhile, and it was not counted.
+    unfinished: Mutex<RecentMap<FailureKey, Guess>>,
 }
 
 /// What a right password leaves to do.
@@ -89,6 +94,7 @@ impl PasswordChecks {
             right: Mutex::new(RecentMap::new(MAX_RIGHT)),
             wrong: Mutex::new(RecentMap::new(MAX_WRONG)),
             guesses: KeyLocks::new(),
+            unfinished: Mutex::new(RecentMap::new(MAX_UNFINISHED)),
         }
     }
 
@@ -130,31 +136,50 @@ impl PasswordChecks {
         if let Some(known) = self.known(client, user, password, owner).await {
             return Ok(known.then_some(RightPassword::Done));
         }
-        let counters = try_join(
-            self.store.failures(self.context(), guess.pair()),
-            self.store.failures(self.context(), guess.address()),
-        );
-        let (pair, of_address) = counters.await.map_err(unavailable)?;
+        self.count_unfinished(guess.address()).await?;
+        let (pair, of_address) = self.counters(&guess).await?;
         if let Some(retry_after) = guessing::wait(&pair, &of_address, self.environment.now()) {
             return Err(AuthenticationError::TooManyAttempts { retry_after });
         }
-        let checked = self.hash(client, user, password, owner).await?;
-        match checked {
-            Some(_) if pair.version > 0 => {
-                let cleared = self.store.clear_failures(self.context(), guess.pair()).await;
-                // The password is right, so the client is let in. The counter ends by itself.
-                if let Err(error) = cleared {
-                    tracing::warn!(%error, "a counter of wrong passwords could not be cleared");
-                }
-            }
-            Some(_) => {}
-            None => {
-                if let Err(error) = self.count(&guess, pair, of_address).await {
-                    tracing::warn!(?error, "a wrong password could not be counted");
-                }
-            }
+        lock(&self.unfinished).insert(guess.address(), guess);
+        let checked = self.hash(client, user, password, owner).await;
+        if let Ok(checked) = checked {
+            self.record(&guess, pair, of_address, checked.is_some()).await;
         }
-        Ok(checked)
+        lock(&self.unfinished).remove(&guess.address());
+        checked
+    }
+
+    /// Counts the guess from this address that a client did not wait for. Nobody knows whether it was right: if it was, the
+    /// client clears the counter as soon as it waits for an answer.
+    async fn count_unfinished(&self, address: FailureKey) -> Result<(), AuthenticationError> {
+        let unfinished = lock(&self.unfinished).get(&address);
+        if let Some(guess) = unfinished {
+            let (pair, of_address) = self.counters(&guess).await?;
+            self.record(&guess, pair, of_address, false).await;
+            lock(&self.unfinished).remove(&address);
+        }
+        Ok(())
+    }
+
+    async fn counters(&self, guess: &Guess) -> Result<(Failures, Failures), AuthenticationError> {
+        try_join(self.read(guess.pair()), self.read(guess.address())).await
+    }
+
+    /// Records in the counters that a password was checked.
+    async fn record(&self, guess: &Guess, pair: Failures, of_address: Failures, is_right: bool) {
+        if is_right {
+            if pair.version == 0 {
+                return;
+            }
+            let cleared = self.store.clear_failures(self.context(), guess.pair()).await;
+            // The password is right, so the client is let in. The counter ends by itself.
+            if let Err(error) = cleared {
+                tracing::warn!(%error, "a counter of wrong passwords could not be cleared");
+            }
+        } else if let Err(error) = self.count(guess, pair, of_address).await {
+            tracing::warn!(?error, "a wrong password could not be counted");
+        }
     }
 
     /// What is known of a password without hashing it.
@@ -176,7 +201,7 @@ impl PasswordChecks {
         (now < until).then_some(false)
     }
 
-    /// Hashes the password once, whoever it is for.
+    /// Hashes the password once, whether or not its user exists.
     async fn hash(
         &self,
         client: ClientKey,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use registry::Identity;
 use registry::api_endpoint::ApiCaller;
-use registry::auth::{AccountName, AuthenticationError, PrincipalKind, Subject, TokenError};
+use registry::auth::{AccountName, AuthenticationError, PrincipalKind, Scope, Subject, TokenError};
 use registry::environment::Environment;
 use registry::store::access::KeyId;
 
@@ -64,7 +64,8 @@ impl TokenChecks {
         Ok(self.find(token).await?.1)
     }
 
-    /// Who uses the API with a token.
+    /// Who uses the API with a token. A token for the API is good for everything that its account may do in it, also in
+    /// repositories, of which its scope names none.
     pub(super) async fn api_caller(&self, token: &str) -> Result<ApiCaller, AuthenticationError> {
         let (known, identity) = self.find(token).await?;
         let token = &known.token;
@@ -74,11 +75,16 @@ impl TokenChecks {
             }
             _ => None,
         };
+        let has_scope = token.access.registry().api;
         Ok(ApiCaller {
-            identity,
+            identity: if has_scope {
+                identity.with_token_scope(Scope::EVERYTHING)
+            } else {
+                identity
+            },
             account,
             groups: token.groups.clone(),
-            has_scope: token.access.registry().api,
+            has_scope,
             is_bootstrap: false,
         })
     }
@@ -189,7 +195,7 @@ impl KnownToken {
                     groups: token.groups.clone(),
                     grants: token.grants.clone(),
                 });
-                policy.identity(token.principal.clone(), rules)
+                Identity::new(token.principal.clone(), rules)
             }
         };
         let scope = token.scope.clone();

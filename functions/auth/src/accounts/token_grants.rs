@@ -9,7 +9,7 @@ use registry::auth::{
     ActionKind, Actions, AuthenticationError, Credentials, Delete, GroupName, Move, Origin, Pull, Push, RepositoryGrant,
 };
 use registry::store::{Reason, StoreError, Timestamp};
-use registry::token_endpoint::{TokenEndpoint, TokenForm as ReceivedForm, TokenRefusal, TokenResponse};
+use registry::token_endpoint::{EncodedTokenRequest, TokenEndpoint, TokenRefusal, TokenResponse};
 use registry::{Identity, Principal};
 
 use super::AccountAuthenticator;
@@ -58,11 +58,11 @@ impl TokenEndpoint for AccountAuthenticator {
         &self,
         origin: &Origin,
         credentials: &Credentials,
-        form: ReceivedForm<'_>,
+        form: EncodedTokenRequest<'_>,
     ) -> Result<TokenResponse, TokenRefusal> {
         let (request, in_form) = match form {
-            ReceivedForm::Query(query) => (TokenRequest::from_query(query)?, FormCredentials::Absent),
-            ReceivedForm::Body(body) => {
+            EncodedTokenRequest::Query(query) => (TokenRequest::from_query(query)?, FormCredentials::Absent),
+            EncodedTokenRequest::Body(body) => {
                 let form = TokenForm::read(body.as_bytes())?;
                 (form.request, form.credentials)
             }
@@ -107,7 +107,11 @@ impl AccountAuthenticator {
             Sent::NameAndSecret(user, secret) => self.logins.by_name(origin, user, secret).await?,
             Sent::Key(secret) if Key::is_meant_by(secret) => self.logins.by_key(origin, secret).await?,
             // An access token is not exchanged for another one, so that it ends when it ends.
-            Sent::Key(_) => return Err(LoginError::Wrong),
+            Sent::Key(secret) => {
+                let refusal = AuthenticationError::Unauthenticated;
+                self.logins.token_was_checked(origin, secret, Err(&refusal));
+                return Err(LoginError::Wrong);
+            }
         };
         Ok(Grantee {
             identity: login.identity()?,

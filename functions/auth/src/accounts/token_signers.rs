@@ -89,6 +89,14 @@ impl TokenSigners {
             in_force = self.make_first(access).await?;
         }
         self.read().await?;
+        if let Some(key) = self.known(&in_force) {
+            return Ok(key);
+        }
+        // The key was replaced at once, and its seed removed, after this instance has read the state.
+        in_force = access.read_now().await?;
+        if self.known(&in_force).is_none() {
+            self.read().await?;
+        }
         self.known(&in_force)
             .ok_or_else(|| unusable("the seed of the key that signs tokens is not in the table"))
     }
@@ -129,9 +137,14 @@ impl TokenSigners {
         added.map_err(unavailable)?;
         for _ in 0..MAX_ATTEMPTS {
             let in_force = access.read_now().await?;
-            if !in_force.state.keys.is_empty() {
-                let removed = self.store.remove_token_seed(self.context(), seed.kid).await;
-                removed.map_err(unavailable)?;
+            let published = &in_force.state.keys;
+            if !published.is_empty() {
+                // An earlier try of the loop may have published it although the answer was a conflict: its first answer was
+                // lost, and another change came before it was sent again.
+                if published.iter().all(|key| key.kid != seed.kid) {
+                    let removed = self.store.remove_token_seed(self.context(), seed.kid).await;
+                    removed.map_err(unavailable)?;
+                }
                 return Ok(in_force);
             }
             let state = AccessState {

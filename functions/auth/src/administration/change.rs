@@ -3,6 +3,7 @@
 //! All of it follows from the account before and after. So no change can take something away and forget to withdraw the
 //! tokens that were issued before.
 
+use registry::auth::RepositoryGrant;
 use registry::store::Timestamp;
 use registry::store::access::{AccessState, Account, AccountChange};
 
@@ -14,7 +15,8 @@ use crate::grant;
 ///
 /// | what the account loses | tokens |
 /// |---|---|
-/// | that it exists, that it is enabled, a group, a grant, its password | of an earlier generation are withdrawn |
+/// | that it exists, that it is enabled, or its password | of an earlier generation are withdrawn |
+/// | a group, a grant, or part of the scope of a key | of an earlier generation are withdrawn |
 /// | a key | that were issued for the key are withdrawn |
 pub(super) fn of_account(
     state: &AccessState,
@@ -76,6 +78,19 @@ fn loses(before: &Account, after: &Account) -> bool {
         || !before.groups.is_subset(&after.groups)
         || !grant::keeps(&after.grants, &before.grants)
         || (before.password.is_some() && before.password != after.password)
+        || before.keys.iter().any(|(id, old)| {
+            let new = after.keys.get(id);
+            new.is_some_and(|new| is_narrower(new.scope.as_deref(), old.scope.as_deref()))
+        })
+}
+
+/// Whether the scope of a key has lost something. Without a scope a key is good for everything that its account may do.
+fn is_narrower(after: Option<&[RepositoryGrant]>, before: Option<&[RepositoryGrant]>) -> bool {
+    match (after, before) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(after), Some(before)) => !grant::keeps(after, before),
+    }
 }
 
 fn counted(count: u64, before: bool, after: bool) -> u64 {

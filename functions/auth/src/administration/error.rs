@@ -13,12 +13,12 @@ use registry::store::access::AccountKind;
 pub enum AdministrationError {
     /// Another change came first.
     #[error(
-        "somebody else has changed accounts, the policy or signing keys at the same time; nothing was changed, run this again"
+        "another change of accounts, the policy or signing keys was made at the same time; nothing was changed, run this again"
     )]
     Conflict,
     /// The policy in force is not the version from which the new one was made.
     #[error(
-        "somebody else has set the policy: {} is in force now, and yours was made from {}; nothing was changed",
+        "the policy was set by another change: {} is in force now, and yours was made from {}; nothing was changed",
         InWords(.in_force), InWords(.made_from)
     )]
     PolicyConflict {
@@ -28,7 +28,7 @@ pub enum AdministrationError {
         in_force: Option<u64>,
     },
     /// The account is not in the version that the caller has changed.
-    #[error("somebody else has changed {0}; nothing was changed")]
+    #[error("another change of {0} was made first; nothing was changed")]
     AccountChanged(AccountName),
     /// There is an administrator, or there was one, so the bootstrap secret makes no account.
     #[error("there is an administrator already")]
@@ -65,7 +65,7 @@ pub enum AdministrationError {
         /// The key.
         id: CredentialId,
     },
-    /// The key has ended, so it cannot be rotated.
+    /// The key has ended, so it can be neither changed nor rotated.
     #[error("the key {id} of {name} has ended; add a new one")]
     KeyEnded {
         /// The account.

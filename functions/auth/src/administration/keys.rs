@@ -7,7 +7,7 @@ use registry::store::Timestamp;
 use registry::store::access::{Account, AccountKey, AuditKind, Withdrawn};
 
 use super::limits::check;
-use super::{AccountRef, Administration, AdministrationError, Author, LastAdmin, change};
+use super::{AccountRef, Administration, AdministrationError, Author, Changed, LastAdmin, change};
 use crate::grant;
 use crate::key::Key;
 
@@ -40,6 +40,34 @@ pub struct Rotated {
     pub old_ends: Option<Timestamp>,
 }
 
+/// What changes in a key. What is `None` stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KeyEdit {
+    /// What it may be used for from now on, at most. At most [`Account::MAX_GRANTS`] grants.
+    pub scope: Option<Vec<RepositoryGrant>>,
+    /// When it ends.
+    pub expires: Option<KeyEnd>,
+}
+
+/// When a key ends from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyEnd {
+    /// Never.
+    Never,
+    /// At this time.
+    At(Timestamp),
+}
+
+impl KeyEnd {
+    /// The time; `None`: never.
+    const fn timestamp(self) -> Option<Timestamp> {
+        match self {
+            Self::Never => None,
+            Self::At(at) => Some(at),
+        }
+    }
+}
+
 impl Administration {
     /// The days on which the keys of an account were last used: days since the Unix epoch.
     pub async fn last_uses(&self, account: &AccountName) -> Result<BTreeMap<CredentialId, u32>, AdministrationError> {
@@ -63,6 +91,44 @@ impl Administration {
         let (state, change) = change::of_account(&state, Some(&before), Some(after), now, LastAdmin::Stays)?;
         self.put(state, change, event).await?;
         Ok(key)
+    }
+
+    /// Changes the scope or the end of a key that has not ended. If its scope loses something, the tokens that the account got
+    /// before are withdrawn. A token lives to its own end when the key ends earlier, as after [`Administration::rotate_key`].
+    pub async fn change_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        id: CredentialId,
+        edit: &KeyEdit,
+    ) -> Result<Changed<Account>, AdministrationError> {
+        let (state, before) = self.state_then_existing(account).await?;
+        let now = self.now();
+        let old = find(&before, id)?.clone();
+        if has_ended(&old, now) {
+            return Err(AdministrationError::KeyEnded {
+                name: before.name.clone(),
+                id,
+            });
+        }
+        let mut new = old.clone();
+        if let Some(scope) = &edit.scope {
+            new.scope = Some(checked_scope(scope)?);
+        }
+        if let Some(end) = edit.expires {
+            new.expires = checked_end(end.timestamp(), now)?;
+        }
+        if new == old {
+            return Ok(Changed::No(before));
+        }
+        let mut after = before.clone();
+        after.keys.insert(id, new.clone());
+        check(&after)?;
+        let mut event = self.event(author, AuditKind::KeyChanged, reference(&before, id), now);
+        event.before = Some(detail(&old));
+        event.after = Some(detail(&new));
+        let (state, change) = change::of_account(&state, Some(&before), Some(after), now, LastAdmin::Stays)?;
+        self.put(state, change, event).await.map(Changed::Yes)
     }
 
     /// Makes a key with the scope of another one, which ends `overlap_ms` milliseconds later. Without an overlap the other
@@ -138,27 +204,11 @@ impl Administration {
         new: &NewKey,
         now: Timestamp,
     ) -> Result<IssuedKey, AdministrationError> {
-        if new.expires.is_some_and(|expires| expires <= now) {
-            return Err(AdministrationError::Expired);
-        }
-        let mut scope = new.scope.as_ref().map(|_| Vec::new());
-        for part in new.scope.iter().flatten() {
-            if part.actions.is_empty() {
-                return Err(AdministrationError::EmptyGrant);
-            }
-            if let Some(scope) = &mut scope {
-                grant::add(scope, part);
-            }
-        }
-        let parts = scope.as_ref().map_or(0, Vec::len);
-        if parts > Account::MAX_GRANTS {
-            return Err(AdministrationError::TooMany {
-                name: account.name.clone(),
-                what: "grants in the scope of a key",
-                found: parts,
-                maximum: Account::MAX_GRANTS,
-            });
-        }
+        let expires = checked_end(new.expires, now)?;
+        let scope = match &new.scope {
+            Some(scope) => Some(checked_scope(scope)?),
+            None => None,
+        };
         make_room(account, now);
         let key = loop {
             let key = Key::generate(&account.name, &*self.environment);
@@ -171,7 +221,7 @@ impl Administration {
             scope,
             created: now,
             by: author.principal.clone(),
-            expires: new.expires,
+            expires,
         };
         account.keys.insert(key.id(), record.clone());
         Ok(IssuedKey {
@@ -180,6 +230,26 @@ impl Administration {
             record,
         })
     }
+}
+
+/// The end of a key, which must be in the future.
+fn checked_end(expires: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>, AdministrationError> {
+    if expires.is_some_and(|expires| expires <= now) {
+        return Err(AdministrationError::Expired);
+    }
+    Ok(expires)
+}
+
+/// The scope of a key, with one grant for each pattern. [`check`] counts them.
+fn checked_scope(scope: &[RepositoryGrant]) -> Result<Vec<RepositoryGrant>, AdministrationError> {
+    let mut checked = Vec::new();
+    for part in scope {
+        if part.actions.is_empty() {
+            return Err(AdministrationError::EmptyGrant);
+        }
+        grant::add(&mut checked, part);
+    }
+    Ok(checked)
 }
 
 /// Whether a key is refused because of its age.

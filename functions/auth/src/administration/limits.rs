@@ -4,8 +4,8 @@ use registry::store::access::{Account, AccountKind};
 
 use super::AdministrationError;
 
-/// Whether the account has only what its kind may have, and no more of it than the limits allow. Every change of an account is checked,
-/// and every account that is imported.
+/// Whether the account has only what its kind may have, and no more of it than the limits allow. Every change of an account is
+/// checked, and every account that is imported.
 pub fn check(account: &Account) -> Result<(), AdministrationError> {
     match account.kind {
         AccountKind::User if !account.grants.is_empty() => return Err(AdministrationError::UserGrants),
@@ -36,7 +36,7 @@ pub fn check(account: &Account) -> Result<(), AdministrationError> {
         if scope.len() > Account::MAX_GRANTS {
             return Err(AdministrationError::TooMany {
                 name: account.name.clone(),
-                what: "grants of a key's scope",
+                what: "grants in the scope of a key",
                 found: scope.len(),
                 maximum: Account::MAX_GRANTS,
             });

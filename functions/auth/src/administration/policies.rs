@@ -120,6 +120,9 @@ impl Administration {
         if !policy.document().issuers.is_empty() || !policy.document().workloads.is_empty() {
             return Err(AdministrationError::Workloads);
         }
+        let document = policy.to_canonical_json();
+        // What instances could not read would end in 503 on all of them.
+        Policy::from_json(&document).map_err(AdministrationError::Mistakes)?;
         let warnings = policy.warnings(&self.known_names().await?);
         let before = self.state().await?;
         if let MadeFrom::Version(made_from) = new.made_from
@@ -133,7 +136,7 @@ impl Administration {
         let now = self.now();
         let version = PolicyVersion {
             version: before.version + 1,
-            document: policy.to_canonical_json(),
+            document,
             source: new.source.clone(),
             form: new.form,
             principal: author.principal.clone(),

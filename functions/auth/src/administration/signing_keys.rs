@@ -11,7 +11,8 @@ use crate::signing_key::TokenSigner;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rotation {
     /// The new key signs after this time, in milliseconds. The old ones verify until the last token that they sign has
-    /// ended, so no client notices.
+    /// ended, so no client notices. One of them that would begin to sign after the new one never signs. If there is no key yet,
+    /// the new one signs at once: nothing else could sign until then.
     Published(u64),
     /// The new key signs at once. The old ones do not verify any more: all tokens are refused, and clients get new ones. For
     /// a key that others may know.
@@ -130,18 +131,20 @@ impl Administration {
         for seed in seeds.into_iter().filter(|seed| !is_published(seed.kid)) {
             self.store.remove_token_seed(self.cx(), seed.kid).await?;
         }
-        let condition = match rotation {
-            Rotation::Published(_) => SigningKeyCondition::Published,
-            Rotation::Now => SigningKeyCondition::Signing,
+        let condition = if key.from > now {
+            SigningKeyCondition::Published
+        } else {
+            SigningKeyCondition::Signing
         };
         Ok(SigningKeyEntry { key, condition })
     }
 }
 
-/// When the new key signs, and the keys beside it.
+/// When the new key signs, and the keys beside it, after which it comes in the list.
 fn rotated(before: &AccessState, rotation: Rotation, now: Timestamp) -> (Timestamp, Vec<PublicKey>) {
     let published = match rotation {
         Rotation::Now => return (now, Vec::new()),
+        Rotation::Published(_) if KeySet::new(&before.keys).signs_at(now).is_none() => 0,
         Rotation::Published(millis) => millis,
     };
     let from = now.plus_millis(published);
@@ -152,6 +155,9 @@ fn rotated(before: &AccessState, rotation: Rotation, now: Timestamp) -> (Timesta
         .iter()
         .filter(|key| key.until.is_none_or(|until| until > now));
     let keys = current.map(|key| PublicKey {
+        // A key whose time begins later would sign instead of the new one from then on. It still verifies: an instance that
+        // does not know the new key yet may sign with it.
+        from: key.from.min(from),
         until: Some(key.until.map_or(until, |earlier| earlier.min(until))),
         ..key.clone()
     });

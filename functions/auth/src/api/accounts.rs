@@ -141,7 +141,7 @@ impl Api {
     }
 
     /// The account that a conditional request changes, and its version.
-    async fn asked_for(
+    pub(super) async fn asked_for(
         &self,
         request: &ApiRequest<'_>,
         name: &AccountName,

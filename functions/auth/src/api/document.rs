@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use super::query::MAX_ITEMS;
 use super::schema::{Components, Described};
 use super::types::{
-    AccountPatch, AccountView, AuditEventView, CreatedAccount, ExplainBody, ExplainView, KeyView, NewAccountBody,
-    NewKeyBody, NewKeyView, PasswordBody, PolicyCheckView, PolicySetView, PolicyVersionView, PolicyView, RotateKeyBody,
-    RotateSigningKeysBody, RotatedKey, SigningKeyView, WhoAmI,
+    AccountPatch, AccountView, AuditEventView, CreatedAccount, ExplainBody, ExplainView, KeyPatch, KeyView,
+    NewAccountBody, NewKeyBody, NewKeyView, PasswordBody, PolicyCheckView, PolicySetView, PolicyVersionView,
+    PolicyView, PromoteBody, PromotedView, RepositoryView, RollBackBody, RolledBackView, RotateKeyBody,
+    RotateSigningKeysBody, RotatedKey, SigningKeyView, TagChangeView, TagView, WhoAmI,
 };
 
 /// The schema of a body.
@@ -24,6 +25,8 @@ enum Success {
     Object,
     /// 201 with what was made.
     Created(Schema),
+    /// 201 with what was made, or 200 if it was there.
+    Ensured(Schema),
     /// 204
     Removed,
 }
@@ -31,7 +34,9 @@ enum Success {
 /// What the document says of an operation.
 struct Description {
     summary: &'static str,
-    /// Parameters of the query, and what they are.
+    /// Parameters of the query that must be there, and what they are.
+    required: &'static [(&'static str, &'static str)],
+    /// Other parameters of the query.
     query: &'static [(&'static str, &'static str)],
     body: Option<Schema>,
     success: Success,
@@ -41,12 +46,14 @@ struct Description {
 
 const N: (&str, &str) = ("n", "The maximum number of items: 100 unless given, at most 1000.");
 const AFTER: (&str, &str) = ("after", "The `next` of the page before.");
+const REPOSITORY: (&str, &str) = ("repository", "The repository.");
 
 /// The operation as the document describes it.
 #[expect(clippy::too_many_lines, reason = "a table, which is read by rows")]
 fn description(operation: ApiOperation) -> Description {
     let base = |summary, success| Description {
         summary,
+        required: &[],
         query: &[],
         body: None,
         success,
@@ -105,6 +112,11 @@ fn description(operation: ApiOperation) -> Description {
             refusals: &[400, 403, 404, 409],
             ..base("Makes a key", Success::Created(NewKeyView::schema))
         },
+        ApiOperation::ChangeKey => Description {
+            body: Some(KeyPatch::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base("Changes the scope or the end of a key", Success::One(KeyView::schema))
+        },
         ApiOperation::RemoveKey => Description {
             refusals: &[403, 404],
             ..base("Removes a key", Success::Removed)
@@ -141,6 +153,56 @@ fn description(operation: ApiOperation) -> Description {
         ApiOperation::GetPolicyVersion => Description {
             refusals: &[403, 404],
             ..base("A version of the policy", Success::One(PolicyView::schema))
+        },
+        ApiOperation::SearchRepositories => Description {
+            query: &[("prefix", "What their names begin with."), N, AFTER],
+            refusals: &[400],
+            ..base(
+                "The repositories that the caller may pull, in the order of their names",
+                Success::Page(RepositoryView::schema),
+            )
+        },
+        ApiOperation::CreateRepository => Description {
+            required: &[("name", "Its name.")],
+            refusals: &[400, 403],
+            ..base(
+                "Creates an empty repository, which stays in the list",
+                Success::Ensured(RepositoryView::schema),
+            )
+        },
+        ApiOperation::DescribeTags => Description {
+            required: &[REPOSITORY],
+            query: &[N, AFTER],
+            refusals: &[400, 403, 404],
+            ..base(
+                "The tags of a repository, in the order of their names",
+                Success::Page(TagView::schema),
+            )
+        },
+        ApiOperation::GetTagHistory => Description {
+            required: &[REPOSITORY, ("tag", "The tag.")],
+            query: &[N, AFTER],
+            refusals: &[400, 403, 404],
+            ..base(
+                "The changes of a tag, newest first",
+                Success::Page(TagChangeView::schema),
+            )
+        },
+        ApiOperation::RollBackTag => Description {
+            body: Some(RollBackBody::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base(
+                "Makes a tag name an earlier manifest again",
+                Success::One(RolledBackView::schema),
+            )
+        },
+        ApiOperation::PromoteTag => Description {
+            body: Some(PromoteBody::schema),
+            refusals: &[400, 403, 404, 409],
+            ..base(
+                "Gives a manifest to another repository, and names it there",
+                Success::One(PromotedView::schema),
+            )
         },
         ApiOperation::ListAuditEvents => Description {
             query: &[
@@ -187,13 +249,14 @@ pub(super) fn refusals(operation: ApiOperation) -> Vec<u16> {
     statuses
 }
 
-/// The status of success.
+/// The statuses of success. The first one is that of the first request.
 #[cfg(test)]
-pub(super) fn success(operation: ApiOperation) -> u16 {
+pub(super) fn successes(operation: ApiOperation) -> &'static [u16] {
     match description(operation).success {
-        Success::One(_) | Success::Page(_) | Success::Object => 200,
-        Success::Created(_) => 201,
-        Success::Removed => 204,
+        Success::One(_) | Success::Page(_) | Success::Object => &[200],
+        Success::Created(_) => &[201],
+        Success::Ensured(_) => &[201, 200],
+        Success::Removed => &[204],
     }
 }
 
@@ -215,7 +278,8 @@ pub(super) fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "Roadstead",
-            "description": "Administration of a registry: accounts, keys, the policy, the audit trail and signing keys.",
+            "description": "Administration of a registry: accounts, keys, the policy, repositories with their tags, the audit \
+                            trail and signing keys.",
             "version": "1",
         },
         "paths": paths,
@@ -241,13 +305,15 @@ pub(super) fn document() -> Value {
 fn describe(operation: ApiOperation, components: &mut Components) -> Value {
     let Description {
         summary,
+        required,
         query,
         body,
         success,
         refusals: _,
     } = description(operation);
     let mut parameters: Vec<Value> = path_parameters(operation.path()).collect();
-    parameters.extend(query.iter().map(|(name, text)| query_parameter(name, text)));
+    parameters.extend(required.iter().map(|(name, text)| query_parameter(name, text, true)));
+    parameters.extend(query.iter().map(|(name, text)| query_parameter(name, text, false)));
     if operation.is_conditional() {
         parameters.push(json!({
             "name": "If-Match",
@@ -258,19 +324,20 @@ fn describe(operation: ApiOperation, components: &mut Components) -> Value {
         }));
     }
     let mut responses = Map::new();
-    let (status, answer) = match success {
-        Success::One(schema) => (200, json!({ "schema": schema(components) })),
-        Success::Page(schema) => (200, json!({ "schema": page(&schema(components)) })),
-        Success::Object => (200, json!({ "schema": { "type": "object" } })),
-        Success::Created(schema) => (201, json!({ "schema": schema(components) })),
-        Success::Removed => (204, Value::Null),
+    let (statuses, answer): (&[u16], _) = match success {
+        Success::One(schema) => (&[200], json!({ "schema": schema(components) })),
+        Success::Page(schema) => (&[200], json!({ "schema": page(&schema(components)) })),
+        Success::Object => (&[200], json!({ "schema": { "type": "object" } })),
+        Success::Created(schema) => (&[201], json!({ "schema": schema(components) })),
+        Success::Ensured(schema) => (&[200, 201], json!({ "schema": schema(components) })),
+        Success::Removed => (&[204], Value::Null),
     };
     let done = if answer.is_null() {
         json!({ "description": "Done." })
     } else {
         json!({ "description": "Done.", "content": { "application/json": answer } })
     };
-    responses.insert(status.to_string(), done);
+    responses.extend(statuses.iter().map(|status| (status.to_string(), done.clone())));
     for status in refusals(operation) {
         responses.insert(status.to_string(), refusal(meaning(status)));
     }
@@ -327,13 +394,13 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-fn query_parameter(name: &str, text: &str) -> Value {
+fn query_parameter(name: &str, text: &str, is_required: bool) -> Value {
     let schema = match name {
         "n" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_ITEMS }),
         "from" | "to" => json!({ "type": "string", "format": "date-time" }),
         _ => json!({ "type": "string" }),
     };
-    json!({ "name": name, "in": "query", "description": text, "schema": schema })
+    json!({ "name": name, "in": "query", "required": is_required, "description": text, "schema": schema })
 }
 
 fn page(item: &Value) -> Value {
@@ -357,7 +424,7 @@ fn meaning(status: u16) -> &'static str {
         400 => "The request is malformed, or asks for what cannot be.",
         401 => "The credentials are missing or not good, or the token does not have the scope `registry:api:*`.",
         403 => "The caller may not do this.",
-        404 => "There is no such account, key or version, or the caller may not see it.",
+        404 => "There is no such account, key, version, repository, tag or manifest, or the caller may not see it.",
         409 => "What exists contradicts the request.",
         412 => "The version is not the one that If-Match names.",
         413 => "The body is too large.",

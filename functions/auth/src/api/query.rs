@@ -32,6 +32,12 @@ impl<'a> ListQuery<'a> {
         self.read(name, |text| text.parse().ok())
     }
 
+    /// A parameter as a value, which must be there.
+    pub(super) fn required<T: FromStr>(&self, name: &str) -> Result<T, ApiRefusal> {
+        let value = self.value(name)?;
+        value.ok_or_else(|| invalid(format!("the parameter {name} is missing")))
+    }
+
     /// A parameter as `read` reads it.
     pub(super) fn read<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiRefusal> {
         let read = |text: String| read(&text).ok_or_else(|| invalid(format!("the parameter {name} cannot be read")));

@@ -2,9 +2,9 @@
 
 use oci::{RepositoryName, Tag};
 use registry::api_endpoint::{ApiRefusal, ApiRequest, ApiResponse, ApiSuccess};
-use registry::auth::{Principal, Pull, Subject};
+use registry::auth::{Principal, Pull, Push, Subject};
 use registry::store::access::AuditQuery;
-use registry::store::{Cursor, StoreError};
+use registry::store::{Cursor, StoreError, Timestamp};
 
 use super::query::ListQuery;
 use super::refusal::invalid;
@@ -12,8 +12,9 @@ use super::time::Time;
 use super::types::{AuditEventView, ExplainBody, ExplainView, Listed, RotateSigningKeysBody, SigningKeyView, WhoAmI};
 use super::{Api, answer, author, persist, read, shown};
 use crate::administration::policies::AccountCondition;
-use crate::administration::signing_keys::Rotation;
-use crate::explain::{Question, TagCondition, Wish, explain};
+use crate::administration::signing_keys::{Rotation, SigningKeyCondition, SigningKeyEntry};
+use crate::explain::{Explanation, Question, RepositoryCondition, TagCondition, Wish, explain, look_up};
+use crate::signing_key::TokenSigner;
 
 /// What a question calls a client without credentials.
 const ANONYMOUS: &str = "anonymous";
@@ -48,41 +49,27 @@ impl Api {
                     .map_err(|_| invalid("the tag does not have a valid name"))?,
             ),
         };
-        let (subject, condition) = self.subject(request, body.principal.as_deref()).await?;
-        let tag = match tag {
-            None => None,
-            Some(tag) => {
-                let condition = self.tag_condition(request, &repository, &tag).await?;
-                Some((tag, condition))
-            }
-        };
+        let (subject, account) = self.subject(request, body.principal.as_deref()).await?;
+        let (existence, condition) = self.known_to(request, &repository, tag.as_ref()).await?;
         let in_force = self.administration.policy_in_force().await?;
-        let is_default = in_force.version.is_none();
         let policy = self.authenticator.as_decided(in_force.policy);
         let question = Question {
             wish,
             repository,
-            tag,
+            existence,
+            tag: tag.map(|tag| (tag, condition)),
             now: self.environment.now(),
         };
-        let answer = if condition == AccountCondition::Disabled {
-            ExplainView {
-                decision: decision(false),
-                rule: None,
-                line: None,
-                reason: format!("the account {} is disabled", subject.principal),
-            }
-        } else {
-            let found = explain(&policy, &subject, &question);
-            ExplainView {
-                decision: decision(found.allowed),
-                rule: found.rule.map(|rule| rule.to_string()),
-                // Nobody has written the default policy.
-                line: found.line.filter(|_| !is_default),
-                reason: found.reason,
-            }
+        let found = match account {
+            AccountCondition::Disabled => Explanation::of_disabled(&subject.principal),
+            AccountCondition::Enabled | AccountCondition::None => explain(&policy, &subject, &question),
         };
-        Ok(shown(&answer))
+        Ok(shown(&ExplainView {
+            decision: if found.allowed { "allowed" } else { "denied" }.to_owned(),
+            rule: found.rule.map(|rule| rule.to_string()),
+            line: found.line,
+            reason: found.reason,
+        }))
     }
 
     /// Whom a question is about.
@@ -107,19 +94,27 @@ impl Api {
         Ok(self.administration.subject(&principal).await?)
     }
 
-    /// What is known of a tag: nothing for a caller that may neither pull the repository nor audit the registry.
-    async fn tag_condition(
+    /// What a caller may know of a repository and a tag: nothing if it may neither pull there nor audit the registry. A caller
+    /// that may push there may know whether the repository exists, since a push would say so.
+    async fn known_to(
         &self,
         request: &ApiRequest<'_>,
         repository: &RepositoryName,
-        tag: &Tag,
-    ) -> Result<TagCondition, ApiRefusal> {
+        tag: Option<&Tag>,
+    ) -> Result<(RepositoryCondition, TagCondition), ApiRefusal> {
         let caller = request.caller;
-        if !caller.is_auditor() && !caller.identity.may::<Pull>(repository) {
-            return Ok(TagCondition::Unknown);
+        let may_know_tags = caller.is_auditor() || caller.identity.may::<Pull>(repository);
+        if !may_know_tags && !caller.identity.may::<Push>(repository) {
+            return Ok((RepositoryCondition::Unknown, TagCondition::Unknown));
         }
-        let found = self.metadata.tag(self.cx(), repository, tag).await?;
-        Ok(found.map_or(TagCondition::Absent, |tag| TagCondition::Since(tag.at)))
+        let tag = tag.filter(|_| may_know_tags);
+        let (existence, condition) = look_up(&*self.metadata, self.cx(), repository, tag).await?;
+        let condition = if may_know_tags {
+            condition
+        } else {
+            TagCondition::Unknown
+        };
+        Ok((existence, condition))
     }
 
     /// `GET audit`: oldest first. A page may be empty before the end.
@@ -146,9 +141,12 @@ impl Api {
         }))
     }
 
-    /// `GET signing-keys`
+    /// `GET signing-keys`: those of the file, if the server has one.
     pub(super) async fn list_signing_keys(&self) -> Result<ApiResponse, ApiRefusal> {
-        let keys = self.administration.signing_keys().await?;
+        let keys = match self.authenticator.keys_of_file() {
+            Some(keys) => keys.iter().enumerate().map(key_of_file).collect(),
+            None => self.administration.signing_keys().await?,
+        };
         Ok(shown(&Listed {
             items: keys.iter().map(SigningKeyView::from).collect(),
             next: None,
@@ -158,6 +156,12 @@ impl Api {
     /// `POST signing-keys/rotate`
     pub(super) async fn rotate_signing_keys(&self, request: &ApiRequest<'_>) -> Result<ApiResponse, ApiRefusal> {
         let body: RotateSigningKeysBody = read(request)?;
+        if self.authenticator.keys_of_file().is_some() {
+            return Err(ApiRefusal::Conflict(
+                "the keys of this server are in the file of --token-key-file, which only its operator can change"
+                    .into(),
+            ));
+        }
         let rotation = if body.now.unwrap_or_default() {
             Rotation::Now
         } else {
@@ -170,6 +174,14 @@ impl Api {
     }
 }
 
-fn decision(is_allowed: bool) -> String {
-    if is_allowed { "allowed" } else { "denied" }.to_owned()
+/// A key of the file. The file does not say since when it is there.
+fn key_of_file((index, key): (usize, &TokenSigner)) -> SigningKeyEntry {
+    SigningKeyEntry {
+        key: key.public(Timestamp(0)),
+        condition: if index == 0 {
+            SigningKeyCondition::Signing
+        } else {
+            SigningKeyCondition::Verifying
+        },
+    }
 }

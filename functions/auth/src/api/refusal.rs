@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use registry::api_endpoint::ApiRefusal;
+use registry::store::{Reason, StoreError};
 use serde_json::json;
 
 use super::types::Finding;
@@ -38,7 +39,6 @@ impl From<AdministrationError> for ApiRefusal {
             | AdministrationError::RobotPassword(_)
             | AdministrationError::TooMany { .. }
             | AdministrationError::TooManySigningKeys { .. }
-            | AdministrationError::UnreadablePolicy(_)
             | AdministrationError::UserGrants => Self::Conflict(text.into()),
             AdministrationError::EmptyGrant | AdministrationError::Expired | AdministrationError::Workloads => {
                 invalid(text)
@@ -51,6 +51,8 @@ impl From<AdministrationError> for ApiRefusal {
                 }
             }
             AdministrationError::Store(error) => Self::Failed(error),
+            // No request can be decided then.
+            AdministrationError::UnreadablePolicy(_) => Self::Failed(StoreError::because(Reason::Credentials, text)),
         }
     }
 }
@@ -61,5 +63,20 @@ impl From<NotHashed> for ApiRefusal {
             NotHashed::Refused(error) => invalid(error.to_string()),
             NotHashed::Unchecked(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As of every request, since none can be decided: 503, after which clients try again.
+    #[test]
+    fn a_policy_that_cannot_be_read_is_no_conflict() {
+        let refusal = ApiRefusal::from(AdministrationError::UnreadablePolicy(7));
+        let ApiRefusal::Failed(error) = refusal else {
+            panic!("{refusal:?}");
+        };
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     }
 }

@@ -3,10 +3,12 @@
 //! A type of the API is declared once, by [`api_types`]: what is read or written and what the document says of it are the same
 //! declaration.
 
+use oci::{Digest, MediaType, RepositoryName, Tag};
 use registry::auth::{AccountName, CredentialId, GroupName, RepositoryGrant};
 use registry::store::access::{AccountKind, AuditKind, PolicyForm};
 use serde_json::{Map, Value, json};
 
+use super::names::{EarlierText, ManifestName, TagName};
 use super::time::{Expiry, Time};
 
 /// The schemas that have a name.
@@ -56,6 +58,13 @@ simple! {
     AccountName => json!({ "type": "string", "pattern": NAME, "maxLength": 64 });
     GroupName => json!({ "type": "string", "pattern": NAME, "maxLength": 64 });
     CredentialId => json!({ "type": "string", "pattern": "^[0-9A-Za-z]{8}$" });
+    RepositoryName => json!({ "type": "string" });
+    Tag => json!({ "type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$" });
+    Digest => json!({ "type": "string", "pattern": "^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$" });
+    MediaType => json!({ "type": "string" });
+    ManifestName => json!({ "type": "string" });
+    TagName => json!({ "type": "string" });
+    EarlierText => json!({ "oneOf": [{ "type": "string" }, { "type": "integer", "minimum": 0 }] });
     Time => json!({ "type": "string", "format": "date-time" });
     Expiry => json!({
         "oneOf": [{ "type": "string", "const": "never" }, { "type": "string", "format": "date-time" }]

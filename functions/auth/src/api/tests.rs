@@ -4,5 +4,11 @@
 
 mod access;
 mod answers;
+mod by_token;
 mod changes;
+mod explain;
+mod key_file;
+mod pages;
+mod repositories;
+mod scanner;
 mod support;

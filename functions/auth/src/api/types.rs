@@ -1,10 +1,14 @@
 //! The bodies of requests and answers.
 
+use oci::{Digest, MediaType, RepositoryName, Tag};
+use registry::api_endpoint::DescribedTag;
 use registry::auth::{AccountName, CredentialId, GroupName, RepositoryGrant};
 use registry::policy::{Mistake, Warning};
 use registry::store::access::{Account, AccountKey, AccountKind, AuditEvent, AuditKind, PolicyForm, PolicyVersion};
+use registry::store::metadata::HistoryRecord;
 use serde::Serialize;
 
+use super::names::{EarlierText, ManifestName, TagName};
 use super::schema::api_types;
 use super::time::{Expiry, Time, day_text};
 use crate::administration::keys::IssuedKey;
@@ -34,7 +38,7 @@ api_types! {
 
     /// A question about the policy.
     ExplainBody {
-        /// The text of the principal, or `anonymous`; without one, whoever asks. Only auditors may ask about others.
+        /// The text of the principal, or `anonymous`; without one, the client itself. Only auditors may ask about others.
         principal: Option<String>,
         /// `pull`, `create`, `move`, `push` or `delete`.
         action: String,
@@ -158,6 +162,14 @@ api_types! {
         expires: Expiry,
     }
 
+    /// What changes in a key. What is left out stays.
+    KeyPatch {
+        /// What it may be used for from now on, at most.
+        scope: Option<Vec<RepositoryGrant>>,
+        /// When it ends.
+        expires: Option<Expiry>,
+    }
+
     /// How a key is replaced.
     RotateKeyBody {
         /// For how many seconds the old key still works; 0: it is removed at once.
@@ -230,6 +242,100 @@ api_types! {
         warnings: Vec<Finding>,
     }
 
+    /// A repository.
+    RepositoryView {
+        /// Its name.
+        name: RepositoryName,
+    }
+
+    /// A tag.
+    TagView {
+        /// Its name.
+        tag: Tag,
+        /// The manifest that it names.
+        digest: Digest,
+        /// The media type of the manifest.
+        media_type: MediaType,
+        /// The size of the manifest, in bytes.
+        size: u64,
+        /// Grows with every change of the tag.
+        version: u64,
+        /// When it last changed.
+        updated: Time,
+        /// Whether the policy makes it immutable now.
+        frozen: bool,
+        /// The rule that does.
+        frozen_by: Option<String>,
+    }
+
+    /// A change of a tag.
+    TagChangeView {
+        /// The version of the tag after the change: what a rollback goes back to.
+        version: u64,
+        /// When.
+        at: Time,
+        /// The text of the principal that made it.
+        principal: String,
+        /// What was promoted, if the change was a promotion: the repository with a tag or a digest.
+        promoted_from: Option<String>,
+        /// The manifest that it named before; without one, the change created the tag.
+        before: Option<Digest>,
+        /// The manifest that it named after; without one, the change deleted the tag.
+        after: Option<Digest>,
+    }
+
+    /// A rollback: a tag names an earlier manifest again.
+    RollBackBody {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// A version of the tag's history, or a digest that it has named.
+        to: EarlierText,
+    }
+
+    /// A rollback that was made.
+    RolledBackView {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// The manifest that it names now.
+        digest: Digest,
+        /// Whether it named another one before.
+        moved: bool,
+    }
+
+    /// A promotion: a manifest, with everything to which it refers, gets a tag in another repository. No bytes of blobs move.
+    PromoteBody {
+        /// What is promoted: `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
+        from: ManifestName,
+        /// The tag that it gets: `REPOSITORY:TAG`.
+        to: TagName,
+        /// Whether what refers to it is promoted too, such as signatures: `true` unless given.
+        referrers: Option<bool>,
+    }
+
+    /// A promotion that was made.
+    PromotedView {
+        /// The repository of the tag.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// The manifest that it names now.
+        digest: Digest,
+        /// Whether it named another one before.
+        moved: bool,
+        /// How many manifests there are, with those of its platforms and without referrers; 0 within one repository.
+        manifests: u64,
+        /// How many manifests were promoted because they refer to it.
+        referrers: u64,
+        /// Tags for referrers that stay as they are in the target: they list more there than in the source.
+        kept: Vec<Tag>,
+        /// Bytes of large manifests that were copied.
+        copied_bytes: u64,
+    }
+
     /// An event of the audit trail.
     AuditEventView {
         /// When.
@@ -264,7 +370,7 @@ api_types! {
         kid: String,
         /// `published`, `signing`, `verifying` or `ended`.
         condition: String,
-        /// The time from which it signs.
+        /// The time from which it signs; 1970-01-01T00:00:00Z for a key of `--token-key-file`, since the file has no times.
         from: Time,
         /// The time until which its tokens are accepted.
         until: Option<Time>,
@@ -359,6 +465,35 @@ impl From<&Warning> for Finding {
             line: warning.at.line,
             column: warning.at.column,
             message: warning.message.clone(),
+        }
+    }
+}
+
+impl From<DescribedTag> for TagView {
+    fn from(found: DescribedTag) -> Self {
+        let DescribedTag { tag, record, frozen } = found;
+        Self {
+            tag,
+            digest: record.digest,
+            media_type: record.media_type,
+            size: record.size,
+            version: record.version,
+            updated: Time(record.at),
+            frozen: frozen.is_some(),
+            frozen_by: frozen.map(|rule| rule.to_string()),
+        }
+    }
+}
+
+impl From<HistoryRecord> for TagChangeView {
+    fn from(change: HistoryRecord) -> Self {
+        Self {
+            version: change.version,
+            at: Time(change.at),
+            principal: change.principal,
+            promoted_from: change.promoted_from,
+            before: change.before,
+            after: change.after,
         }
     }
 }

@@ -177,7 +177,7 @@ fn an_address_waits_from_the_50th_in_15_minutes() {
     assert_eq!(server.login("alice", "192.0.2.1", "right"), Answer::Right);
     assert_eq!(server.login("zoe", "192.0.2.1", "wrong"), Answer::Wrong);
     assert_eq!(server.login("alice", "192.0.2.1", "right"), Answer::Wait(2));
-    // An office where now and then somebody is wrong never waits.
+    // An office where a user is wrong now and then never waits.
     let mut server = Server::new();
     for number in 0..1000 {
         assert_eq!(
@@ -261,7 +261,10 @@ fn which_clients_share_a_counter() {
 }
 
 proptest! {
-    /// Whenever the guesses come: no more than 20 different ones are hashed in any 15 minutes, and whoever waits as long
+    // Each case makes a hundred guesses.
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Whenever the guesses come: no more than 20 different ones are hashed in any 15 minutes, and a client that waits as long
     /// as the response says is served.
     #[test]
     fn any_times(pauses in vec(0_u64..200_000, 1..200)) {

@@ -2,6 +2,7 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::json;
 use sha2::Sha256;
 
@@ -436,6 +437,29 @@ proptest! {
     #[test]
     fn s05_any_text_is_refused(text in "\\PC{0,300}|[A-Za-z0-9_-]{0,50}(\\.[A-Za-z0-9_-]{0,50}){0,4}") {
         prop_assert!(TokenServer::new().verify(&text).is_err());
+    }
+
+    /// With another character anywhere, and with one more or one less, a token is refused.
+    #[test]
+    fn s05_one_changed_character_is_refused(
+        scope in "repository:[a-z]{1,20}(/[a-z]{1,20}){0,3}:(pull|push|delete|pull,push)",
+        generation in 0..1_000_000_000_000_000_u64,
+        at in any::<Index>(),
+        other in "[A-Za-z0-9_.= -]",
+    ) {
+        let server = TokenServer::new();
+        let issued = server.issue(&scope, |token| token.generation = Generation::Account(generation)).unwrap();
+        prop_assert!(server.verify(&issued.token).is_ok());
+        let at = at.index(issued.token.len());
+        let mut changed = issued.token.clone();
+        changed.replace_range(at..=at, &other);
+        prop_assert_eq!(server.verify(&changed).is_ok(), changed == issued.token, "{}", changed);
+        let mut longer = issued.token.clone();
+        longer.insert_str(at, &other);
+        prop_assert!(server.verify(&longer).is_err(), "{}", longer);
+        let mut shorter = issued.token;
+        shorter.remove(at);
+        prop_assert!(server.verify(&shorter).is_err(), "{}", shorter);
     }
 
     /// Whatever is signed is read without a panic, and only what the registry writes is accepted.

@@ -1,10 +1,16 @@
 //! Wrong passwords: what they cost, and how clients that guess wait.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use registry::auth::{AuthenticationError, Credentials, Origin};
+use registry::budget::ClientKey;
+use registry::token_endpoint::{EncodedTokenRequest, TokenEndpoint as _};
 
 use super::support::{FileUsers, PASSWORD, World, basic, from, get_token, login, login_from};
-use crate::accounts::AccountSettings;
+use crate::accounts::{AccountAuthenticator, AccountParts, AccountSettings, HashWork, PasswordThreads, PasswordUsers};
 
 /// The answers do not tell them apart either.
 #[tokio::test]
@@ -47,14 +53,132 @@ async fn s20_keys_are_never_hashed_as_passwords() {
     let text = key.expose();
     for (user, secret) in [
         ("alice", text.to_owned()),
-        ("ci", format!("{}x", &text[..text.len() - 1])),
-        ("ci", "rsk_".to_owned()),
+        ("nobody", text.to_owned()),
         ("key", "a password".to_owned()),
+        ("key", format!("{}x", &text[..text.len() - 1])),
         ("oidc", "a.b.c".to_owned()),
         ("bootstrap", "0123456789abcdef0123456789abcdef".to_owned()),
     ] {
         assert_eq!(login(&instance, &basic(user, &secret)).await, "401", "{user} {secret}");
         assert_eq!(world.threads.take(), 0, "{user}");
+    }
+    // A text that only begins as a key is a password like every other one.
+    for secret in [format!("{}x", &text[..text.len() - 1]), "rsk_".to_owned()] {
+        assert_eq!(login(&instance, &basic("ci", &secret)).await, "401", "{secret}");
+        assert_eq!(world.threads.take(), 1, "{secret}");
+    }
+}
+
+/// 200 refused logins for each name, most of them from one address: the same answers, hashes, reads and writes, one by one.
+#[tokio::test]
+async fn s20_refusals_cost_the_same_for_every_name() {
+    for has_file in [false, true] {
+        let mut costs = Vec::new();
+        for user in ["alice", "nobody", "gone", "ci", FileUsers::NAME] {
+            let (world, _) = World::new().await;
+            world.put(world.user("gone")).await;
+            world.take_away("gone", |account| account.disabled = true).await;
+            let users = FileUsers::new();
+            let file: Option<Arc<dyn PasswordUsers>> = if has_file { Some(users.clone()) } else { None };
+            let instance = world.instance_with(World::settings(), file);
+            login(&instance, &Credentials::Absent).await;
+            let cost = || {
+                let calls = world.counts.take();
+                let calls: Vec<_> = calls
+                    .iter()
+                    .map(|(method, count)| format!("{method:?} {count}"))
+                    .collect();
+                (world.threads.take() + users.hashes.swap(0, Ordering::SeqCst), calls)
+            };
+            let _ = cost();
+            let mut of_user = Vec::new();
+            for attempt in 0..200_u8 {
+                let origin = if attempt < 120 { from(1) } else { from(attempt) };
+                let wrong = basic(user, &format!("guess number {attempt}"));
+                let answer = if attempt % 2 == 0 {
+                    login_from(&instance, &origin, &wrong).await
+                } else {
+                    let refusal = instance.token(&origin, &wrong, EncodedTokenRequest::Query("")).await;
+                    format!("{:?}", refusal.unwrap_err())
+                };
+                of_user.push((answer, cost()));
+                world.clock.pass(2_500);
+            }
+            let hashes: u64 = of_user.iter().map(|(_, (hashes, _))| hashes).sum();
+            assert!(
+                (85..150).contains(&hashes),
+                "some wait, and each other one is hashed once: {hashes}"
+            );
+            costs.push((user, of_user));
+        }
+        let (first, others) = costs.split_first().unwrap();
+        for other in others {
+            for (attempt, (one, another)) in first.1.iter().zip(&other.1).enumerate() {
+                assert_eq!(one, another, "{}, {}, attempt {attempt}", first.0, other.0);
+            }
+        }
+    }
+}
+
+/// Threads that never end while they hang.
+#[derive(Default)]
+struct HangingThreads {
+    hangs: AtomicBool,
+    begun: AtomicU64,
+}
+
+#[async_trait]
+impl PasswordThreads for HangingThreads {
+    async fn run(&self, _: &str, _: ClientKey, work: HashWork) -> Result<bool, AuthenticationError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Ok(work())
+    }
+
+    fn was_right(&self, _: &str, _: ClientKey) {}
+}
+
+/// A client that does not wait for the answer waits as long before its next guess as one that does.
+#[tokio::test]
+async fn guesses_of_a_client_that_hangs_up_are_counted() {
+    let (world, _) = World::new().await;
+    let threads = Arc::new(HangingThreads::default());
+    let parts = AccountParts {
+        store: world.store.clone(),
+        environment: world.clock.clone(),
+        users: None,
+        threads: threads.clone(),
+    };
+    let instance = AccountAuthenticator::new(parts, World::settings()).unwrap();
+    threads.hangs.store(true, Ordering::SeqCst);
+    // The future of the request is dropped while the password is hashed.
+    let hang_up = |origin: Origin, user: String, guess: usize| {
+        let credentials = basic(&user, &format!("guess number {guess}"));
+        login_from(&instance, &origin, &credentials).now_or_never()
+    };
+    let mut answers: Vec<_> = (0..100)
+        .map(|guess| hang_up(from(1), "alice".to_owned(), guess))
+        .collect();
+    assert!(answers.drain(..5).all(|answer| answer.is_none()));
+    assert_eq!(answers[0].as_deref(), Some("429 after 1"));
+    assert_eq!(threads.begun.swap(0, Ordering::SeqCst), 5);
+    let answers: Vec<_> = (0..100)
+        .map(|user| hang_up(from(2), format!("user{user}"), 0))
+        .collect();
+    assert!(answers[..50].iter().all(Option::is_none) && answers[50..].iter().all(Option::is_some));
+    assert_eq!(threads.begun.swap(0, Ordering::SeqCst), 50);
+    // The right password of a client that gave up several times is not delayed, and clears the counter.
+    let right = || login_from(&instance, &from(3), &basic("alice", PASSWORD)).now_or_never();
+    for _ in 0..20 {
+        assert_eq!(right(), None);
+    }
+    threads.hangs.store(false, Ordering::SeqCst);
+    assert_eq!(right().as_deref(), Some("alice"));
+    for guess in 0..5 {
+        let credentials = basic("alice", &format!("guess number {guess}"));
+        assert_eq!(login_from(&instance, &from(3), &credentials).await, "401", "{guess}");
     }
 }
 
@@ -164,7 +288,7 @@ async fn s20_a_repeated_password_costs_the_same_for_every_name() {
         assert_eq!(login_from(&instance, &from(2), &wrong).await, "401");
         assert_eq!(world.threads.take(), 1, "{user}: another client");
     }
-    // Nobody becomes somebody: what was wrong before says nothing about a new account.
+    // A name without an account gets one: what was wrong before says nothing about a new account.
     let wrong = basic("new", PASSWORD);
     assert_eq!(login(&instance, &wrong).await, "401");
     world.put(world.user("new")).await;

@@ -107,6 +107,14 @@ async fn each_login_moves_one_counter_by_one() {
         login(&instance, &credentials).await;
         assert_eq!(moved(&instance, &mut counts), [(kind, result, 1)], "{credentials:?}");
     }
+    // The API counts tokens as everything else does, and so does the token endpoint, which accepts none.
+    for (token, result) in [(&*granted, Accepted), ("a.b.c", Refused)] {
+        let caller = instance.api_caller(&from(1), &bearer(token)).await;
+        assert_eq!(caller.is_ok(), result == Accepted);
+        assert_eq!(moved(&instance, &mut counts), [(Token, result, 1)], "{token}");
+        assert!(get_token(&instance, &bearer(token), "").await.is_err());
+        assert_eq!(moved(&instance, &mut counts), [(Token, Refused, 1)], "{token}");
+    }
     // A client without credentials logs in with nothing.
     login(&instance, &Credentials::Absent).await;
     assert!(moved(&instance, &mut counts).is_empty());
@@ -174,6 +182,16 @@ async fn a_login_that_repeats_is_logged_once() {
             "event=login.refused principal=alice address=192.0.2.1 detail=password",
             "event=login.accepted principal=alice address=192.0.2.2 detail=password",
             &*format!("event=login.accepted principal=robot:ci credential={id} address=192.0.2.1 detail=key"),
+        ]
+    );
+    assert!(instance.api_caller(&from(8), &bearer("a.b.c")).await.is_err());
+    assert!(instance.api_caller(&from(8), &bearer("a.b.c")).await.is_err());
+    assert!(get_token(&instance, &bearer("a.b.d"), "").await.is_err());
+    assert_eq!(
+        log.take(),
+        [
+            "event=login.refused address=192.0.2.8 detail=token",
+            "event=login.refused address=192.0.2.1 detail=token",
         ]
     );
     // However many passwords a client tries, that it has to wait is one line.
@@ -261,15 +279,14 @@ async fn the_age_of_the_state_and_the_keys_that_end_soon() {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
     let (world, key) = World::new().await;
-    let (now, mut ci) = (world.clock.now(), world.read("ci").await);
-    for days in [13, 14, 15, 30] {
+    let now = world.clock.now();
+    let others = [13, 14, 15, 30].map(|days| {
         let another = Key::generate(&account("ci"), &*world.clock);
         let mut record = world.account_key(&another);
         record.expires = Some(now.plus_millis(days * DAY_MS));
-        ci.keys.insert(another.id(), record);
-    }
-    let change = registry::store::access::AccountChange::Put(Box::new(ci));
-    world.apply(Some(change), None, |_| {}).await;
+        (another.id(), record)
+    });
+    world.change("ci", |ci| ci.keys.extend(others)).await;
     let instance = world.instance();
     let seen = || {
         let statistics = instance.statistics();

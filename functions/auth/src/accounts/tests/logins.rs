@@ -70,8 +70,8 @@ async fn an_account_hides_the_user_of_a_file() {
     assert!(users.hidden.load(Ordering::SeqCst) > 0);
 }
 
-/// Users of a file: everybody, with the password of every user.
-struct Everybody;
+/// Users of a file: everybody, with this password.
+struct Everybody(&'static str);
 
 #[async_trait]
 impl PasswordUsers for Everybody {
@@ -80,21 +80,48 @@ impl PasswordUsers for Everybody {
     }
 
     async fn known(&self, _: ClientKey, _: &str, password: &str) -> Option<bool> {
-        Some(password == PASSWORD)
+        Some(password == self.0)
     }
 
     async fn verify(&self, _: ClientKey, _: &str, password: &str) -> Result<bool, AuthenticationError> {
-        Ok(password == PASSWORD)
+        Ok(password == self.0)
     }
 
     fn hidden_by_account(&self, _: &str) {}
+}
+
+/// A file may have such a password, although no new one begins so.
+#[tokio::test]
+async fn a_password_that_begins_as_a_key_does_is_a_password() {
+    const LIKE_KEY: &str = "rsk_correct.horse";
+
+    let (world, key) = World::new().await;
+    let mut old = world.user("old");
+    old.password = world.hasher.hash_again(LIKE_KEY, &*world.clock).ok();
+    world.put(old).await;
+    let instance = world.instance_with(World::settings(), Some(Arc::new(Everybody(LIKE_KEY))));
+    for (user, secret, expected) in [
+        ("zoe", LIKE_KEY, "zoe"),
+        ("old", LIKE_KEY, "old"),
+        ("zoe", "rsk_wrong.horse", "401"),
+        ("old", "rsk_wrong.horse", "401"),
+        ("zoe", key.expose(), "401"),
+        ("key", LIKE_KEY, "401"),
+    ] {
+        assert_eq!(
+            login(&instance, &basic(user, secret)).await,
+            expected,
+            "{user} {secret}"
+        );
+    }
+    assert_eq!(login(&instance, &bearer(LIKE_KEY)).await, "401 invalid_token");
 }
 
 /// Their names have another meaning where clients send credentials.
 #[tokio::test]
 async fn no_user_of_a_file_has_a_reserved_name() {
     let world = World::empty();
-    let instance = world.instance_with(World::settings(), Some(Arc::new(Everybody)));
+    let instance = world.instance_with(World::settings(), Some(Arc::new(Everybody(PASSWORD))));
     assert_eq!(login(&instance, &basic("zoe", PASSWORD)).await, "zoe");
     for name in AccountName::RESERVED {
         assert_eq!(login(&instance, &basic(name, PASSWORD)).await, "401", "{name}");

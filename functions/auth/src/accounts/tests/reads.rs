@@ -53,6 +53,40 @@ async fn a_token_costs_one_read_of_the_state_in_ten_seconds() {
     assert_eq!(calls(&world), "State 1", "the same version is not read again");
 }
 
+/// A replica may get the state before the policy. One that can never be read is not asked for again.
+#[tokio::test]
+async fn a_policy_that_arrives_after_the_state_comes_in_force() {
+    const POLICY: &str =
+        r#"{"syntax":1,"allow":[{"name":"a","who":["anyone"],"repositories":["**"],"actions":["pull"]}]}"#;
+
+    let (world, _) = World::new().await;
+    let instance = world.instance();
+    world
+        .apply(None, None, |state| state.policy = Some(state.version))
+        .await;
+    let awaited = world.state().await.policy.unwrap();
+    let _ = calls(&world);
+    for _ in 0..2 {
+        assert_eq!(login(&instance, &Credentials::Absent).await, "503");
+        assert_eq!(login(&instance, &Credentials::Absent).await, "503");
+        assert_eq!(calls(&world), "State 1, PolicyDocument 1");
+        world.clock.pass(10_000);
+    }
+    world.arrive(awaited, POLICY).await;
+    assert_eq!(login(&instance, &Credentials::Absent).await, ":anonymous");
+    assert_eq!(calls(&world), "State 1, PolicyDocument 1");
+    world.clock.pass(10_000);
+    assert_eq!(login(&instance, &Credentials::Absent).await, ":anonymous");
+    assert_eq!(calls(&world), "State 1");
+    world.set_policy("{}").await;
+    world.clock.pass(10_000);
+    for expected in ["State 1, PolicyDocument 1", "State 1"] {
+        assert_eq!(login(&instance, &Credentials::Absent).await, "503");
+        assert_eq!(calls(&world), expected);
+        world.clock.pass(10_000);
+    }
+}
+
 /// One reader at a time: the others wait for it, and use what it has read.
 #[tokio::test]
 async fn many_requests_at_once_cause_one_read() {

@@ -99,14 +99,11 @@ async fn s17_what_is_taken_away_ends_within_ten_seconds_on_every_instance() {
         let (world, key) = World::new().await;
         world.set_policy(POLICY).await;
         let personal = Key::generate(&super::support::account("alice"), &*world.clock);
-        let mut alice = world.read("alice").await;
-        alice.keys.insert(personal.id(), world.account_key(&personal));
+        let added = world.account_key(&personal);
         world
-            .apply(
-                Some(registry::store::access::AccountChange::Put(Box::new(alice))),
-                None,
-                |_| {},
-            )
+            .change("alice", |alice| {
+                alice.keys.insert(personal.id(), added);
+            })
             .await;
         let instances = [world.instance(), world.instance(), world.instance()];
         let team = token(&instances[0], &basic("alice", PASSWORD), "repository:team/x:pull,push").await;
@@ -222,11 +219,12 @@ async fn s17_an_upload_ends_with_the_key_that_opened_it() {
         ("elsewhere", Some(vec![grant("other/**", Actions::ALL)]), None, false),
         ("for nothing", Some(Vec::new()), None, false),
     ] {
-        let mut ci = world.read("ci").await;
-        let stored = ci.keys.get_mut(&key.id()).unwrap();
-        (stored.scope, stored.expires) = (scope, expires);
-        let put = registry::store::access::AccountChange::Put(Box::new(ci));
-        world.apply(Some(put), None, |_| {}).await;
+        world
+            .change("ci", |ci| {
+                let stored = ci.keys.get_mut(&key.id()).unwrap();
+                (stored.scope, stored.expires) = (scope, expires);
+            })
+            .await;
         // Without waiting for ten seconds: the account is asked for now.
         assert_eq!(may_finish(Some(key.id())).await, expected, "{what}");
         assert!(
@@ -292,15 +290,11 @@ async fn what_is_added_is_in_the_next_token() {
     let (world, key) = World::new().await;
     let instance = world.instance();
     let before = token(&instance, &bearer(key.expose()), "repository:new/x:pull").await;
-    let mut ci = world.read("ci").await;
-    ci.grants.push(grant("new/**", Actions::PULL));
-    ci.groups.insert(group("dev"));
     world
-        .apply(
-            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
-            None,
-            |_| {},
-        )
+        .change("ci", |ci| {
+            ci.grants.push(grant("new/**", Actions::PULL));
+            ci.groups.insert(group("dev"));
+        })
         .await;
     world.clock.pass(10_000);
     let name = repository("new/x");

@@ -1,12 +1,23 @@
 //! The keys that sign tokens: the first one, their replacement, and keys from a file.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{join, join_all};
 use registry::auth::Credentials;
 use registry::environment::Environment as _;
-use registry::store::access::{AccessStore as _, Withdrawn};
+use registry::store::access::{AccessChange, AccessState, AccessStore, Applied, KeyId, Withdrawn};
+use registry::store::memory::MemoryMetadata;
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
+use registry::store::{Context, StoreError};
 use registry::token_endpoint::TokenEndpoint as _;
 
 use super::support::{PASSWORD, World, basic, bearer, get_token, login, token};
-use crate::accounts::{AccountSettings, TokenSignerSource};
+use crate::accounts::{AccountAuthenticator, AccountSettings, TokenSignerSource};
+use crate::administration::signing_keys::Rotation;
+use crate::administration::{Administration, Author};
 use crate::jws;
 use crate::signing_key::TokenSigner;
 
@@ -36,6 +47,118 @@ async fn the_first_token_makes_the_first_key() {
     let set = instances[2].key_set().await.unwrap();
     let set: serde_json::Value = serde_json::from_slice(&set).unwrap();
     assert_eq!(set["keys"].as_array().unwrap().len(), 1);
+}
+
+/// An instance whose clock is behind that of the one which made the key, or which rotated the keys, signs and counts wrong
+/// passwords at once.
+#[tokio::test]
+async fn an_instance_whose_clock_is_behind_signs() {
+    let (world, key) = World::new().await;
+    let administration = Administration::new(world.store.clone(), world.clock.clone(), 1_000);
+    let author = Author::operator();
+    let ahead = world.instance();
+    let (behind, clock) = world.instance_behind(20_000);
+    let expected = format!("robot:ci by {}", key.id());
+    for round in 0..3 {
+        let made = token(&ahead, &bearer(key.expose()), "repository:ci/x:pull").await;
+        let other = token(&behind, &bearer(key.expose()), "repository:ci/x:pull").await;
+        let kids = [&made, &other].map(|token| jws::parse(token).unwrap().kid());
+        assert_eq!(kids[0], kids[1], "{round}");
+        for token in [&made, &other] {
+            for instance in [&ahead, &behind] {
+                assert_eq!(login(instance, &bearer(token)).await, expected, "{round}");
+            }
+        }
+        let _ = world.counts.take();
+        let wrong = basic("alice", &format!("wrong password {round}"));
+        assert_eq!(login(&behind, &wrong).await, "401");
+        assert_eq!(world.counts.of(StoreMethod::PutFailures), 2, "it is counted: {round}");
+        administration
+            .rotate_signing_keys(&author, Rotation::Now)
+            .await
+            .unwrap();
+        world.clock.pass(10_000);
+        clock.pass(10_000);
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_before_the_first_token_leaves_no_time_without_a_key() {
+    let (world, key) = World::new().await;
+    let administration = Administration::new(world.store.clone(), world.clock.clone(), 1_000);
+    let (author, rotation) = (Author::operator(), Rotation::Published(Rotation::PUBLISHED_MS));
+    let (behind, _) = world.instance_behind(5_000);
+    for instance in [&world.instance(), &behind] {
+        let made = administration.rotate_signing_keys(&author, rotation).await.unwrap();
+        let granted = token(instance, &bearer(key.expose()), "repository:ci/x:pull").await;
+        let kids: Vec<_> = world.state().await.keys.iter().map(|key| key.kid).collect();
+        assert_eq!(kids.last(), Some(&made.key.kid));
+        assert_eq!(
+            jws::parse(&granted).unwrap().kid(),
+            kids[0],
+            "the other one signs later"
+        );
+    }
+}
+
+/// Makes the first change as the instance would, and then lets the instance make it. So its answer is that another change came
+/// first, as after an answer that was lost on the way and a request that was sent again.
+struct LostAnswer {
+    store: Arc<MemoryMetadata>,
+    context: Context,
+    is_done: AtomicBool,
+}
+
+impl Hook for LostAnswer {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
+        if method == StoreMethod::Apply && !self.is_done.swap(true, Ordering::SeqCst) {
+            let done = "the store in memory waits for nothing";
+            let seeds = self.store.token_seeds(self.context).now_or_never().expect(done)?;
+            let state = self.store.state(self.context).now_or_never().expect(done)?;
+            let key = TokenSigner::from_stored(&seeds[0]).unwrap();
+            let change = AccessChange {
+                state: AccessState {
+                    version: state.version + 1,
+                    keys: vec![key.public(self.context.now)],
+                    ..state
+                },
+                account: None,
+                policy: None,
+                event: None,
+            };
+            let applied = self.store.apply(self.context, &change).now_or_never().expect(done)?;
+            assert_eq!(applied, Applied::Applied);
+        }
+        Ok(())
+    }
+
+    fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A key that was published although the instance was told otherwise keeps its seed.
+#[tokio::test]
+async fn the_seed_of_a_published_key_stays() {
+    let (world, key) = World::new().await;
+    let lost = LostAnswer {
+        store: world.store.clone(),
+        context: world.context(),
+        is_done: AtomicBool::new(false),
+    };
+    let store: Arc<dyn AccessStore> = world.store.clone();
+    let instance = world.instance_over(Arc::new(Wrapped::new(store, lost)), World::settings(), None);
+    let granted = token(&instance, &bearer(key.expose()), "repository:ci/x:pull").await;
+    let kid = jws::parse(&granted).unwrap().kid();
+    let seeds = world.store.token_seeds(world.context()).await.unwrap();
+    assert_eq!(seeds.iter().map(|seed| seed.kid).collect::<Vec<_>>(), [kid]);
+    assert_eq!(world.state().await.keys.len(), 1);
+    let other = world.instance();
+    token(&other, &bearer(key.expose()), "repository:ci/x:pull").await;
+    assert_eq!(
+        login(&other, &bearer(&granted)).await,
+        format!("robot:ci by {}", key.id())
+    );
 }
 
 /// Tokens with keys that nobody knows cause one read a second.
@@ -112,6 +235,79 @@ async fn replacing_keys_refuses_no_token() {
     }
     let token = token(&instances[1], &bearer(key.expose()), "").await;
     assert_eq!(login(&instances[2], &bearer(&token)).await, expected);
+}
+
+/// Requests that meet: every instance gets a token, and all instances are asked with each of them and with `kept`. Returns the
+/// keys that have signed.
+async fn use_tokens(
+    instances: &[AccountAuthenticator],
+    by_key: &Credentials,
+    kept: &str,
+    expected: &str,
+) -> BTreeSet<KeyId> {
+    let tokens = instances
+        .iter()
+        .map(|instance| token(instance, by_key, "repository:ci/x:pull"));
+    let mut tokens = join_all(tokens).await;
+    tokens.push(kept.to_owned());
+    let credentials: Vec<_> = tokens.iter().map(|token| bearer(token)).collect();
+    let logins = credentials
+        .iter()
+        .flat_map(|credentials| instances.iter().map(move |instance| login(instance, credentials)));
+    for answer in join_all(logins).await {
+        assert_eq!(answer, expected);
+    }
+    tokens.iter().map(|token| jws::parse(token).unwrap().kid()).collect()
+}
+
+/// By the code of the command, while clients use the registry. The keys are published for two seconds, which is less than the
+/// time for which instances use one state, and a stranger makes one instance after the other read the keys.
+#[tokio::test]
+async fn twenty_rotations_under_load_refuse_no_request() {
+    const PUBLISHED_MS: u64 = 2_000;
+    const STEP_MS: u64 = 400;
+
+    let (world, key) = World::new().await;
+    let instances = [world.slow_instance(), world.slow_instance(), world.slow_instance()];
+    let administration = Administration::new(world.store.clone(), world.clock.clone(), 1_000);
+    let operator = Author::operator();
+    let (by_key, expected) = (bearer(key.expose()), format!("robot:ci by {}", key.id()));
+    let stranger = bearer(&jws::sign(&TokenSigner::from_seed(&[1; 32]), b"{}"));
+    let kept = token(&instances[0], &by_key, "repository:ci/x:pull").await;
+    let mut signed = BTreeSet::new();
+    for round in 0..=20_usize {
+        if round < 20 {
+            let rotation = administration.rotate_signing_keys(&operator, Rotation::Published(PUBLISHED_MS));
+            let load = use_tokens(&instances, &by_key, &kept, &expected);
+            let (rotated, keys) = join(rotation, load).await;
+            assert_eq!(rotated.unwrap().key.from, world.clock.now().plus_millis(PUBLISHED_MS));
+            signed.extend(keys);
+        }
+        for step in 0..5_usize {
+            world.clock.pass(STEP_MS);
+            assert_eq!(login(&instances[step % 3], &stranger).await, "401 invalid_token");
+            signed.extend(use_tokens(&instances, &by_key, &kept, &expected).await);
+        }
+    }
+    assert_eq!(signed.len(), 21, "the first key and its successors have signed");
+}
+
+/// An instance that has read the state before, and no seeds, learns of the new key when it finds no seed of the old one.
+#[tokio::test]
+async fn a_replacement_at_once_leaves_no_instance_without_a_key() {
+    let (world, key) = World::new().await;
+    let (first, second) = (world.instance(), world.instance());
+    let by_key = bearer(key.expose());
+    let before = token(&first, &by_key, "repository:ci/x:pull").await;
+    login(&second, &Credentials::Absent).await;
+    let administration = Administration::new(world.store.clone(), world.clock.clone(), 1_000);
+    let operator = Author::operator();
+    let rotated = administration.rotate_signing_keys(&operator, Rotation::Now).await;
+    let new = rotated.unwrap();
+    assert_eq!(world.store.token_seeds(world.context()).await.unwrap().len(), 1);
+    let granted = token(&second, &by_key, "repository:ci/x:pull").await;
+    assert_eq!(jws::parse(&granted).unwrap().kid(), new.key.kid);
+    assert_eq!(login(&second, &bearer(&before)).await, "401 invalid_token");
 }
 
 #[tokio::test]

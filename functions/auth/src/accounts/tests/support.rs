@@ -20,7 +20,7 @@ use registry::store::access::{
 use registry::store::memory::MemoryMetadata;
 use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 use registry::store::{Context, StoreError, Timestamp, Uid};
-use registry::token_endpoint::{TokenEndpoint as _, TokenForm, TokenRefusal, TokenResponse};
+use registry::token_endpoint::{EncodedTokenRequest, TokenEndpoint as _, TokenRefusal, TokenResponse};
 use registry::{Authenticator as _, Identity};
 
 use crate::accounts::{AccountAuthenticator, AccountParts, AccountSettings, HashWork, PasswordThreads, PasswordUsers};
@@ -37,6 +37,14 @@ pub(super) struct TestClock {
 }
 
 impl TestClock {
+    /// A clock that says `now`. Its numbers are not those of the clock of a [`World`].
+    fn at(now: Timestamp) -> Self {
+        Self {
+            now: AtomicU64::new(now.0),
+            next: AtomicU64::new(1 << 60),
+        }
+    }
+
     pub(super) fn pass(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
     }
@@ -284,6 +292,19 @@ impl World {
         AccountAuthenticator::new(parts, settings).unwrap()
     }
 
+    /// An instance whose clock is behind by so many milliseconds, and that clock.
+    pub(super) fn instance_behind(&self, millis: u64) -> (AccountAuthenticator, Arc<TestClock>) {
+        let clock = Arc::new(TestClock::at(Timestamp(self.clock.now().0 - millis)));
+        let store: Arc<dyn AccessStore> = self.store.clone();
+        let parts = AccountParts {
+            store: Arc::new(CountingAccess::new(store, self.counts.clone())),
+            environment: clock.clone(),
+            users: None,
+            threads: self.threads.clone(),
+        };
+        (AccountAuthenticator::new(parts, World::settings()).unwrap(), clock)
+    }
+
     pub(super) fn context(&self) -> Context {
         Context::internal(
             self.clock.now(),
@@ -314,15 +335,7 @@ impl World {
         let mut state = self.state().await;
         state.version += 1;
         change(&mut state);
-        let policy = policy.map(|document| PolicyVersion {
-            version: state.version,
-            document: document.to_owned(),
-            source: document.to_owned(),
-            form: PolicyForm::Json,
-            principal: ":operator".into(),
-            at: self.clock.now(),
-            note: None,
-        });
+        let policy = policy.map(|document| self.policy(state.version, document));
         if policy.is_some() {
             state.policy = Some(state.version);
         }
@@ -330,6 +343,34 @@ impl World {
             state,
             account,
             policy,
+            event: None,
+        };
+        let applied = self.store.apply(self.context(), &change).await.unwrap();
+        assert_eq!(applied, Applied::Applied);
+    }
+
+    fn policy(&self, version: u64, document: &str) -> PolicyVersion {
+        PolicyVersion {
+            version,
+            document: document.to_owned(),
+            source: document.to_owned(),
+            form: PolicyForm::Json,
+            principal: ":operator".into(),
+            at: self.clock.now(),
+            note: None,
+        }
+    }
+
+    /// Stores a policy that the state has named already.
+    pub(super) async fn arrive(&self, version: u64, document: &str) {
+        let before = self.state().await;
+        let change = AccessChange {
+            state: AccessState {
+                version: before.version + 1,
+                ..before
+            },
+            account: None,
+            policy: Some(self.policy(version, document)),
             event: None,
         };
         let applied = self.store.apply(self.context(), &change).await.unwrap();
@@ -345,6 +386,20 @@ impl World {
             state.had_admin |= is_admin;
         })
         .await;
+    }
+
+    /// Changes an account in a way that takes no permission away.
+    pub(super) async fn change(&self, name: &str, change: impl FnOnce(&mut Account)) {
+        let mut account = self.read(name).await;
+        change(&mut account);
+        self.apply(Some(AccountChange::Put(Box::new(account))), None, |_| {})
+            .await;
+    }
+
+    /// Changes the keys of an account in a way that takes no permission away.
+    pub(super) async fn change_keys(&self, name: &str, change: impl FnMut(&mut AccountKey)) {
+        self.change(name, |account| account.keys.values_mut().for_each(change))
+            .await;
     }
 
     /// Changes an account, as something that takes a permission away.
@@ -435,7 +490,9 @@ pub(super) async fn get_token(
     credentials: &Credentials,
     query: &str,
 ) -> Result<TokenResponse, TokenRefusal> {
-    instance.token(&from(1), credentials, TokenForm::Query(query)).await
+    instance
+        .token(&from(1), credentials, EncodedTokenRequest::Query(query))
+        .await
 }
 
 /// The token of a GET for one scope, which is granted.

@@ -3,10 +3,14 @@
 use proptest::prelude::*;
 use registry::Authenticator as _;
 use registry::auth::{Actions, Credentials, Delete, Move, Pull, Push};
-use registry::token_endpoint::{TokenEndpoint as _, TokenForm, TokenRefusal};
+use registry::store::access::AccountKey;
+use registry::token_endpoint::{EncodedTokenRequest, TokenEndpoint as _, TokenRefusal};
 
-use super::support::{PASSWORD, World, basic, bearer, from, get_token, grant, login, repository, token};
+use super::support::{
+    PASSWORD, World, account, basic, bearer, from, get_token, grant, group, login, repository, token,
+};
 use crate::accounts::AccountAuthenticator;
+use crate::key::Key;
 
 const POLICY: &str = r#"{"syntax":1,
     "allow":[{"name":"public","who":["anyone"],"repositories":["public/**"],"actions":["pull"]},
@@ -15,7 +19,7 @@ const POLICY: &str = r#"{"syntax":1,
     "deny":[{"name":"no","who":["anyone"],"repositories":["team/secret"],"actions":["pull"]}]}"#;
 
 /// The scope that was granted and its principal, or the refusal.
-async fn asked(instance: &AccountAuthenticator, credentials: &Credentials, form: TokenForm<'_>) -> String {
+async fn asked(instance: &AccountAuthenticator, credentials: &Credentials, form: EncodedTokenRequest<'_>) -> String {
     match instance.token(&from(1), credentials, form).await {
         Ok(granted) => {
             assert_eq!((granted.expires_in, granted.refresh_token), (600, None));
@@ -166,7 +170,7 @@ async fn requests_of_clients_and_their_answers() {
             "401 the user name or the secret is wrong",
         ),
     ] {
-        let seen = asked(&instance, credentials, TokenForm::Query(query)).await;
+        let seen = asked(&instance, credentials, EncodedTokenRequest::Query(query)).await;
         assert_eq!(seen, answer, "{what}");
     }
     let form = |text: &str| text.to_owned();
@@ -233,7 +237,7 @@ async fn requests_of_clients_and_their_answers() {
         ("no grant", &none, form("username=alice&password=x"), "400"),
         ("nothing", &none, form(""), "400"),
     ] {
-        let seen = asked(&instance, credentials, TokenForm::Body(&body)).await;
+        let seen = asked(&instance, credentials, EncodedTokenRequest::Body(&body)).await;
         assert_eq!(seen, answer, "{what}");
     }
 }
@@ -246,13 +250,16 @@ async fn a_token_is_no_credential_for_another_one() {
     let token = token(&instance, &bearer(key.expose()), "repository:ci/x:pull").await;
     let form = format!("grant_type=refresh_token&refresh_token={token}");
     let wrong = format!("401 {}", TokenRefusal::WRONG_CREDENTIALS);
-    assert_eq!(asked(&instance, &bearer(&token), TokenForm::Query("")).await, wrong);
     assert_eq!(
-        asked(&instance, &Credentials::Absent, TokenForm::Body(&form)).await,
+        asked(&instance, &bearer(&token), EncodedTokenRequest::Query("")).await,
         wrong
     );
     assert_eq!(
-        asked(&instance, &basic("ci", &token), TokenForm::Query("")).await,
+        asked(&instance, &Credentials::Absent, EncodedTokenRequest::Body(&form)).await,
+        wrong
+    );
+    assert_eq!(
+        asked(&instance, &basic("ci", &token), EncodedTokenRequest::Query("")).await,
         wrong
     );
 }
@@ -260,19 +267,10 @@ async fn a_token_is_no_credential_for_another_one() {
 #[tokio::test]
 async fn a_right_secret_that_is_refused_says_why() {
     let (world, key) = World::new().await;
-    let mut ci = world.read("ci").await;
-    for key in ci.keys.values_mut() {
-        key.expires = Some(registry::environment::Environment::now(&*world.clock).plus_millis(600_000));
-    }
-    world
-        .apply(
-            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
-            None,
-            |_| {},
-        )
-        .await;
+    let expires = Some(registry::environment::Environment::now(&*world.clock).plus_millis(600_000));
+    world.change_keys("ci", |key| key.expires = expires).await;
     let instance = world.instance();
-    let ask = async |credentials: &Credentials| asked(&instance, credentials, TokenForm::Query("")).await;
+    let ask = async |credentials: &Credentials| asked(&instance, credentials, EncodedTokenRequest::Query("")).await;
     assert_eq!(ask(&bearer(key.expose())).await, "robot:ci []");
     // A token that is granted shortly before the key ends does not live for much longer.
     for (pass, expires_in) in [(1_000, 599), (539_000, 60), (59_999, 60)] {
@@ -298,24 +296,12 @@ async fn a_right_secret_that_is_refused_says_why() {
 #[tokio::test]
 async fn the_scope_of_a_key_only_narrows() {
     let (world, key) = World::new().await;
-    let mut ci = world.read("ci").await;
-    for key in ci.keys.values_mut() {
-        key.scope = Some(vec![
-            grant("ci/app", Actions::PULL),
-            grant("elsewhere/**", Actions::ALL),
-        ]);
-    }
-    world
-        .apply(
-            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
-            None,
-            |_| {},
-        )
-        .await;
+    let scope = vec![grant("ci/app", Actions::PULL), grant("elsewhere/**", Actions::ALL)];
+    world.change_keys("ci", |key| key.scope = Some(scope.clone())).await;
     let instance = world.instance();
     let query =
         "scope=repository:ci/app:*&scope=repository:ci/b:*&scope=repository:elsewhere/x:*&scope=registry:catalog:*";
-    let seen = asked(&instance, &bearer(key.expose()), TokenForm::Query(query)).await;
+    let seen = asked(&instance, &bearer(key.expose()), EncodedTokenRequest::Query(query)).await;
     assert_eq!(seen, "robot:ci [repository:ci/app:pull]");
     let identity = instance.authenticate(&from(1), &bearer(key.expose())).await.unwrap();
     assert!(identity.may::<Pull>(&repository("ci/app")) && !identity.may::<Push>(&repository("ci/app")));
@@ -326,17 +312,8 @@ async fn the_scope_of_a_key_only_narrows() {
 #[tokio::test]
 async fn s04_a_token_for_a_key_that_may_only_create_moves_no_tag() {
     let (world, key) = World::new().await;
-    let mut ci = world.read("ci").await;
-    for key in ci.keys.values_mut() {
-        key.scope = Some(vec![grant("ci/**", Actions::CREATE), grant("ci/free", Actions::PUSH)]);
-    }
-    world
-        .apply(
-            Some(registry::store::access::AccountChange::Put(Box::new(ci))),
-            None,
-            |_| {},
-        )
-        .await;
+    let scope = vec![grant("ci/**", Actions::CREATE), grant("ci/free", Actions::PUSH)];
+    world.change_keys("ci", |key| key.scope = Some(scope.clone())).await;
     let instance = world.instance();
     let query = "scope=repository:ci/app:pull,push&scope=repository:ci/free:push";
     let granted = get_token(&instance, &bearer(key.expose()), query).await.unwrap();
@@ -359,8 +336,87 @@ async fn s04_a_token_for_a_key_that_may_only_create_moves_no_tag() {
     }
 }
 
+/// What decides whether a mount asks for a token that also contains its source: only if the next token will. What the token does
+/// not say of its account is not known, and then the client gets a session.
+#[tokio::test]
+async fn which_tokens_another_token_would_extend() {
+    let (world, key) = World::new().await;
+    world.set_policy(POLICY).await;
+    let narrow = Key::generate(&account("zoe"), &*world.clock);
+    let mut zoe = world.user("zoe");
+    zoe.groups.insert(group("dev"));
+    let scope = Some(vec![grant("team/**", Actions::ALL)]);
+    let narrow_key = AccountKey {
+        scope,
+        ..world.account_key(&narrow)
+    };
+    zoe.keys.insert(narrow.id(), narrow_key);
+    world.put(zoe).await;
+    let instance = world.instance();
+    let (alice, robot) = (basic("alice", PASSWORD), bearer(key.expose()));
+    for (what, credentials, scope, source, expected) in [
+        ("by a rule", &alice, "repository:team/app:push", "team/base", true),
+        (
+            "by a rule for anyone",
+            &robot,
+            "repository:ci/app:push",
+            "public/base",
+            true,
+        ),
+        (
+            "it is in the token",
+            &alice,
+            "repository:team/app:pull",
+            "team/app",
+            false,
+        ),
+        ("no rule", &alice, "repository:team/app:push", "other/base", false),
+        ("a deny rule", &alice, "repository:team/app:push", "team/secret", false),
+        // The token has no other grants of the robot than those that concern what it contains.
+        (
+            "by another grant",
+            &robot,
+            "repository:ci/app:push",
+            "other/base",
+            false,
+        ),
+        ("by the same grant", &robot, "repository:ci/app:push", "ci/base", true),
+        // The same holds for the scope of a key.
+        (
+            "a key with a scope",
+            &bearer(narrow.expose()),
+            "repository:team/app:push",
+            "team/base",
+            false,
+        ),
+    ] {
+        let token = token(&instance, credentials, scope).await;
+        let identity = instance.authenticate(&from(1), &bearer(&token)).await.unwrap();
+        let source = repository(source);
+        assert_eq!(identity.needs_token_for::<Pull>(&source), expected, "{what}");
+        let both = format!("{scope}%20repository:{source}:pull");
+        let both = get_token(&instance, credentials, &format!("scope={both}"))
+            .await
+            .unwrap();
+        let identity = instance.authenticate(&from(1), &bearer(&both.token)).await.unwrap();
+        assert!(
+            !identity.needs_token_for::<Pull>(&source),
+            "{what}: nobody is asked twice"
+        );
+        assert!(!expected || identity.may::<Pull>(&source), "{what}");
+    }
+    for credentials in [&alice, &robot, &bearer(narrow.expose())] {
+        let identity = instance.authenticate(&from(1), credentials).await.unwrap();
+        assert!(
+            !identity.needs_token_for::<Pull>(&repository("team/base")),
+            "without a token"
+        );
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    // Each case makes accounts in a store of its own, hashes a password and signs a token.
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// Whatever a client asks for, a token allows nothing that its principal may not do, and all of it that it may.
     #[test]

@@ -2,7 +2,7 @@ use registry::auth::CredentialId;
 use registry::store::Timestamp;
 use registry::store::access::{Account, AuditKind, Withdrawn};
 
-use super::super::keys::{IssuedKey, NewKey};
+use super::super::keys::{IssuedKey, KeyEdit, KeyEnd, NewKey};
 use super::super::{AccountRef, AdministrationError};
 use super::{BEGIN, World, alice, done, name};
 use crate::grant;
@@ -185,4 +185,86 @@ fn a_rotated_key_works_until_the_overlap_ends() {
         rotate("unknown0".parse().unwrap(), 1, None),
         Err(AdministrationError::NoKey { .. })
     ));
+}
+
+/// A scope of a key before a change and after it, and whether tokens of the account are withdrawn.
+type ScopeCase<'a> = (Option<&'a [&'a str]>, &'a [&'a str], bool);
+
+#[test]
+fn a_key_that_loses_a_part_of_its_scope_withdraws_tokens() {
+    let scope = |texts: &[&str]| -> Vec<_> { texts.iter().map(|text| grant::parse(text).unwrap()).collect() };
+    let cases: [ScopeCase<'_>; 6] = [
+        (None, &["pull:**"], true),
+        (Some(&["pull:a/**"]), &["pull:a/**", "pull:b"], false),
+        (Some(&["pull:a/**"]), &["pull,push:a/**"], false),
+        (Some(&["pull,push:a/**"]), &["pull:a/**"], true),
+        (Some(&["pull:a/**", "pull:b"]), &["pull:b"], true),
+        (Some(&["pull:a/**"]), &[], true),
+    ];
+    for (before, after, is_withdrawn) in cases {
+        let world = World::new();
+        let account = world.user("zoe", &[]);
+        let new = NewKey {
+            scope: before.map(scope),
+            ..ENDLESS
+        };
+        let key = add(&world, &new).unwrap();
+        world.pass(10);
+        let edit = KeyEdit {
+            scope: Some(scope(after)),
+            expires: None,
+        };
+        let zoe = name("zoe");
+        let changed = done(world.administration.change_key(&alice(), (&zoe).into(), key.id, &edit)).unwrap();
+        assert!(changed.is_changed());
+        let stored = world.account("zoe").unwrap();
+        assert_eq!(stored, changed.into_inner());
+        assert_eq!(stored.keys[&key.id].scope, Some(scope(after)));
+        assert_eq!(stored.keys[&key.id].hash, key.record.hash);
+        assert_eq!(
+            stored.generation > account.generation,
+            is_withdrawn,
+            "{before:?} {after:?}"
+        );
+        let withdrawn = world.state().withdrawn;
+        let tokens = withdrawn.contains(&stored.principal(), account.generation, Some(key.id), BEGIN);
+        assert_eq!(tokens, is_withdrawn, "{before:?} {after:?}");
+        // New tokens of the key are good.
+        assert!(!withdrawn.contains(&stored.principal(), stored.generation, Some(key.id), BEGIN));
+        assert_eq!(world.last_event().event, AuditKind::KeyChanged);
+    }
+}
+
+#[test]
+fn the_end_of_a_key_is_changed_until_it_has_come() {
+    let world = World::new();
+    world.user("zoe", &[]);
+    let now = world.pass(0);
+    let key = add(&world, &until(now.plus_millis(1000))).unwrap();
+    let zoe = name("zoe");
+    let change = |expires: Option<Timestamp>| {
+        let edit = KeyEdit {
+            scope: None,
+            expires: Some(expires.map_or(KeyEnd::Never, KeyEnd::At)),
+        };
+        done(world.administration.change_key(&alice(), (&zoe).into(), key.id, &edit))
+    };
+    let ends = || world.account("zoe").unwrap().keys[&key.id].expires;
+    for expires in [None, Some(now.plus_millis(2000)), Some(now.plus_millis(50))] {
+        assert!(change(expires).unwrap().is_changed());
+        assert_eq!(ends(), expires);
+        assert!(!change(expires).unwrap().is_changed());
+    }
+    assert!(matches!(change(Some(now)), Err(AdministrationError::Expired)));
+    let now = world.pass(50);
+    let late = change(Some(now.plus_millis(1000)));
+    assert!(matches!(late, Err(AdministrationError::KeyEnded { .. })));
+    assert_eq!(ends(), Some(now));
+    let unknown = "00000000".parse().unwrap();
+    let unknown = done(
+        world
+            .administration
+            .change_key(&alice(), (&zoe).into(), unknown, &KeyEdit::default()),
+    );
+    assert!(matches!(unknown, Err(AdministrationError::NoKey { .. })));
 }

@@ -69,6 +69,13 @@ fn every_mistake_leaves_the_old_policy_in_force() {
     done(world.administration.set_policy(&alice(), &new(RULE, MadeFrom::Any))).unwrap();
     let (state, events) = (world.state(), world.events());
     let unreadable = " ".repeat(Policy::MAX_BYTES + 1);
+    // Instances could not load its canonical JSON, which is longer.
+    let rule = |number| format!("{{name='{number:064}',who=['users'],repositories=['a'],actions=['pull']}}");
+    let dense = format!(
+        "syntax=1\nallow=[{}]\n",
+        (0..499).map(rule).collect::<Vec<_>>().join(",")
+    );
+    assert!(dense.len() <= Policy::MAX_BYTES, "{}", dense.len());
     for (source, line) in [
         ("syntax = 2\n".to_owned(), 1),
         (format!("{RULE}color = 1\n"), 8),
@@ -76,6 +83,7 @@ fn every_mistake_leaves_the_old_policy_in_force() {
         (RULE.replace("'**'", "'**/a'"), 6),
         (format!("{RULE}[[allow"), 8),
         (unreadable, 1),
+        (dense, 1),
     ] {
         let error = done(world.administration.set_policy(&alice(), &new(&source, MadeFrom::Any))).unwrap_err();
         let AdministrationError::Mistakes(mistakes) = error else {

@@ -1,12 +1,16 @@
+use std::sync::atomic::Ordering;
+
+use registry::store::Timestamp;
 use registry::store::access::{AccessStore as _, AuditKind, KeyId, Withdrawn};
 
 use super::super::AdministrationError;
 use super::super::signing_keys::{Rotation, SigningKeyCondition, SigningKeyEntry};
-use super::{World, alice, done};
+use super::{BEGIN, World, alice, done};
 use crate::key_set::KeySet;
 use crate::signing_key::TokenSigner;
 
 const PUBLISHED: Rotation = Rotation::Published(Rotation::PUBLISHED_MS);
+const HOUR_MS: u64 = 3_600_000;
 
 fn rotate(world: &World, rotation: Rotation) -> Result<SigningKeyEntry, AdministrationError> {
     done(world.administration.rotate_signing_keys(&alice(), rotation))
@@ -27,15 +31,15 @@ fn seeds(world: &World) -> Vec<KeyId> {
 fn a_new_key_is_published_before_it_signs_and_the_old_one_verifies_its_last_token() {
     let world = World::new();
     assert!(conditions(&world).is_empty());
+    // The first key of a registry signs at once: there is no other one.
     let first = rotate(&world, PUBLISHED).unwrap();
-    assert_eq!(first.condition, SigningKeyCondition::Published);
+    assert_eq!((first.condition, first.key.from), (SigningKeyCondition::Signing, BEGIN));
     assert_eq!(seeds(&world), [first.key.kid]);
-    assert_eq!(conditions(&world), ["published"]);
-    world.pass(Rotation::PUBLISHED_MS);
     assert_eq!(conditions(&world), ["signing"]);
 
     let now = world.pass(1);
     let second = rotate(&world, PUBLISHED).unwrap();
+    assert_eq!(second.condition, SigningKeyCondition::Published);
     assert_eq!(second.key.from, now.plus_millis(Rotation::PUBLISHED_MS));
     assert_eq!(conditions(&world), ["signing", "published"]);
     let event = world.last_event();
@@ -63,6 +67,57 @@ fn a_new_key_is_published_before_it_signs_and_the_old_one_verifies_its_last_toke
     let mut expected = [second.key.kid, third.key.kid];
     expected.sort();
     assert_eq!(seeds(&world), expected);
+}
+
+/// A key that would have begun to sign after its successor never signs. It verifies like every key that was replaced: an
+/// instance that does not know its successor yet may sign with it.
+#[test]
+fn a_key_that_is_replaced_before_it_signs_never_signs() {
+    let world = World::new();
+    let first = rotate(&world, PUBLISHED).unwrap();
+    world.pass(1);
+    let replaced = rotate(&world, Rotation::Published(HOUR_MS)).unwrap();
+    assert_eq!(conditions(&world), ["signing", "published"]);
+    let now = world.pass(1);
+    let last = rotate(&world, PUBLISHED).unwrap();
+    assert_eq!(conditions(&world), ["signing", "published", "published"]);
+    let set = KeySet::new(&world.state().keys);
+    for (later, signs) in [
+        (0, first.key.kid),
+        (Rotation::PUBLISHED_MS - 1, first.key.kid),
+        (Rotation::PUBLISHED_MS, last.key.kid),
+        (HOUR_MS - 1, last.key.kid),
+        (HOUR_MS, last.key.kid),
+        (2 * HOUR_MS, last.key.kid),
+    ] {
+        assert_eq!(set.signs_at(now.plus_millis(later)), Some(signs), "{later} ms later");
+    }
+    assert!(set.find(replaced.key.kid, replaced.key.from).is_some());
+    world.pass(Rotation::PUBLISHED_MS);
+    assert_eq!(conditions(&world), ["verifying", "verifying", "signing"]);
+    world.pass(Withdrawn::LIFETIME_MS);
+    assert_eq!(conditions(&world), ["ended", "ended", "signing"]);
+}
+
+/// The clock of the instance that made the first key was an hour ahead.
+#[test]
+fn a_key_that_signs_before_its_time_is_replaced() {
+    let world = World::new();
+    let first = rotate(&world, PUBLISHED).unwrap();
+    world.clock.now.fetch_sub(HOUR_MS, Ordering::Relaxed);
+    let next = rotate(&world, PUBLISHED).unwrap();
+    let set = KeySet::new(&world.state().keys);
+    for (before_next, signs) in [
+        (Rotation::PUBLISHED_MS, first.key.kid),
+        (1, first.key.kid),
+        (0, next.key.kid),
+    ] {
+        let at = Timestamp(next.key.from.0 - before_next);
+        assert_eq!(set.signs_at(at), Some(signs), "{before_next}");
+    }
+    for at in [BEGIN, BEGIN.plus_millis(HOUR_MS)] {
+        assert_eq!(set.signs_at(at), Some(next.key.kid), "{at:?}");
+    }
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use oci::MediaType;
 use registry::api_endpoint::{ApiBodyKind, ApiOperation};
+use registry::store::metadata::MetadataStore as _;
 use serde_json::{Value, json};
 
 use super::support::{PASSWORD, POLICY, Reply, World, no_key};
-use crate::api::document::{document, refusals, success};
+use crate::api::document::{document, refusals, successes};
 
 /// The limit of a body, in bytes.
 const LIMIT: usize = 64 << 10;
@@ -38,9 +40,10 @@ fn the_document_names_every_operation() {
         let path = format!("/api/v1/{}", operation.path());
         let described = &document["paths"][path][operation.method().as_str().to_lowercase()];
         let listed: BTreeSet<_> = described["responses"].as_object().unwrap().keys().cloned().collect();
-        let statuses = refusals(operation).into_iter().chain([success(operation)]);
+        let statuses = refusals(operation);
+        let statuses = statuses.iter().chain(successes(operation));
         let expected: BTreeSet<_> = statuses
-            .map(|status| status.to_string())
+            .map(ToString::to_string)
             .chain(["default".to_owned()])
             .collect();
         assert_eq!(listed, expected, "{operation:?}");
@@ -140,7 +143,10 @@ async fn refused(world: &World, operation: ApiOperation, status: u16) -> Reply {
             ApiOperation::SetPassword => example()
                 .user("alice")
                 .json(&json!({ "password": "another long password", "old_password": "not the old one" })),
-            ApiOperation::CreateKey | ApiOperation::RemoveKey | ApiOperation::RotateKey => example().user("audra"),
+            ApiOperation::CreateKey | ApiOperation::ChangeKey | ApiOperation::RemoveKey | ApiOperation::RotateKey => {
+                example().user("audra")
+            }
+            ApiOperation::DescribeTags | ApiOperation::GetTagHistory => example().basic("ci", &world.robot_key),
             _ => example().user("alice"),
         },
         404 => match operation {
@@ -148,6 +154,12 @@ async fn refused(world: &World, operation: ApiOperation, status: u16) -> Reply {
                 "principal": "robot:nobody", "action": "pull", "repository": "a/b",
             })),
             ApiOperation::GetPolicyVersion => world.get("policy/versions/9999").user("root"),
+            ApiOperation::DescribeTags => world.get("tags?repository=no/such").user("root"),
+            ApiOperation::GetTagHistory => world.get("tags/history?repository=a/b&tag=none").user("root"),
+            ApiOperation::RollBackTag => {
+                example().json(&json!({ "repository": "a/b", "tag": "latest", "to": World::digest(3) }))
+            }
+            ApiOperation::PromoteTag => example().json(&json!({ "from": "a/b:none", "to": "c/d:1.0.0" })),
             ApiOperation::RemoveKey => world
                 .call("DELETE", &format!("accounts/alice/keys/{}", no_key()))
                 .user("root"),
@@ -157,6 +169,10 @@ async fn refused(world: &World, operation: ApiOperation, status: u16) -> Reply {
             ApiOperation::ListAccounts => world.get("accounts?n=0").user("root"),
             ApiOperation::ListPolicyVersions => world.get("policy/versions?after=x").user("root"),
             ApiOperation::ListAuditEvents => world.get("audit?from=yesterday").user("root"),
+            ApiOperation::SearchRepositories => world.get("repositories?prefix=A").user("root"),
+            ApiOperation::CreateRepository => world.call("PUT", "repositories?name=A").user("root"),
+            ApiOperation::DescribeTags => world.get("tags").user("root"),
+            ApiOperation::GetTagHistory => world.get("tags/history?repository=a/b&tag=.").user("root"),
             // A policy that is no text.
             ApiOperation::CheckPolicy => example().bytes("application/json", vec![0xff]),
             _ => example().text("application/json", r#"{"unknown":1}"#),
@@ -188,6 +204,34 @@ async fn contradicted(world: &World, operation: ApiOperation) -> Reply {
             }
             create()
         }
+        ApiOperation::ChangeKey => {
+            let change = || world.example(operation).user("root");
+            let ends = json!({ "expires": "2026-11-30T00:54:20Z" });
+            change().json(&ends).send().await.expect(200);
+            world.clock.pass(60_000);
+            change()
+        }
+        ApiOperation::RollBackTag => {
+            // The bytes of the manifest are damaged.
+            let repository = "a/b".parse().unwrap();
+            world
+                .put_bytes("a/b", &["latest"], 3, b"{}".to_vec(), MediaType::OCI_INDEX)
+                .await;
+            world.put("a/b", &["latest"], 4).await;
+            let digest = World::digest(3);
+            let metadata = &world.metadata;
+            metadata
+                .record_damaged_manifest(world.cx(), &repository, &digest)
+                .await
+                .unwrap();
+            root("POST", "tags/rollback").json(&json!({ "repository": "a/b", "tag": "latest", "to": digest }))
+        }
+        ApiOperation::PromoteTag => {
+            // The target has the manifest with another type.
+            let bytes = World::manifest(2);
+            world.put_bytes("c/d", &[], 2, bytes, "application/x.other").await;
+            world.example(operation).user("root")
+        }
         ApiOperation::RotateKey => {
             let rotate = || world.example(operation).user("root");
             rotate().send().await.expect(201);
@@ -217,8 +261,11 @@ async fn each_answer_of_the_document_is_met() {
     for &operation in ApiOperation::ALL {
         let path = format!("/api/v1/{}", operation.path());
         let described = &document["paths"][path][operation.method().as_str().to_lowercase()];
-        let done = World::new().await.example(operation).user("root").send().await;
-        let mut replies = vec![done.expect(success(operation))];
+        let world = World::new().await;
+        let mut replies = Vec::new();
+        for status in successes(operation) {
+            replies.push(world.example(operation).user("root").send().await.expect(*status));
+        }
         for status in refusals(operation) {
             let reply = refused(&World::new().await, operation, status).await;
             assert_eq!(reply.status, status, "{operation:?}: {reply:?}");
@@ -269,7 +316,19 @@ async fn a_body_over_the_limit_is_refused() {
 #[tokio::test]
 async fn lists_have_pages() {
     let world = World::new().await;
-    for (list, member) in [("accounts", "name"), ("audit", "id"), ("policy/versions", "version")] {
+    for repository in ["a/c", "b"] {
+        world.put(repository, &["1"], 1).await;
+    }
+    world.put("a/b", &["1.0.0", "2.0.0"], 2).await;
+    for (list, member) in [
+        ("accounts", "name"),
+        ("audit", "id"),
+        ("policy/versions", "version"),
+        ("repositories", "name"),
+        ("repositories?prefix=a/", "name"),
+        ("tags?repository=a/b", "tag"),
+        ("tags/history?repository=a/b&tag=latest", "version"),
+    ] {
         let whole = world.get(list).user("root").send().await.expect(200).json();
         let whole: Vec<_> = whole["items"]
             .as_array()
@@ -279,7 +338,8 @@ async fn lists_have_pages() {
             .collect();
         let (mut found, mut after) = (Vec::new(), String::new());
         loop {
-            let path = format!("{list}?n=1&after={after}");
+            let begins = if list.contains('?') { '&' } else { '?' };
+            let path = format!("{list}{begins}n=1&after={after}");
             let page = world.get(&path).user("audra").send().await.expect(200).json();
             let items = page["items"].as_array().unwrap();
             assert!(items.len() <= 1);

@@ -209,7 +209,7 @@ async fn the_audit_trail_says_who_and_from_where() {
     let world = World::new().await;
     world.clock.pass(1000);
     let create = world.call("POST", "accounts/alice/keys").bearer(&world.key.1);
-    create.json(&json!({ "expires": "never" })).send().await.expect(201);
+    let created = create.json(&json!({ "expires": "never" })).send().await.expect(201);
     let events = |query: &str| world.get(&format!("audit?{query}")).user("audra").send();
     let found = events("principal=alice&event=key.created").await.expect(200).json();
     let [event] = &found["items"].as_array().unwrap()[..] else {
@@ -218,6 +218,8 @@ async fn the_audit_trail_says_who_and_from_where() {
     assert_eq!(event["principal"], "alice");
     assert_eq!(event["credential"], world.key.0);
     assert_eq!(event["address"], "192.0.2.1");
+    assert_eq!(event["request"].as_str(), created.header("x-request-id"));
+    assert_eq!(created.header("x-request-id").map(str::len), Some(16));
     assert_eq!(event["at"], "2026-11-30T00:53:21Z");
     let since = events("from=2026-11-30T00:53:21Z").await.expect(200).json();
     assert_eq!(since["items"].as_array().unwrap().len(), 1);
@@ -229,4 +231,66 @@ async fn the_audit_trail_says_who_and_from_where() {
     for wrong in ["event=login", "repository=A", "n=x", "to=1"] {
         events(wrong).await.expect(400);
     }
+}
+
+/// The scope and the end of a key are changed in place. What its scope loses is lost to the tokens that it got before.
+#[tokio::test]
+async fn s02_a_key_is_changed_in_place() {
+    let world = World::new().await;
+    let (id, key) = world.key.clone();
+    let path = format!("accounts/alice/keys/{id}");
+    let keys = || world.get("accounts/alice/keys").user("alice").send();
+    let change = |version: &str, body: serde_json::Value| {
+        let call = world.call("PATCH", &path).user("alice").header("if-match", version);
+        call.json(&body).send()
+    };
+    let get_token = world
+        .request("GET", "/token?scope=repository:a/b:pull")
+        .basic("key", &key);
+    let token = get_token.send().await.expect(200).json()["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pull = |repository: &str| {
+        let call = world.request("GET", &format!("/v2/{repository}/tags/list"));
+        call.bearer(&token).send()
+    };
+    pull("a/b").await.expect(200);
+    let version = keys().await.expect(200).header("etag").unwrap().to_owned();
+    let changed = change(&version, json!({ "expires": "2027-01-01T00:00:00Z" }))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&changed.json()["expires"], &changed.json()["scope"]),
+        (&json!("2027-01-01T00:00:00Z"), &json!(null))
+    );
+    // A token lives as long as before.
+    pull("a/b").await.expect(200);
+    change(&version, json!({ "expires": "never" })).await.expect(412);
+    world.clock.pass(1);
+    let version = changed.header("etag").unwrap().to_owned();
+    let scope = json!([{ "repositories": "c/**", "actions": ["pull"] }]);
+    let narrowed = change(&version, json!({ "scope": scope })).await.expect(200);
+    assert_eq!(
+        (&narrowed.json()["scope"], &narrowed.json()["expires"]),
+        (&scope, &json!("2027-01-01T00:00:00Z"))
+    );
+    pull("a/b").await.expect(401);
+    world.get("whoami").bearer(&key).send().await.expect(401);
+    let listed = keys().await.expect(200);
+    assert_eq!(listed.header("etag"), narrowed.header("etag"));
+    let version = listed.header("etag").unwrap();
+    for (body, status) in [
+        (json!({}), 200),
+        (json!({ "scope": scope, "expires": "2027-01-01T00:00:00Z" }), 200),
+        (json!({ "expires": "2020-01-01T00:00:00Z" }), 400),
+        (json!({ "scope": [{ "repositories": "**", "actions": [] }] }), 400),
+    ] {
+        let reply = change(version, body).await.expect(status);
+        assert!(status != 200 || reply.header("etag") == Some(version));
+    }
+    let events = world.events("key.changed").await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[1]["reference"], format!("alice.{id}"));
+    assert!(events[1]["after"].as_str().unwrap().starts_with("scope: pull:c/**; "));
 }

@@ -10,14 +10,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Request};
 use http_body::Body as _;
+use oci::{Algorithm, Digest, MediaType, RepositoryName};
 use registry::api_endpoint::ApiOperation;
 use registry::auth::{AccountName, Actions, AuthenticationError, CredentialId, RepositoryGrant};
 use registry::budget::ClientKey;
 use registry::environment::Environment;
 use registry::random::SplitMix64;
-use registry::store::Timestamp;
 use registry::store::access::{AccountKind, PolicyForm};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore as _, NewContent, PutManifest};
+use registry::store::{Context, Timestamp, Uid};
 use registry::{Client, Registry, RequestBody, Settings, Stores};
 use serde_json::{Value, json};
 
@@ -89,6 +91,7 @@ impl PasswordUsers for FileUsers {
 pub(super) struct World {
     pub(super) clock: Arc<Clock>,
     pub(super) administration: Administration,
+    pub(super) metadata: Arc<MemoryMetadata>,
     registry: Registry,
     /// The id of a key of `alice`, and the key.
     pub(super) key: (String, String),
@@ -111,6 +114,13 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// The headers, without the id of the request.
+    pub(super) fn headers_but_id(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        headers.remove("x-request-id");
+        headers
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -204,6 +214,16 @@ impl Call<'_> {
 impl World {
     /// No accounts.
     pub(super) fn empty() -> Self {
+        Self::without_accounts(false)
+    }
+
+    /// No accounts; whether everyone may pull, whatever the policy says.
+    pub(super) fn without_accounts(anonymous_pull: bool) -> Self {
+        Self::with_settings(|settings| settings.anonymous_pull = anonymous_pull)
+    }
+
+    /// No accounts, and these changes of the settings.
+    pub(super) fn with_settings(change: impl FnOnce(&mut AccountSettings)) -> Self {
         let clock = Arc::new(Clock {
             now: AtomicU64::new(1_796_000_000_000),
             random: Mutex::new(SplitMix64::new(7)),
@@ -217,11 +237,12 @@ impl World {
             metadata: metadata.clone(),
             sessions,
         };
-        let settings = AccountSettings {
+        let mut settings = AccountSettings {
             passwords: Parameters::CHEAPEST,
             bootstrap: BootstrapSecret::new(BOOTSTRAP).ok(),
             ..AccountSettings::default()
         };
+        change(&mut settings);
         let parts = AccountParts {
             store: metadata.clone(),
             environment: clock.clone(),
@@ -243,7 +264,8 @@ impl World {
             Settings::default(),
         );
         Self {
-            administration: Administration::new(metadata, clock.clone(), 1000),
+            administration: Administration::new(metadata.clone(), clock.clone(), 1000),
+            metadata,
             clock,
             registry: registry
                 .with_token_endpoint(authenticator)
@@ -256,9 +278,13 @@ impl World {
     }
 
     /// The users `alice` with two keys, `bob`, `audra` of the group `auditors` and `root` of the group `admins`, the robot `ci`
-    /// with a key, and a policy.
+    /// with a key, and a policy. In the repository `a/b`, the tag `latest` named the manifest 1, and names 2.
     pub(super) async fn new() -> Self {
-        let mut world = Self::empty();
+        Self::new_in(Self::empty()).await
+    }
+
+    /// The same in an empty registry.
+    pub(super) async fn new_in(mut world: Self) -> Self {
         for (user, group) in [
             ("alice", "dev"),
             ("bob", "dev"),
@@ -290,7 +316,71 @@ impl World {
         };
         let set = world.administration.set_policy(&Author::operator(), &policy).await;
         world.policy = set.unwrap().version.version;
+        for number in 1..=2 {
+            world.put("a/b", &["latest"], number).await;
+        }
         world
+    }
+
+    /// The bytes of an index that lists nothing; others for each number.
+    pub(super) fn manifest(number: u64) -> Vec<u8> {
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_INDEX,
+            "manifests": [],
+            "annotations": { "number": number.to_string() },
+        });
+        index.to_string().into_bytes()
+    }
+
+    /// The digest of such an index.
+    pub(super) fn digest(number: u64) -> Digest {
+        Digest::of(Algorithm::Sha256, &Self::manifest(number))
+    }
+
+    /// Puts such an index with tags, as an operator.
+    pub(super) async fn put(&self, repository: &str, tags: &[&str], number: u64) {
+        self.put_bytes(repository, tags, number, Self::manifest(number), MediaType::OCI_INDEX)
+            .await;
+    }
+
+    /// Puts bytes with the digest of such an index.
+    pub(super) async fn put_bytes(
+        &self,
+        repository: &str,
+        tags: &[&str],
+        number: u64,
+        bytes: Vec<u8>,
+        media_type: &str,
+    ) {
+        self.clock.pass(1);
+        let put = PutManifest {
+            repository: repository.parse().unwrap(),
+            digest: Self::digest(number),
+            media_type: media_type.parse().unwrap(),
+            size: bytes.len() as u64,
+            content: NewContent::Inline(bytes.into()),
+            artifact_type: None,
+            subject: None,
+            required: BTreeSet::new(),
+            excepted: BTreeSet::new(),
+            tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+            author: Author::operator(),
+        };
+        let done = self.metadata.put_manifest(self.cx(), &put, &AllowAll::shared()).await;
+        assert_eq!(done.unwrap(), ManifestPut::Stored);
+    }
+
+    /// The context of a call of a store.
+    pub(super) fn cx(&self) -> Context {
+        Context::internal(self.clock.now(), 1000, Uid(self.clock.random.lock().unwrap().bits()))
+    }
+
+    /// What a tag of a repository names.
+    pub(super) async fn named(&self, repository: &str, tag: &str) -> Option<Digest> {
+        let (repository, tag) = (repository.parse::<RepositoryName>().unwrap(), tag.parse().unwrap());
+        let found = self.metadata.tag(self.cx(), &repository, &tag).await.unwrap();
+        found.map(|row| row.digest)
     }
 
     async fn issue(&self, account: &str, scope: Option<Vec<RepositoryGrant>>) -> (String, String) {
@@ -306,10 +396,15 @@ impl World {
     }
 
     pub(super) fn call(&self, method: &str, path: &str) -> Call<'_> {
+        self.request(method, &format!("/api/v1/{path}"))
+    }
+
+    /// A request that may be another one than to the API.
+    pub(super) fn request(&self, method: &str, path: &str) -> Call<'_> {
         Call {
             world: self,
             method: method.to_owned(),
-            path: format!("/api/v1/{path}"),
+            path: path.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
         }
@@ -326,6 +421,12 @@ impl World {
             .replace("{account}", "alice")
             .replace("{key}", if self.key.0.is_empty() { "3f9aK2dQ" } else { &self.key.0 })
             .replace("{version}", &self.policy.to_string());
+        let path = match operation {
+            ApiOperation::CreateRepository => format!("{path}?name=new/one"),
+            ApiOperation::DescribeTags => format!("{path}?repository=a/b"),
+            ApiOperation::GetTagHistory => format!("{path}?repository=a/b&tag=latest"),
+            _ => path,
+        };
         let method = operation.method();
         let call = self.call(method.as_str(), &path);
         match operation {
@@ -337,6 +438,10 @@ impl World {
             | ApiOperation::GetPolicy
             | ApiOperation::ListPolicyVersions
             | ApiOperation::GetPolicyVersion
+            | ApiOperation::SearchRepositories
+            | ApiOperation::CreateRepository
+            | ApiOperation::DescribeTags
+            | ApiOperation::GetTagHistory
             | ApiOperation::ListAuditEvents
             | ApiOperation::ListSigningKeys
             | ApiOperation::GetApiDocument => call,
@@ -350,6 +455,13 @@ impl World {
                 .json(&json!({ "password": "another long password", "old_password": PASSWORD }))
                 .header("if-match", "*"),
             ApiOperation::CreateKey => call.json(&json!({ "expires": "never" })),
+            ApiOperation::ChangeKey => call
+                .json(&json!({ "expires": "2027-01-01T00:00:00Z" }))
+                .header("if-match", "*"),
+            ApiOperation::RollBackTag => {
+                call.json(&json!({ "repository": "a/b", "tag": "latest", "to": Self::digest(1) }))
+            }
+            ApiOperation::PromoteTag => call.json(&json!({ "from": "a/b:latest", "to": "c/d:1.0.0" })),
             ApiOperation::RotateKey => call.json(&json!({ "overlap": 60, "expires": "never" })),
             ApiOperation::SetPolicy => call.text("application/json", POLICY).header("if-match", "*"),
             ApiOperation::CheckPolicy => call.text("application/json", POLICY),
@@ -359,12 +471,19 @@ impl World {
 
     /// A token of `alice` for a scope.
     pub(super) async fn token(&self, scope: &str) -> String {
-        let call = Call {
-            path: format!("/token?scope={scope}"),
-            ..self.get("")
-        };
+        let call = self.request("GET", &format!("/token?scope={scope}"));
         let reply = call.user("alice").send().await.expect(200);
         reply.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The `Location` of an upload that `root` begins.
+    pub(super) async fn upload(&self, repository: &str) -> String {
+        let call = Call {
+            path: format!("/v2/{repository}/blobs/uploads/"),
+            ..self.call("POST", "")
+        };
+        let reply = call.user("root").send().await.expect(202);
+        reply.header("location").unwrap().to_owned()
     }
 
     /// The version of an account, for `If-Match`.
@@ -378,6 +497,12 @@ impl World {
         let version = reply.json()["version"].as_str().unwrap().to_owned();
         assert_eq!(reply.header("etag"), Some(format!("\"{version}\"").as_str()));
         version
+    }
+
+    /// The events of one kind in the audit trail, oldest first.
+    pub(super) async fn events(&self, kind: &str) -> Vec<Value> {
+        let page = self.get(&format!("audit?event={kind}")).user("audra").send().await;
+        page.expect(200).json()["items"].as_array().unwrap().clone()
     }
 
     /// The groups of an account, as they are stored.

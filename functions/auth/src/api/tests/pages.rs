@@ -1,0 +1,79 @@
+//! How many items a list has.
+
+use registry::store::access::{AccountKind, PolicyForm};
+
+use super::support::{POLICY, World, name};
+use crate::administration::Author;
+use crate::administration::accounts::NewAccount;
+use crate::administration::policies::{MadeFrom, NewPolicy};
+
+/// More than a page may have.
+const MANY: usize = 1_003;
+
+async fn count(world: &World, list: &str, n: &str) -> Result<(usize, bool), u16> {
+    let separator = if list.contains('?') { '&' } else { '?' };
+    let path = format!("{list}{separator}n={n}");
+    let reply = world.get(&path).user("root").send().await;
+    if reply.status != 200 {
+        return Err(reply.status);
+    }
+    let page = reply.json();
+    Ok((page["items"].as_array().unwrap().len(), page["next"].is_string()))
+}
+
+/// No client gets more than 1,000 items at once, whatever it asks for.
+#[tokio::test]
+async fn s06_no_page_has_more_than_a_thousand_items() {
+    let world = World::new().await;
+    let author = Author::operator();
+    for _ in 0..MANY {
+        let new = NewPolicy {
+            form: PolicyForm::Json,
+            source: POLICY.to_owned(),
+            note: None,
+            made_from: MadeFrom::Any,
+        };
+        world.administration.set_policy(&author, &new).await.unwrap();
+    }
+    for number in 0..MANY {
+        let new = NewAccount::new(name(&format!("robot{number}")), AccountKind::Robot);
+        world.administration.create(&author, new).await.unwrap();
+    }
+    for number in 0..MANY {
+        world.put(&format!("r/x{number}"), &["latest"], 1).await;
+        world.put("t/x", &[&format!("t{number}")], 1).await;
+    }
+    for list in [
+        "accounts",
+        "audit",
+        "policy/versions",
+        "repositories",
+        "tags?repository=t/x",
+    ] {
+        for (n, expected) in [
+            ("", Ok((100, true))),
+            ("1", Ok((1, true))),
+            ("999", Ok((999, true))),
+            ("1000", Ok((1000, true))),
+            ("1001", Ok((1000, true))),
+            ("1000000000", Ok((1000, true))),
+            ("9223372036854775808", Ok((1000, true))),
+            ("18446744073709551616", Err(400)),
+            ("0", Err(400)),
+            ("-1", Err(400)),
+            ("x", Err(400)),
+            ("1x", Err(400)),
+        ] {
+            assert_eq!(count(&world, list, n).await, expected, "{list} {n}");
+        }
+    }
+    let history = "tags/history?repository=t/x&tag=t0";
+    for (n, expected) in [
+        ("1000", Ok((1, false))),
+        ("1001", Ok((1, false))),
+        ("0", Err(400)),
+        ("x", Err(400)),
+    ] {
+        assert_eq!(count(&world, history, n).await, expected, "{n}");
+    }
+}
