@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::access::{AuditEvent, Author};
 use registry::store::metadata::{
-    Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal, TagGuard,
-    TagRecord,
+    Defect, HistoryRecord, Link, Listing, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
+    TagGuard, TagRecord,
 };
 use registry::store::{Context, Location, Page, StoreError, Uid};
 
@@ -158,8 +158,8 @@ impl MetadataStore for DynamoStore {
         self.call(cx).history_of(repository, tag, before, limit).await
     }
 
-    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
-        self.call(cx).is_repository(repository).await
+    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<Option<Listing>, StoreError> {
+        self.call(cx).listing_of(repository).await
     }
 
     async fn repositories(

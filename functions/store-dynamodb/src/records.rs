@@ -69,6 +69,8 @@ pub(crate) mod attributes {
     pub(crate) const SINCE: &str = "since";
     /// The name of the principal that made a change of a tag.
     pub(crate) const PRINCIPAL: &str = "who";
+    /// What was promoted: the source of a change of a tag that is a promotion.
+    pub(crate) const PROMOTED_FROM: &str = "promotedFrom";
     /// When a thing was created.
     pub(crate) const CREATED: &str = "created";
     /// Set: the repository stays in the catalog while it is empty.

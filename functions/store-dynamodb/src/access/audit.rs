@@ -16,7 +16,7 @@ use crate::retrying::Requests;
 const ROUNDS: usize = 32;
 /// The difference between the clocks of two instances is less than this. An event may be that much earlier than the first
 /// one, and that much later than now.
-const SKEW_MS: u64 = 60 * 60 * 1000;
+pub(super) const SKEW_MS: u64 = 60 * 60 * 1000;
 
 /// A list that is asked for: from `position`, exclusive, to `end`, exclusive.
 struct List<'a> {

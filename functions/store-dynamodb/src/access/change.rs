@@ -1,16 +1,18 @@
 //! The transaction of a change of administration.
 //!
 //! The state's version is the condition of every change, so that changes are made one after the other. The same transaction
-//! writes the account, the policy and the event. The first event also writes since when there are events; the first account
-//! or policy raises the layout version of the table. A process looks once whether these two rows are there.
+//! writes the account, the policy and the event. The first event also writes since when there are events, and so does an
+//! imported one that is older; the first account or policy raises the layout version of the table. A process looks once
+//! whether these two rows are there.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use registry::auth::AccountName;
 use registry::store::access::{AccessChange, AccountChange, Applied, AuditEvent};
 use registry::store::{StoreError, Timestamp, Uid};
 
+use super::audit::SKEW_MS;
 use super::keys;
 use super::rows::{AccountRow, EventRow, FirstEventRow, PolicyRow, PolicyVersionRow, StateRow};
 use crate::keys as table_keys;
@@ -19,31 +21,68 @@ use crate::retrying::Requests;
 use crate::schema;
 use crate::table::{Item, Write, WriteCondition, Written};
 
-/// What the main table is known to have. Neither is ever taken back.
-#[derive(Debug, Default)]
+/// What the main table is known to have.
+#[derive(Debug)]
 pub(crate) struct KnownRows {
-    /// The time of the first event.
-    first_event: AtomicBool,
-    /// A layout version that says that there are accounts or a policy.
+    /// The time of the first event, as it was read. The one in the table is the same or earlier, and never grows.
+    first_event: AtomicU64,
+    /// A layout version that says that there are accounts or a policy. It is never taken back.
     layout: AtomicBool,
+}
+
+impl Default for KnownRows {
+    fn default() -> Self {
+        Self {
+            first_event: AtomicU64::new(u64::MAX),
+            layout: AtomicBool::new(false),
+        }
+    }
 }
 
 impl KnownRows {
     /// Writes since when there are events, unless that is written already: lists begin there. The row comes before the first
     /// event, and not with it, so that racing pushes do not refuse each other.
     pub(crate) async fn begin_events(&self, requests: &Requests<'_>, now: Timestamp) -> Result<(), StoreError> {
-        if self.first_event.load(Ordering::Relaxed) {
-            return Ok(());
+        while !self.lists_have(now) {
+            let found = requests.get(&keys::first_event()).await?;
+            let Some(write) = self.first_event_write(found.as_ref(), now)? else {
+                return Ok(());
+            };
+            if requests.write(&write).await?.is_done() {
+                self.saw_first_event(now);
+            }
+            // Otherwise another instance has written the row, or this one has, and the answer was lost.
         }
-        if requests.get(&keys::first_event()).await?.is_none() {
-            // If the condition does not hold, another instance has written the row.
-            requests
-                .write(&put(FirstEventRow::item(now), WriteCondition::Absent))
-                .await?;
-        }
-        self.first_event.store(true, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Whether lists are known to begin before an event of this time.
+    fn lists_have(&self, at: Timestamp) -> bool {
+        is_listed(Timestamp(self.first_event.load(Ordering::Relaxed)), at)
+    }
+
+    fn saw_first_event(&self, first: Timestamp) {
+        self.first_event.store(first.0, Ordering::Relaxed);
+    }
+
+    /// The write after which lists begin before an event of this time, from the row as it was read. It is refused if another
+    /// instance writes the row meanwhile. `None`: they begin there already.
+    fn first_event_write(&self, found: Option<&Item>, at: Timestamp) -> Result<Option<Write>, StoreError> {
+        let Some(item) = found else {
+            return Ok(Some(put(FirstEventRow::item(at), WriteCondition::Absent)));
+        };
+        let first = FirstEventRow::read(item)?;
+        if is_listed(first, at) {
+            self.saw_first_event(first);
+            return Ok(None);
+        }
+        Ok(Some(put(FirstEventRow::item(at), FirstEventRow::is(first))))
+    }
+}
+
+/// Whether lists that begin with this first event have an event of this time. [`u64::MAX`] is no first event.
+const fn is_listed(first: Timestamp, at: Timestamp) -> bool {
+    first.0 != u64::MAX && at.0 >= first.0.saturating_sub(SKEW_MS)
 }
 
 /// The write of an event, for the transaction of the change that it is about.
@@ -119,7 +158,8 @@ fn writes(change: &AccessChange, call: Uid) -> Result<Vec<Write>, StoreError> {
     Ok(writes)
 }
 
-/// The writes that only the first change of its kind makes, on condition that it is the first.
+/// The writes that only the first change of its kind makes, on condition that it is the first. The first event is the
+/// earliest one.
 async fn first_writes(
     requests: &Requests<'_>,
     known: &KnownRows,
@@ -127,10 +167,12 @@ async fn first_writes(
 ) -> Result<Vec<Write>, StoreError> {
     // A table without a state is new, whatever this process knows of an earlier table of the same name.
     let is_new = change.state.version == 1;
-    let is_unknown = |row: &AtomicBool| is_new || !row.load(Ordering::Relaxed);
-    let event = change.event.as_ref().filter(|_| is_unknown(&known.first_event));
+    let event = change
+        .event
+        .as_ref()
+        .filter(|event| is_new || !known.lists_have(event.at));
     let is_of_layout = change.policy.is_some() || matches!(change.account, Some(AccountChange::Put(_)));
-    let layout = is_of_layout && is_unknown(&known.layout);
+    let layout = is_of_layout && (is_new || !known.layout.load(Ordering::Relaxed));
     let (first_event, schema_row) = (keys::first_event(), table_keys::schema());
     let mut asked = BTreeSet::new();
     asked.extend(event.map(|_| first_event.clone()));
@@ -141,11 +183,7 @@ async fn first_writes(
     let found = requests.get_all(&asked).await?;
     let mut writes = Vec::new();
     if let Some(event) = event {
-        if found.contains_key(&first_event) {
-            known.first_event.store(true, Ordering::Relaxed);
-        } else {
-            writes.push(put(FirstEventRow::item(event.at), WriteCondition::Absent));
-        }
+        writes.extend(known.first_event_write(found.get(&first_event), event.at)?);
     }
     if layout {
         match schema::raising(found.get(&schema_row))? {

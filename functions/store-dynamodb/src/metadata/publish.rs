@@ -415,7 +415,7 @@ impl StoreCall<'_> {
             }
             let mut writes = of_manifest.clone();
             for tag in &seen {
-                writes.extend(tag.naming(self.cx, repository, target, &put.author.history_text()));
+                writes.extend(tag.naming(self.cx, repository, target, &put.author));
             }
             let event = {
                 let mut set = seen.iter().filter_map(|tag| tag.other_than(digest)).peekable();

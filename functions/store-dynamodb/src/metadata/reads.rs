@@ -2,13 +2,14 @@
 //! removal.
 
 use oci::{Digest, RepositoryName, Tag};
-use registry::store::metadata::{HistoryRecord, Link, ManifestRecord, Referrer, TagRecord};
+use registry::store::metadata::{HistoryRecord, Link, Listing, ManifestRecord, Referrer, TagRecord};
 use registry::store::{Page, StoreError};
 
 use super::StoreCall;
 use crate::keys::{self, RecordKey, start_after};
 use crate::records::{
-    BackLink, ChangeRow, LinkKind, LinkRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, TagRow, damaged,
+    BackLink, CatalogRow, ChangeRow, LinkKind, LinkRow, ManifestRow, ReferenceList, ReferencesRow, ReferrerRow, TagRow,
+    damaged,
 };
 use crate::table::{Item, Range};
 
@@ -98,9 +99,10 @@ impl StoreCall<'_> {
         self.page(range, None, true, limit, ChangeRow::read).await
     }
 
-    pub(super) async fn is_repository(&self, repository: &RepositoryName) -> Result<bool, StoreError> {
+    pub(super) async fn listing_of(&self, repository: &RepositoryName) -> Result<Option<Listing>, StoreError> {
         let row = self.main.get(&keys::repository(repository)).await?;
-        Ok(row.is_some())
+        let row = row.as_ref().map(CatalogRow::read).transpose()?;
+        Ok(row.map(|row| Listing::of(row.permanent)))
     }
 
     pub(super) async fn repositories_of(

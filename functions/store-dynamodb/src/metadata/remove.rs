@@ -8,7 +8,7 @@ use registry::store::{StoreError, Uid};
 
 use super::StoreCall;
 use super::commit::{has_uid, unmark};
-use super::tags::ITEMS_PER_TAG;
+use super::tags::{ITEMS_PER_TAG, ReadTag};
 use crate::keys::{self, RecordKey};
 use crate::records::{
     DeletionMark, EdgeRow, ManifestRow, MarkPurpose, ReferenceList, attributes, damaged, has_version,
@@ -245,9 +245,9 @@ impl StoreCall<'_> {
         Ok(Removal::Absent)
     }
 
-    /// Removes a manifest that has `mark`, and its tags. The last transaction removes the manifest with the last tags, and
-    /// has the event; earlier ones remove more tags in batches, each on condition of the mark. The guard is asked for all
-    /// tags before the first batch, and again for each batch.
+    /// Removes a manifest that has `mark`, and its tags. The last transaction removes the manifest with the last tags; earlier
+    /// ones remove more tags in batches, each on condition of the mark. Each has the event of what it removes. The guard is
+    /// asked for all tags before the first batch, and again for each batch.
     async fn remove_manifest(
         &self,
         repository: &RepositoryName,
@@ -277,8 +277,9 @@ impl StoreCall<'_> {
                 }
                 is_allowed = true;
             }
+            let names: Vec<_> = naming.clone().map(ReadTag::tag).collect();
             let of_tags: Vec<_> = naming
-                .flat_map(|tag| tag.deleting(self.cx, repository, &author.principal))
+                .flat_map(|tag| tag.deleting(self.cx, repository, author))
                 .collect();
             if more && of_tags.is_empty() {
                 // All these tags were moved since their rows were read; the moves remove the rows.
@@ -294,8 +295,13 @@ impl StoreCall<'_> {
                 unpublication(repository, digest, row, mark)
             };
             writes.extend(of_tags);
-            if !more {
-                let event = author.manifest_deleted(self.cx, repository, digest);
+            let event = match (more, names.is_empty()) {
+                (false, _) => Some(author.manifest_deleted(self.cx, repository, digest, names)),
+                // The event of each transaction gets an id of its own below.
+                (true, false) => Some(author.tags_deleted(self.cx, repository, digest, names, 1)),
+                (true, true) => None,
+            };
+            if let Some(event) = event {
                 writes.push(self.event(event).await?);
             }
             if self.main.transact(&writes).await? != Written::Done {

@@ -65,6 +65,10 @@ impl ReadTag {
         })
     }
 
+    pub(super) fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
     pub(super) fn refers_to(&self, digest: &Digest) -> bool {
         self.record.as_ref().is_some_and(|record| record.digest == *digest)
     }
@@ -102,12 +106,13 @@ impl ReadTag {
         }
     }
 
-    fn history(&self, cx: Context, after: Option<Digest>, principal: &str) -> HistoryRecord {
+    fn history(&self, cx: Context, after: Option<Digest>, author: &Author) -> HistoryRecord {
         HistoryRecord {
             version: self.next_version(cx),
             before: self.record.as_ref().map(|record| record.digest),
             after,
-            principal: principal.to_owned(),
+            principal: author.principal.clone(),
+            promoted_from: author.promoted_from().map(str::to_owned),
             at: cx.now,
             since: self.record.as_ref().map(|record| record.at).filter(|_| after.is_none()),
         }
@@ -128,7 +133,7 @@ impl ReadTag {
         cx: Context,
         repository: &RepositoryName,
         to: TagTarget<'_>,
-        principal: &str,
+        author: &Author,
     ) -> Vec<Write> {
         let tag = &self.tag;
         let key = keys::tag(repository, tag);
@@ -138,7 +143,7 @@ impl ReadTag {
                 condition: self.unchanged(),
             }];
         }
-        let change = self.history(cx, Some(*to.digest), principal);
+        let change = self.history(cx, Some(*to.digest), author);
         let record = TagRecord {
             digest: *to.digest,
             media_type: to.media_type.clone(),
@@ -177,12 +182,12 @@ impl ReadTag {
     }
 
     /// The writes that delete the tag; none if it does not exist.
-    pub(super) fn deleting(&self, cx: Context, repository: &RepositoryName, principal: &str) -> Vec<Write> {
+    pub(super) fn deleting(&self, cx: Context, repository: &RepositoryName, author: &Author) -> Vec<Write> {
         let Some(record) = &self.record else {
             return Vec::new();
         };
         let tag = &self.tag;
-        let change = self.history(cx, None, principal);
+        let change = self.history(cx, None, author);
         vec![
             Write::Delete {
                 key: keys::tag(repository, tag),
@@ -254,7 +259,7 @@ impl StoreCall<'_> {
             if let Err(protected) = seen.check_deleting(self.cx, guard) {
                 return Ok(Removal::Protected(protected));
             }
-            let mut writes = seen.deleting(self.cx, repository, &author.principal);
+            let mut writes = seen.deleting(self.cx, repository, author);
             writes.push(self.event(event).await?);
             if self.main.transact(&writes).await? == Written::Done {
                 return Ok(Removal::Removed);

@@ -113,6 +113,7 @@ impl ChangeRow {
             .text_if_any(attributes::BEFORE, change.before)
             .text_if_any(attributes::AFTER, change.after)
             .text(attributes::PRINCIPAL, &change.principal)
+            .text_if_any(attributes::PROMOTED_FROM, change.promoted_from.as_ref())
             .timestamp(attributes::AT, change.at)
             .timestamp_if_any(attributes::SINCE, change.since)
             .item(keys::change(repository, tag, change.version))
@@ -125,6 +126,7 @@ impl ChangeRow {
             before: fields.parsed_if_any::<Digest>(attributes::BEFORE)?,
             after: fields.parsed_if_any::<Digest>(attributes::AFTER)?,
             principal: fields.text(attributes::PRINCIPAL)?.to_owned(),
+            promoted_from: fields.text_if_any(attributes::PROMOTED_FROM)?.map(str::to_owned),
             at: fields.timestamp(attributes::AT)?,
             since: fields.number_if_any(attributes::SINCE)?.map(Timestamp),
         })

@@ -294,16 +294,18 @@ fn tags_history_referrers_and_edges_are_read_as_written() {
             tombstone
         );
     }
-    for (before, after, since) in [
-        (None, Some(digest("m")), None),
-        (Some(digest("m")), None, None),
-        (Some(digest("m")), None, Some(AT)),
+    for (before, after, since, promoted_from) in [
+        (None, Some(digest("m")), None, None),
+        (None, Some(digest("m")), None, Some("a/b:1.0".to_owned())),
+        (Some(digest("m")), None, None, None),
+        (Some(digest("m")), None, Some(AT), None),
     ] {
         let change = HistoryRecord {
             version: 5,
             before,
             after,
             principal: "user \"Zoë\"".to_owned(),
+            promoted_from,
             at: AT,
             since,
         };

@@ -251,8 +251,9 @@ pub(super) fn histories(world: &World) -> Result<(), String> {
     })
 }
 
-/// The tags that a push has set, with what they named before, as the detail of its event lists them.
-fn set_tags(detail: &str) -> Result<Vec<(String, String)>, String> {
+/// The tags that a push has set, with what they named before, or that were deleted with their manifest, as the detail of the
+/// event lists them.
+fn listed_tags(detail: &str) -> Result<Vec<(String, String)>, String> {
     if detail.is_empty() {
         return Ok(Vec::new());
     }
@@ -269,15 +270,7 @@ struct Trail {
     changes: BTreeMap<[String; 4], usize>,
     /// How many pushes more than deletions each manifest has: repository, digest.
     pushes: BTreeMap<[String; 2], i64>,
-    /// The manifests that were deleted.
-    deleted: BTreeSet<[String; 2]>,
-    /// The tags that each manifest was given.
-    tags: BTreeMap<[String; 2], BTreeSet<String>>,
 }
-
-/// The maximum number of tags that are deleted in the transaction of their manifest. More are deleted before, and the
-/// deletion may never get to its last transaction.
-const TAGS_OF_A_DELETION: usize = 20;
 
 impl Trail {
     fn add(&mut self, event: &Attributes) -> Result<(), String> {
@@ -286,20 +279,26 @@ impl Trail {
         match text(event, attributes::EVENT) {
             "manifest.pushed" => {
                 *self.pushes.entry([repository.clone(), reference.clone()]).or_default() += 1;
-                for (tag, before) in set_tags(text(event, attributes::DETAIL))? {
-                    let manifest = [repository.clone(), reference.clone()];
-                    self.tags.entry(manifest).or_default().insert(tag.clone());
+                for (tag, before) in listed_tags(text(event, attributes::DETAIL))? {
                     let change = [repository.clone(), tag, before, reference.clone()];
                     *self.changes.entry(change).or_default() += 1;
                 }
             }
-            "manifest.deleted" => {
-                *self.pushes.entry([repository.clone(), reference.clone()]).or_default() -= 1;
-                self.deleted.insert([repository, reference]);
-            }
-            "tag.deleted" => {
-                let change = [repository, reference, of(attributes::BEFORE), String::new()];
-                *self.changes.entry(change).or_default() += 1;
+            kind @ ("manifest.deleted" | "tag.deleted") => {
+                let before = of(attributes::BEFORE);
+                let mut tags: Vec<String> = listed_tags(text(event, attributes::DETAIL))?
+                    .into_iter()
+                    .map(|(tag, _)| tag)
+                    .collect();
+                if kind == "manifest.deleted" {
+                    *self.pushes.entry([repository.clone(), reference]).or_default() -= 1;
+                } else if tags.is_empty() {
+                    tags.push(reference);
+                }
+                for tag in tags {
+                    let change = [repository.clone(), tag, before.clone(), String::new()];
+                    *self.changes.entry(change).or_default() += 1;
+                }
             }
             "blob.deleted" | "repository.created" => {}
             _ => return Err(format!("an unknown event: {event:?}")),
@@ -309,20 +308,13 @@ impl Trail {
 
     /// Takes the event of a change away.
     fn take(&mut self, change: &[String; 4]) -> Result<(), String> {
-        let [repository, _, before, after] = change;
-        let manifest = [repository.clone(), before.clone()];
-        let has_many_tags = || {
-            self.tags
-                .get(&manifest)
-                .is_some_and(|tags| tags.len() > TAGS_OF_A_DELETION)
-        };
-        let with_manifest = after.is_empty() && (self.deleted.contains(&manifest) || has_many_tags());
         match self.changes.get_mut(change) {
-            Some(events) if *events > 0 => *events -= 1,
-            _ if with_manifest => {}
-            _ => return Err(format!("a change without its event: {change:?}")),
+            Some(events) if *events > 0 => {
+                *events -= 1;
+                Ok(())
+            }
+            _ => Err(format!("a change without its event: {change:?}")),
         }
-        Ok(())
     }
 }
 

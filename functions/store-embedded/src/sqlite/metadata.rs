@@ -11,8 +11,8 @@ use bytes::Bytes;
 use oci::{Digest, RepositoryName, Tag};
 use registry::store::access::Author;
 use registry::store::metadata::{
-    Content, Defect, HistoryRecord, Link, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer, Removal,
-    TagGuard, TagRecord,
+    Content, Defect, HistoryRecord, Link, Listing, ManifestPut, ManifestRecord, MetadataStore, PutManifest, Referrer,
+    Removal, TagGuard, TagRecord,
 };
 use registry::store::{Context, Location, Page, StoreError};
 use rusqlite::{Row, params};
@@ -199,7 +199,7 @@ impl MetadataStore for SqliteStore {
         let (repository, tag) = (repository.clone(), tag.clone());
         let changes = self.read(cx, move |rows| {
             rows.all(
-                "SELECT version, before, after, who, at, since FROM tag_history \
+                "SELECT version, before, after, who, promoted_from, at, since FROM tag_history \
                  WHERE repository = ?1 AND tag = ?2 AND version < ?3 ORDER BY version DESC LIMIT ?4",
                 params![repository.as_str(), tag.as_str(), before, one_more(limit)],
                 |row| {
@@ -208,8 +208,9 @@ impl MetadataStore for SqliteStore {
                         before: row.parsed_if_any(1)?,
                         after: row.parsed_if_any(2)?,
                         principal: row.value(3)?,
-                        at: row.timestamp(4)?,
-                        since: row.timestamp_if_any(5)?,
+                        promoted_from: row.value(4)?,
+                        at: row.timestamp(5)?,
+                        since: row.timestamp_if_any(6)?,
                     })
                 },
             )
@@ -218,10 +219,14 @@ impl MetadataStore for SqliteStore {
         Ok(page(changes, limit))
     }
 
-    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<bool, StoreError> {
+    async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<Option<Listing>, StoreError> {
         let repository = repository.clone();
         self.read(cx, move |rows| {
-            rows.exists("SELECT 1 FROM repository WHERE name = ?1", [repository.as_str()])
+            rows.one(
+                "SELECT permanent FROM repository WHERE name = ?1",
+                [repository.as_str()],
+                |row| row.value(0).map(Listing::of),
+            )
         })
         .await
     }

@@ -5,7 +5,7 @@ use registry::store::{StoreError, Timestamp};
 
 use super::super::keys::{self, EventPosition};
 use crate::records::{ItemBuilder, ItemFields, attributes, damaged};
-use crate::table::Item;
+use crate::table::{Item, Value, WriteCondition};
 
 /// An event. DynamoDB removes it after 400 days.
 pub(in crate::access) struct EventRow;
@@ -53,7 +53,7 @@ impl EventRow {
     }
 }
 
-/// The time of the first event: lists begin there.
+/// The time of the first event: lists begin there. An import of earlier events moves it back.
 pub(in crate::access) struct FirstEventRow;
 
 impl FirstEventRow {
@@ -65,5 +65,10 @@ impl FirstEventRow {
 
     pub(in crate::access) fn read(item: &Item) -> Result<Timestamp, StoreError> {
         ItemFields(item).timestamp(attributes::AT)
+    }
+
+    /// The condition that the row is as it was read.
+    pub(in crate::access) fn is(first: Timestamp) -> WriteCondition {
+        WriteCondition::Is(attributes::AT, Value::N(first.0))
     }
 }

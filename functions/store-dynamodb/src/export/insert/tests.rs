@@ -34,6 +34,7 @@ fn deletion(tag: &str, version: u64) -> Record {
             before: None,
             after: None,
             principal: "user".into(),
+            promoted_from: None,
             at: NOW.plus_millis(version),
             since: None,
         },

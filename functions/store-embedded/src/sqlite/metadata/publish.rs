@@ -534,7 +534,8 @@ impl ManifestWrite {
             version: change.version,
             before: change.before.as_deref(),
             after: Some(&self.digest),
-            principal: &self.author.history_text(),
+            principal: &self.author.principal,
+            promoted_from: self.author.promoted_from(),
             since: None,
         };
         change.record(rows, cx, repository)
@@ -568,6 +569,8 @@ pub(super) struct TagChange<'a> {
     pub(super) before: Option<&'a str>,
     pub(super) after: Option<&'a str>,
     pub(super) principal: &'a str,
+    /// What was promoted, if the change is a promotion.
+    pub(super) promoted_from: Option<&'a str>,
     /// Of a deletion: since when the tag had named its manifest.
     pub(super) since: Option<Timestamp>,
 }
@@ -576,8 +579,8 @@ impl TagChange<'_> {
     /// Adds the change to the history of the tag.
     pub(super) fn record(&self, rows: &Rows<'_>, cx: Context, repository: &str) -> Result<(), OperationFailure> {
         rows.change(
-            "INSERT INTO tag_history (repository, tag, version, before, after, who, at, since) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO tag_history (repository, tag, version, before, after, who, promoted_from, at, since) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 repository,
                 self.tag,
@@ -585,6 +588,7 @@ impl TagChange<'_> {
                 self.before,
                 self.after,
                 self.principal,
+                self.promoted_from,
                 timestamp(cx.now),
                 self.since.map(timestamp),
             ],

@@ -56,6 +56,7 @@ fn delete_tag(
         before: Some(&record.digest.to_string()),
         after: None,
         principal,
+        promoted_from: None,
         since: Some(record.at),
     };
     change.record(rows, cx, repository)
@@ -67,7 +68,8 @@ pub(in super::super) const TAGS_AT_ONCE: usize = 250;
 /// Deletes a manifest with its tags and its references. The last [`TAGS_AT_ONCE`] tags are deleted in the manifest's
 /// own transaction. Further tags are deleted before, in transactions between which other operations write.
 ///
-/// If a deletion is interrupted, the manifest has fewer tags, and the next deletion continues.
+/// If a deletion is interrupted, the manifest has fewer tags, and the next deletion continues. Each transaction writes the
+/// event of what it deletes.
 ///
 /// The guard is asked for all tags before the first batch, and again for each batch, since other requests add tags in
 /// between.
@@ -79,6 +81,7 @@ pub(super) async fn in_batches(
     let until = Instant::now() + Duration::from_millis(cx.deadline.millis_since(cx.now));
     let removal = Arc::new(removal);
     let mut is_allowed = removal.guard.allows_deletions();
+    let mut part = 1;
     loop {
         // Most manifests have few tags: one transaction, which is synced before the answer.
         let of = Arc::clone(&removal);
@@ -99,8 +102,11 @@ pub(super) async fn in_batches(
             }
             // Not synced: after a power failure, a restored tag is simply not deleted yet.
             let of = Arc::clone(&removal);
-            match store.write_ordered(cx, move |rows| of.surplus_tags(rows, cx)).await? {
-                Surplus::Deleted => {}
+            match store
+                .write_ordered(cx, move |rows| of.surplus_tags(rows, cx, part))
+                .await?
+            {
+                Surplus::Deleted => part += 1,
                 Surplus::None => break,
                 Surplus::Protected(protected) => return Ok(Removal::Protected(protected)),
             }
@@ -170,8 +176,9 @@ impl ManifestRemoval {
             .try_for_each(|(tag, record)| delete_tag(rows, cx, &self.repository, tag, record, &self.author.principal))
     }
 
-    /// Deletes some tags of a manifest that can be deleted and has too many tags for one transaction.
-    fn surplus_tags(&self, rows: &Rows<'_>, cx: Context) -> Result<Surplus, OperationFailure> {
+    /// Deletes some tags of a manifest that can be deleted and has too many tags for one transaction. `part` counts these
+    /// transactions.
+    fn surplus_tags(&self, rows: &Rows<'_>, cx: Context, part: u64) -> Result<Surplus, OperationFailure> {
         if parent(rows, &self.repository, &self.digest)?.is_some() {
             return Ok(Surplus::None);
         }
@@ -183,6 +190,11 @@ impl ManifestRemoval {
             return Ok(Surplus::Protected(protected));
         }
         self.delete_tags(rows, cx, &tags)?;
+        let names = tags.iter().map(|(tag, _)| tag);
+        let event = self
+            .author
+            .tags_deleted(cx, &self.repository, &self.digest, names, part);
+        record_event(rows, &event, cx.now)?;
         Ok(Surplus::Deleted)
     }
 
@@ -222,7 +234,8 @@ impl ManifestRemoval {
             params![digest, repository.as_str(), uid],
         )?;
         rows.change("DELETE FROM manifest WHERE repository = ?1 AND digest = ?2", key)?;
-        let event = self.author.manifest_deleted(cx, repository, &self.digest);
+        let names = tags.iter().map(|(tag, _)| tag);
+        let event = self.author.manifest_deleted(cx, repository, &self.digest, names);
         record_event(rows, &event, cx.now)?;
         Ok(Some(Removal::Removed))
     }

@@ -39,7 +39,7 @@ const REFERRER: &str = "SELECT descriptor, annotations_omitted FROM referrer \
 const TAGS: &str = "SELECT repository, tag, digest, media_type, size, version, at FROM tag \
     WHERE (repository, tag) > (?1, ?2) ORDER BY repository, tag LIMIT ?3";
 
-const HISTORY: &str = "SELECT repository, tag, version, before, after, who, at, since FROM tag_history \
+const HISTORY: &str = "SELECT repository, tag, version, before, after, who, promoted_from, at, since FROM tag_history \
     WHERE (repository, tag, version) > (?1, ?2, ?3) ORDER BY repository, tag, version LIMIT ?4";
 
 /// All statements of the walk.
@@ -264,8 +264,9 @@ fn change(row: &Row<'_>) -> Result<Record, OperationFailure> {
             before: row.parsed_if_any(3)?,
             after: row.parsed_if_any(4)?,
             principal: row.value(5)?,
-            at: row.timestamp(6)?,
-            since: row.timestamp_if_any(7)?,
+            promoted_from: row.value(6)?,
+            at: row.timestamp(7)?,
+            since: row.timestamp_if_any(8)?,
         },
     })
 }

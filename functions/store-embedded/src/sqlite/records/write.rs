@@ -112,8 +112,8 @@ impl RecordRow {
                 change,
             } => {
                 rows.change(
-                    "INSERT OR REPLACE INTO tag_history (repository, tag, version, before, after, who, at, since) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT OR REPLACE INTO tag_history (repository, tag, version, before, after, who, promoted_from, at, \
+                     since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     params![
                         repository.as_str(),
                         tag.as_str(),
@@ -121,6 +121,7 @@ impl RecordRow {
                         change.before.as_ref().map(Digest::to_string),
                         change.after.as_ref().map(Digest::to_string),
                         change.principal,
+                        change.promoted_from,
                         timestamp(change.at),
                         change.since.map(timestamp),
                     ],

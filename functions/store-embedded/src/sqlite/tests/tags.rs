@@ -39,9 +39,31 @@ async fn tagged(opened: &OpenedStore, tags: usize) -> Digest {
     put.digest
 }
 
-fn deletion(opened: &OpenedStore, digest: Digest) -> JoinHandle<Result<Removal, StoreError>> {
+/// The events of deletions list exactly the tags whose deletion is in the history.
+fn assert_events_list_deletions(opened: &OpenedStore) {
+    let lists = [
+        "SELECT tag FROM tag_history WHERE after IS NULL ORDER BY tag",
+        "SELECT json_extract(value, '$.tag') FROM audit, json_each(audit.detail) \
+         WHERE event IN ('tag.deleted', 'manifest.deleted') ORDER BY 1",
+    ];
+    // Both see the same state, whatever is still being written.
+    let other = opened.other_process();
+    other.execute_batch("BEGIN").unwrap();
+    let [history, events] = lists.map(|sql| {
+        let mut statement = other.prepare(sql).unwrap();
+        let tags = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        tags.map(Result::unwrap).collect::<Vec<_>>()
+    });
+    assert!(history == events, "{} and {} tags", history.len(), events.len());
+}
+
+/// Deletes the manifest, by a call with an id of its own: the ids of its events come from that.
+fn deletion(opened: &OpenedStore, digest: Digest, call: u64) -> JoinHandle<Result<Removal, StoreError>> {
     let store = Arc::clone(&opened.store);
-    let whole = with_timeout(600_000);
+    let whole = Context {
+        uid: Uid(call),
+        ..with_timeout(600_000)
+    };
     tokio::spawn(async move {
         store
             .delete_manifest(
@@ -60,7 +82,7 @@ fn deletion(opened: &OpenedStore, digest: Digest) -> JoinHandle<Result<Removal, 
 async fn other_writes_run_during_deletion(tags: usize) {
     let opened = open(Sync::Off);
     let digest = tagged(&opened, tags).await;
-    let deletion = deletion(&opened, digest);
+    let deletion = deletion(&opened, digest, 1);
     let mut written = 0;
     while !deletion.is_finished() {
         opened.commit_blob(written).await.unwrap();
@@ -91,6 +113,7 @@ async fn other_writes_run_during_deletion(tags: usize) {
         })
         .unwrap();
     assert_eq!(changes, i64::try_from(tags).unwrap(), "each deletion is in its history");
+    assert_events_list_deletions(&opened);
     let again = opened
         .store
         .delete_manifest(cx(), &repository(), &digest, &Author::new("alice"), &AllowAll::shared())
@@ -114,7 +137,7 @@ async fn few_tags_are_deleted_in_one_transaction() {
     for (tags, commits) in [(TAGS_AT_ONCE, 1), (TAGS_AT_ONCE + 1, 4)] {
         let opened = open(Sync::Full);
         let digest = tagged(&opened, tags).await;
-        let (removal, cost) = opened.cost(async { deletion(&opened, digest).await }).await;
+        let (removal, cost) = opened.cost(async { deletion(&opened, digest, 2).await }).await;
         assert_eq!(removal.unwrap().unwrap(), Removal::Removed);
         // Two of the four only read and change nothing: one finds too many tags, one finds that no surplus is left.
         assert_eq!(cost.commits, commits, "{tags} tags");
@@ -127,12 +150,13 @@ async fn the_next_deletion_continues_an_interrupted_one() {
     let opened = open(Sync::Off);
     let digest = tagged(&opened, 10_000).await;
     let before = opened.store.statistics().writes;
-    let interrupted = deletion(&opened, digest);
+    let interrupted = deletion(&opened, digest, 3);
     while opened.store.statistics().writes < before + 1_000 {
         tokio::task::yield_now().await;
     }
     interrupted.abort();
     assert!(interrupted.await.is_err(), "it ended before it was interrupted");
+    assert_events_list_deletions(&opened);
     assert!(
         opened
             .store
@@ -155,9 +179,10 @@ async fn the_next_deletion_continues_an_interrupted_one() {
         matches!(removal, Err(StoreError::Unavailable(_))),
         "its deadline has passed: {removal:?}"
     );
-    assert_eq!(deletion(&opened, digest).await.unwrap().unwrap(), Removal::Removed);
+    assert_eq!(deletion(&opened, digest, 4).await.unwrap().unwrap(), Removal::Removed);
     assert_eq!(
         opened.store.tags(cx(), &repository(), None, 10).await.unwrap().items,
         []
     );
+    assert_events_list_deletions(&opened);
 }
