@@ -16,6 +16,7 @@ mod operate;
 mod policy;
 mod pull;
 mod serve;
+mod sparse;
 mod stores;
 mod tag;
 mod tls;

@@ -1,9 +1,9 @@
 //! The log line for each request. It contains no secrets, and no text that could forge another line.
 //!
-//! It contains the method, the path, the status, the number of bytes sent, the duration, the user, the id of the user's key,
-//! the client's address and the `User-Agent`. It does not contain other header values, upload tokens or the query (a digest in the query is also in
-//! the answer; the rest may be any text). It contains a user's name only after the password was verified, because users
-//! sometimes type a password into the field for the name.
+//! It contains the method, the path, the status, the number of bytes sent, the duration, the id of a request that may change
+//! something, the user, the id of the user's key, the client's address and the `User-Agent`. It does not contain other header
+//! values, upload tokens or the query (a digest in the query is also in the answer; the rest may be any text). It contains a
+//! user's name only after the password was verified, because users sometimes type a password into the field for the name.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use registry::auth::CredentialId;
 use registry::store::Timestamp;
-use registry::{Principal, RequestRecord};
+use registry::{Principal, RequestId, RequestRecord};
 
 use crate::log::LogFormat;
 use crate::timestamp;
@@ -36,6 +36,7 @@ pub struct AccessLine {
     agent: Option<HeaderValue>,
     client: IpAddr,
     status: StatusCode,
+    request: Option<RequestId>,
     user: Option<Principal>,
     credential: Option<CredentialId>,
 }
@@ -52,14 +53,16 @@ impl AccessLine {
             agent: request.headers().get(USER_AGENT).cloned(),
             client,
             status: StatusCode::OK,
+            request: None,
             user: None,
             credential: None,
         })
     }
 
-    /// Adds the status of the answer, the principal and its key.
+    /// Adds the status of the answer, the id of the request, the principal and its key.
     pub fn answered(&mut self, status: StatusCode, record: Option<&RequestRecord>) {
         self.status = status;
+        self.request = record.and_then(|record| record.id);
         let principal = record.and_then(|record| record.principal.clone());
         self.user = principal.filter(|principal| !principal.is_anonymous());
         self.credential = record.and_then(|record| record.credential);
@@ -76,6 +79,9 @@ impl AccessLine {
         fields.number("bytes", end.sent);
         let micros = end.took.as_micros();
         fields.number("ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
+        if let Some(request) = self.request {
+            fields.quoted("request", request);
+        }
         if let Some(user) = &self.user {
             fields.text("user", &printable(user.as_str()));
         }
@@ -310,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_names_the_principal_and_its_key() {
+    fn a_line_names_the_request_the_principal_and_its_key() {
         let record = |principal: Option<Principal>, credential: &str| RequestRecord {
             principal,
             credential: credential.parse().ok(),
@@ -324,6 +330,13 @@ mod tests {
             (record(Principal::user("alice").ok(), ""), r#" user="alice" peer="#),
             (record(Some(Principal::ANONYMOUS), ""), " ms=1.000 peer="),
             (record(None, ""), " ms=1.000 peer="),
+            (
+                RequestRecord {
+                    id: Some(RequestId::new(0xabc)),
+                    ..record(Principal::user("alice").ok(), "")
+                },
+                r#" ms=1.000 request="0000000000000abc" user="alice" peer="#,
+            ),
         ] {
             let mut line = AccessLine {
                 method: Method::GET,
@@ -331,6 +344,7 @@ mod tests {
                 agent: None,
                 client: IpAddr::from([192, 0, 2, 1]),
                 status: StatusCode::OK,
+                request: None,
                 user: None,
                 credential: None,
             };

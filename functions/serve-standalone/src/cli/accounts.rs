@@ -268,6 +268,10 @@ pub(crate) struct SigningKeyRotateArgs {
     /// Refuse all tokens that older keys have signed. For a key that others may know
     #[arg(long)]
     pub(crate) now: bool,
+    /// For how long the new key is published before it signs; 2s to 24h. More than the default is for programs that verify
+    /// tokens themselves and read the public keys rarely
+    #[arg(long, value_name = "DURATION", default_value = "30s", conflicts_with = "now")]
+    pub(crate) publish_ahead: PublishAhead,
     /// Print the new key as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -320,11 +324,39 @@ impl FromStr for Overlap {
     }
 }
 
+/// For how long a signing key is published before it signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PublishAhead {
+    /// The time in milliseconds.
+    pub(crate) millis: u64,
+}
+
+impl PublishAhead {
+    /// The minimum in milliseconds: a server reads the keys for an unknown one at most once a second.
+    const MIN_MS: u64 = 2_000;
+    const MAX_MS: u64 = 24 * 60 * 60 * 1000;
+}
+
+impl FromStr for PublishAhead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "expected a duration from 2s to 24h";
+        let Span(duration) = text.parse().map_err(|_| expected)?;
+        match u64::try_from(duration.as_millis()) {
+            Ok(millis @ Self::MIN_MS..=Self::MAX_MS) => Ok(Self { millis }),
+            _ => Err(expected.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use std::time::Duration;
+
+    use auth::administration::signing_keys::Rotation;
 
     use super::*;
 
@@ -344,6 +376,17 @@ mod tests {
         assert_eq!("24h".parse::<Overlap>().unwrap().millis, 86_400_000);
         for wrong in ["", "never", "0s", "366d"] {
             assert!(wrong.parse::<Overlap>().is_err(), "{wrong}");
+        }
+    }
+
+    /// The default of the flag is that of the API.
+    #[test]
+    fn a_signing_key_is_published_for_two_seconds_to_a_day() {
+        for (text, millis) in [("2s", 2_000), ("30s", Rotation::PUBLISHED_MS), ("24h", 86_400_000)] {
+            assert_eq!(text.parse(), Ok(PublishAhead { millis }), "{text}");
+        }
+        for wrong in ["", "0", "1s", "1999ms", "25h", "never"] {
+            assert!(wrong.parse::<PublishAhead>().is_err(), "{wrong}");
         }
     }
 }

@@ -389,10 +389,13 @@ pub(super) const SIGNING_KEY_ROTATE: &str = "\
 Examples:
   roadstead signing-key rotate
       The new key signs in 30 seconds, when every server knows it; the old one verifies its tokens until they have ended
+  roadstead signing-key rotate --publish-ahead 2h
+      For programs that verify tokens themselves and read the public keys once an hour
   roadstead signing-key rotate --now
       For a key that others may know: all tokens are refused, and clients get new ones
 
-It has no effect on servers that have their keys in a file (--token-key-file).";
+If there is no key yet, the new one signs at once. It has no effect on servers that have their keys in a file
+(--token-key-file).";
 
 pub(super) const POLICY_SHOW: &str = "\
 Examples:

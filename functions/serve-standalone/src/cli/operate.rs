@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use shell::settings;
 use shell::stores::Bucket;
 
 use super::examples;
-use super::serve::SparsePolicy;
+use super::sparse::SparseArgs;
 use super::stores::StoreArgs;
 use shell::values::Span;
 
@@ -89,9 +88,8 @@ pub(crate) struct FsckArgs {
     /// Record which objects are missing or damaged, so that the next push uploads them; see below
     #[arg(long)]
     pub(crate) repair: bool,
-    /// Whether manifests may refer to absent blobs and manifests; the same value as for the server
-    #[arg(long, env = settings::SPARSE.variable, value_name = "POLICY", default_value = settings::SPARSE.default)]
-    pub(crate) sparse: SparsePolicy,
+    #[command(flatten)]
+    pub(crate) sparse: SparseArgs,
     /// Print one JSON object per finding, and one at the end
     #[arg(long)]
     pub(crate) json: bool,

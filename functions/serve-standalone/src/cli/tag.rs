@@ -5,12 +5,11 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use oci::{Digest, Reference, RepositoryName, Tag};
 use registry::releases::Earlier;
-use shell::settings;
 
 use super::StoreArgs;
 use super::examples;
 use super::operate::ReadArgs;
-use super::serve::SparsePolicy;
+use super::sparse::SparseArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TagCommand {
@@ -67,9 +66,8 @@ pub(crate) struct TagPromoteArgs {
     /// Promote no signatures, attestations or other manifests that refer to it
     #[arg(long)]
     pub(crate) without_referrers: bool,
-    /// Whether manifests may refer to absent blobs and manifests; the same value as for the server
-    #[arg(long, env = settings::SPARSE.variable, value_name = "POLICY", default_value = settings::SPARSE.default)]
-    pub(crate) sparse: SparsePolicy,
+    #[command(flatten)]
+    pub(crate) sparse: SparseArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

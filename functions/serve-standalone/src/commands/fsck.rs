@@ -22,7 +22,7 @@ pub(super) fn run(args: &FsckArgs) -> Result<(), Failure> {
         let options = CheckOptions {
             hash: args.hash,
             repair: args.repair,
-            sparse: args.sparse.into(),
+            sparse: args.sparse.policy(),
             ..CheckOptions::default()
         };
         let mut progress = ProgressLine::new();

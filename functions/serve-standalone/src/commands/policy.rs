@@ -7,13 +7,12 @@ use std::path::Path;
 
 use auth::administration::policies::{AccountCondition, MadeFrom, NewPolicy, PolicyInForce, parse};
 use auth::administration::{AdministrationError, Author};
-use auth::explain::{Explanation, Question, TagCondition, Wish, explain};
+use auth::explain::{Explanation, Question, Wish, explain, look_up};
 use oci::{RepositoryName, Tag};
 use registry::auth::Principal;
 use registry::policy::tree::Position;
 use registry::policy::{KnownNames, Mistake, Policy, Warning};
 use registry::store::access::{PolicyForm, PolicyVersion};
-use registry::store::metadata::MetadataStore;
 use serde_json::{Value, json};
 use shell::clock;
 use shell::stores::Absent;
@@ -211,37 +210,24 @@ fn explain_one(args: &PolicyExplainArgs) -> Result<(), Failure> {
     with(&args.stores, Absent::Refuse, async |opened| {
         let metadata = opened.stores.metadata.clone();
         let administration = administration_of(&opened);
-        let (subject, condition) = administration.subject(&principal).await?;
+        let (subject, account) = administration.subject(&principal).await?;
         let policy = match candidate {
             Some(policy) => PolicyInForce { version: None, policy },
             None => administration.policy_in_force().await?,
         };
-        let tag = match tag {
-            None => None,
-            Some(tag) => {
-                let condition = condition_of(&*metadata, &repository, &tag).await?;
-                Some((tag, condition))
-            }
-        };
+        let found = look_up(&*metadata, cx(), &repository, tag.as_ref()).await;
+        let (existence, condition) = found.map_err(|error| Failure::failed("cannot read the metadata", error))?;
         let question = Question {
             wish,
             repository: repository.clone(),
-            tag,
+            existence,
+            tag: tag.map(|tag| (tag, condition)),
             now: clock::now(),
         };
-        let mut answer = explain(&policy.policy, &subject, &question);
-        if condition == AccountCondition::Disabled {
-            answer = Explanation {
-                allowed: false,
-                rule: None,
-                line: None,
-                reason: format!("the account {principal} is disabled"),
-            };
-        }
-        if args.file.is_none() && policy.version.is_none() && answer.line.take().is_some() {
-            // No file has the line.
-            "no policy was set, and by the default policy users may do everything".clone_into(&mut answer.reason);
-        }
+        let answer = match account {
+            AccountCondition::Disabled => Explanation::of_disabled(&principal),
+            AccountCondition::Enabled | AccountCondition::None => explain(&policy.policy, &subject, &question),
+        };
         let mut stdout = io::stdout();
         let decision = if answer.allowed { "allowed" } else { "denied" };
         if args.json {
@@ -290,18 +276,6 @@ fn target(text: &str) -> Result<(RepositoryName, Option<Tag>), Failure> {
             .map_err(|error| Failure::Usage(format!("{tag:?} is not a valid name of a tag: {error}")))
     });
     Ok((name, tag.transpose()?))
-}
-
-async fn condition_of(
-    metadata: &dyn MetadataStore,
-    repository: &RepositoryName,
-    tag: &Tag,
-) -> Result<TagCondition, Failure> {
-    match metadata.tag(cx(), repository, tag).await {
-        Ok(Some(record)) => Ok(TagCondition::Since(record.at)),
-        Ok(None) => Ok(TagCondition::Absent),
-        Err(error) => Err(Failure::failed("cannot read the metadata", error)),
-    }
 }
 
 /// A policy from a file, in place of the one in force.

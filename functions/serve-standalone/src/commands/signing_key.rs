@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use auth::administration::Author;
-use auth::administration::signing_keys::{Rotation, SigningKeyEntry};
+use auth::administration::signing_keys::{Rotation, SigningKeyCondition, SigningKeyEntry};
 use serde_json::{Value, json};
 use shell::stores::Absent;
 use shell::timestamp::seconds;
@@ -47,7 +47,7 @@ fn rotate(args: &SigningKeyRotateArgs) -> Result<(), Failure> {
     let rotation = if args.now {
         Rotation::Now
     } else {
-        Rotation::Published(Rotation::PUBLISHED_MS)
+        Rotation::Published(args.publish_ahead.millis)
     };
     administer(&args.stores, Absent::Create, async |administration| {
         let entry = administration
@@ -62,6 +62,8 @@ fn rotate(args: &SigningKeyRotateArgs) -> Result<(), Failure> {
                 "the key {} signs now; all tokens of older keys are refused within 10 seconds",
                 entry.key.kid
             )?;
+        } else if entry.condition == SigningKeyCondition::Signing {
+            writeln!(stdout, "the key {} signs now; there was no other key", entry.key.kid)?;
         } else {
             writeln!(
                 stdout,

@@ -87,7 +87,7 @@ pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<()
             seen = true;
             let text = |digest: &Option<Digest>| digest.as_ref().map(ToString::to_string);
             let (before, after, at) = (text(&record.before), text(&record.after), seconds(record.at));
-            let (principal, promoted) = record.author();
+            let (principal, promoted) = (&record.principal, record.promoted_from.as_deref());
             if output.form() == Form::Json {
                 let mut change = json!({
                     "repository": name.to_string(),
@@ -159,7 +159,7 @@ pub(super) fn promote(args: &TagPromoteArgs) -> Result<(), Failure> {
     ) = (&args.from, &args.to);
     with(&args.stores, Absent::Refuse, async |opened| {
         require(&*opened.stores.metadata, repository).await?;
-        let operator = Operator::admit(&opened, args.sparse.into()).await?;
+        let operator = Operator::admit(&opened, args.sparse.policy()).await?;
         let promotion = Promotion {
             source: &operator
                 .identity
@@ -245,7 +245,7 @@ impl Operator {
             Arc::new(()),
             settings,
         );
-        let identity = Identity::new(Principal::ANONYMOUS, Rules::everything()).with_shared_rules(policy.shared());
+        let identity = Identity::new(Principal::ANONYMOUS, Rules::everything().with_shared(policy.shared()));
         Ok(Self { registry, identity })
     }
 
@@ -280,8 +280,8 @@ impl From<ReleaseError> for Failure {
 /// Fails if the repository does not exist.
 async fn require(metadata: &dyn MetadataStore, name: &RepositoryName) -> Result<(), Failure> {
     match metadata.repository(cx(), name).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::NotFound(format!(
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(Failure::NotFound(format!(
             "there is no repository {name}; `roadstead repo list` lists all repositories"
         ))),
         Err(error) => Err(Failure::failed("cannot read the metadata", error)),

@@ -1,43 +1,31 @@
 //! The commands for users, robots, keys, groups, signing keys and the policy, on `SQLite`, beside a running server.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{EMPTY, MANIFEST_TYPE, Server, manifest, roadstead};
+use crate::support::{EMPTY, MANIFEST_TYPE, MAX_WAIT, PAYMENTS_POLICY, Server, manifest, roadstead};
 
 const PASSWORD: &str = "correct horse battery";
-const POLICY: &str = "syntax = 1
-
-[[allow]]
-name = \"payments team\"
-who = [\"group:payments\"]
-repositories = [\"payments/**\"]
-actions = [\"pull\", \"push\"]
-
-[[immutable]]
-name = \"releases\"
-repositories = [\"payments/**\"]
-tags = [\"semver\"]
-";
 
 /// A directory for a registry.
-struct Registry {
-    folder: Arc<TempDir>,
+pub(super) struct Registry {
+    pub(super) folder: Arc<TempDir>,
 }
 
 impl Registry {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             folder: Arc::new(TempDir::new().unwrap()),
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -57,7 +45,7 @@ impl Registry {
     }
 
     /// Runs a command that succeeds, and returns its standard output and standard error.
-    fn run(&self, arguments: &[&str]) -> (String, String) {
+    pub(super) fn run(&self, arguments: &[&str]) -> (String, String) {
         let output = self.run_with(arguments, &format!("{PASSWORD}\n"));
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
@@ -65,13 +53,13 @@ impl Registry {
     }
 
     /// Runs a command that succeeds, and returns the objects that it prints.
-    fn json(&self, arguments: &[&str]) -> Vec<Value> {
+    pub(super) fn json(&self, arguments: &[&str]) -> Vec<Value> {
         let (stdout, _) = self.run(&[arguments, &["--json"]].concat());
         stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Runs a command that fails with this code, prints nothing to standard output, and says why.
-    fn fail(&self, arguments: &[&str], code: i32, reported: &str) {
+    pub(super) fn fail(&self, arguments: &[&str], code: i32, reported: &str) {
         let output = self.run_with(arguments, "");
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
@@ -280,7 +268,7 @@ fn a_policy_is_set_shown_checked_and_explained() {
     );
 
     let file = registry.path("policy.toml");
-    std::fs::write(&file, POLICY).unwrap();
+    std::fs::write(&file, PAYMENTS_POLICY).unwrap();
     let (checked, _) = registry.run(&["policy", "check", &file]);
     assert!(checked.contains("2 rules"), "{checked}");
     let set = registry
@@ -288,7 +276,7 @@ fn a_policy_is_set_shown_checked_and_explained() {
         .0;
     assert!(set.contains("set version 2"), "{set}");
     let (shown, said) = registry.run(&["policy", "show"]);
-    assert_eq!(shown, POLICY);
+    assert_eq!(shown, PAYMENTS_POLICY);
     assert!(said.contains("version 2") && said.contains("first\\nlines"), "{said}");
     let versions = registry.json(&["policy", "versions"]);
     assert_eq!(
@@ -337,7 +325,9 @@ fn a_policy_is_set_shown_checked_and_explained() {
     let wrong = registry.path("wrong.toml");
     std::fs::write(
         &wrong,
-        POLICY.replace("\"push\"", "\"write\"").replace("who =", "whom ="),
+        PAYMENTS_POLICY
+            .replace("\"push\"", "\"write\"")
+            .replace("who =", "whom ="),
     )
     .unwrap();
     for arguments in [["policy", "set", &wrong], ["policy", "check", &wrong]] {
@@ -346,7 +336,7 @@ fn a_policy_is_set_shown_checked_and_explained() {
     }
     assert_eq!(registry.json(&["policy", "show"])[0]["version"], 2);
     let warned = registry.path("warned.toml");
-    std::fs::write(&warned, POLICY.replace("group:payments", "group:nobody")).unwrap();
+    std::fs::write(&warned, PAYMENTS_POLICY.replace("group:payments", "group:nobody")).unwrap();
     assert_eq!(registry.run(&["policy", "check", &warned]).1, "");
     let (_, said) = registry.run(&["policy", "check", &warned, "--accounts"]);
     assert!(
@@ -368,7 +358,7 @@ fn a_frozen_tag_is_explained_beside_a_running_server() {
     );
     assert_eq!(put.status, 201, "{put:?}");
     let file = registry.path("policy.toml");
-    std::fs::write(&file, POLICY).unwrap();
+    std::fs::write(&file, PAYMENTS_POLICY).unwrap();
     // The registry of the server stays open without accounts.
     for (principal, tag, decision, rule) in [
         ("robot", "1.0.0", "denied", Value::Null),
@@ -376,7 +366,7 @@ fn a_frozen_tag_is_explained_beside_a_running_server() {
         ("payments", "2.0.0", "allowed", json!("payments team")),
         ("payments", "latest", "allowed", json!("payments team")),
     ] {
-        let policy = POLICY.replace("group:payments", "user:payments");
+        let policy = PAYMENTS_POLICY.replace("group:payments", "user:payments");
         std::fs::write(&file, policy).unwrap();
         let target = format!("payments/api:{tag}");
         let answer = registry
@@ -393,15 +383,72 @@ fn a_frozen_tag_is_explained_beside_a_running_server() {
 #[test]
 fn signing_keys_are_rotated() {
     let registry = Registry::new();
-    let first = registry.json(&["signing-key", "rotate"]).remove(0);
-    assert_eq!(
-        (&first["condition"], &first["until"]),
-        (&json!("published"), &Value::Null)
-    );
+    let rotate = |ahead: &[&str]| registry.json(&[&["signing-key", "rotate"], ahead].concat()).remove(0);
+    let first = rotate(&[]);
+    // No other key could sign.
+    for (key, condition) in [
+        (&first, "signing"),
+        (&rotate(&[]), "published"),
+        (&rotate(&["--publish-ahead", "2h"]), "published"),
+    ] {
+        assert_eq!((&key["condition"], &key["until"]), (&json!(condition), &Value::Null));
+    }
+    registry.fail(&["signing-key", "rotate", "--publish-ahead", "1s"], 2, "2s to 24h");
+    registry.fail(&["signing-key", "rotate", "--publish-ahead", "1h", "--now"], 2, "--now");
     let (said, _) = registry.run(&["signing-key", "rotate", "--now"]);
     assert!(said.contains("signs now"), "{said}");
     let keys = registry.json(&["signing-key", "list"]);
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0]["condition"], "signing");
     assert_ne!(keys[0]["kid"], first["kid"]);
+}
+
+/// Each filter of the audit trail, and events that are printed as they come.
+#[test]
+fn the_audit_trail_is_filtered_and_followed() {
+    let registry = Registry::new();
+    let server = Server::start_in(registry.folder.clone(), &[]);
+    registry.run(&["repo", "create", "payments/one"]);
+    let mut follower = roadstead()
+        .args(["audit", "--follow", "--json", "--event", "repository.created"])
+        .args(["--data", &registry.path("data")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sender, events) = mpsc::channel();
+    let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let reader = thread::spawn(move || lines.map_while(Result::ok).for_each(|line| sender.send(line).unwrap()));
+    let next = || -> Value { serde_json::from_str(&events.recv_timeout(MAX_WAIT).unwrap()).unwrap() };
+    assert_eq!(next()["repository"], "payments/one");
+    // An event of another kind, and then two that are waited for.
+    server.push_blob("payments/api", EMPTY);
+    let path = "/v2/payments/api/manifests/1.0.0";
+    let put = server.request("PUT", path, &[MANIFEST_TYPE], &manifest("a"));
+    assert_eq!(put.status, 201, "{put:?}");
+    for name in ["payments/two", "payments/three"] {
+        registry.run(&["repo", "create", name]);
+        let event = next();
+        assert_eq!(
+            (&event["repository"], &event["principal"]),
+            (&json!(name), &json!(":operator"))
+        );
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    reader.join().unwrap();
+    for (flags, expected) in [
+        (&["--principal", ":operator"][..], 3),
+        (&["--principal", "anonymous"], 1),
+        (&["--principal", "alice"], 0),
+        (&["--repository", "payments/api"], 1),
+        (&["--repository", "payments/two"], 1),
+        (&["--event", "manifest.pushed"], 1),
+        (&["--event", "repository.created", "--repository", "payments/api"], 0),
+        (&["--since", "1h"], 4),
+        (&[], 4),
+    ] {
+        let found = registry.json(&[&["audit"], flags].concat());
+        assert_eq!(found.len(), expected, "{flags:?}: {found:?}");
+    }
+    registry.fail(&["audit", "--event", "coffee"], 2, "manifest.pushed");
 }

@@ -30,6 +30,7 @@ mod moving;
 mod operator;
 mod own_host;
 mod passwords;
+mod policies;
 mod probes;
 mod protocol;
 mod readiness;

@@ -218,6 +218,8 @@ fn ten_thousand_names_make_no_new_series() {
         let names = text.lines().map(|line| line.rsplit_once(' ').unwrap().0.to_owned());
         (names.collect::<Vec<_>>(), text)
     };
+    // A scrape is counted after it is written.
+    text_of(&server);
     let (before, _) = series_after(100);
     assert!((100..10_000).map(&mut ask).all(|status| matches!(status, 401 | 429)));
     let (after, text) = series_after(10_000);

@@ -1,5 +1,7 @@
 //! Moving a registry: names by export and import, bytes by copy.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
@@ -96,6 +98,48 @@ fn an_export_goes_to_standard_output_too() {
     let tags = lines.iter().filter(|line| line["record"] == "tag").count();
     assert_eq!(tags, old.pushed.tags());
     assert!(!text.contains("secret"), "no key leaves");
+}
+
+/// A file with hashes of passwords and keys is for its owner alone, also one that others could read before.
+#[test]
+fn an_export_can_be_read_by_its_owner_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let data = path("data").to_str().unwrap().to_owned();
+    succeed(&["user", "add", "alice", "--no-password", "--data", &data]);
+    let open = Permissions::from_mode(0o666);
+    std::fs::write(path("empty"), "").unwrap();
+    std::fs::set_permissions(path("empty"), open.clone()).unwrap();
+    for name in ["new", "empty"] {
+        let file = path(name);
+        succeed(&[
+            "metadata",
+            "export",
+            "--data",
+            &data,
+            "--output",
+            file.to_str().unwrap(),
+        ]);
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600, "{name}");
+        assert!(std::fs::read_to_string(&file).unwrap().contains("alice"), "{name}");
+    }
+
+    // An export that was interrupted, to a file that others can read.
+    let whole = std::fs::read_to_string(path("new")).unwrap();
+    let cut = whole.find("{\"record\"").unwrap();
+    std::fs::write(path("interrupted"), &whole[..cut]).unwrap();
+    std::fs::set_permissions(path("interrupted"), open).unwrap();
+    let file = path("interrupted");
+    let output = succeed(&[
+        "metadata",
+        "export",
+        "--data",
+        &data,
+        "--output",
+        file.to_str().unwrap(),
+    ]);
+    assert!(report_text(&output).contains("continuing"), "{}", report_text(&output));
+    assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
 }
 
 #[test]

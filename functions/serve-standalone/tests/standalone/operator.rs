@@ -114,6 +114,37 @@ fn the_history_of_a_tag_names_the_principal() {
     assert_eq!(json(&output)[0]["principal"], "alice");
 }
 
+/// The id of a request is in its response, in its access line, and in the audit trail. Commands have none.
+#[test]
+fn the_audit_trail_names_the_request() {
+    let server = Server::start(&[]);
+    let path = "/v2/app/manifests/latest";
+    server.push_blob("app", EMPTY);
+    let pushed = server.request("PUT", path, &[MANIFEST_TYPE], &manifest("one"));
+    let id = pushed.header("X-Request-Id").unwrap();
+    assert_eq!(server.request("GET", path, &[], b"").header("X-Request-Id"), None);
+    let line = server.wait_for_line("the push is logged", |line| {
+        line["target"] == "access" && line["request"] == id
+    });
+    assert_eq!((&line["method"], &line["path"]), (&"PUT".into(), &path.into()));
+    let data = server.data();
+    let command = |arguments: &[&str]| {
+        let output = roadstead().args(arguments).arg("--data").arg(&data).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        output
+    };
+    command(&["repo", "create", "listed"]);
+    let events = json(&command(&["audit", "--json"]));
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| (event["event"].as_str(), event["request"].as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        [(Some("manifest.pushed"), Some(id)), (Some("repository.created"), None)]
+    );
+}
+
 /// More than one page of both kinds, read page by page.
 #[test]
 fn long_lists_are_whole_and_in_order() {

@@ -30,6 +30,7 @@ fn s15_a_public_address_is_refused_without_authentication() {
             "roadstead user add NAME --admin --password-stdin",
             "--htpasswd",
             "--allow-anonymous",
+            "--bootstrap-secret-file",
             "--listen 127.0.0.1",
         ] {
             assert!(reported.contains(remedy), "{listen}: {reported}");

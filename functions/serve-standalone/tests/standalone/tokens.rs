@@ -73,6 +73,45 @@ fn users_of_the_file_get_tokens_and_everyone_may_pull_by_token() {
     assert_eq!(keys.json()["keys"].as_array().map(Vec::len), Some(1));
 }
 
+/// A client that knows only what challenges say gets a token for both repositories of a mount.
+#[test]
+fn a_mount_asks_for_a_token_that_contains_its_source() {
+    let folder = folder_with_users(&[("alice", "secret")]);
+    let server = Server::start_in(folder, &["--htpasswd", "users"]);
+    let alice = basic("alice", "secret");
+    let bearer = |scope: &str| format!("Bearer {}", token(&server, Some(&alice), scope));
+    let blob = digest(EMPTY);
+    let source = bearer("repository:app:pull,push");
+    let authorization = ("Authorization", source.as_str());
+    let finish = format!("{}?digest={blob}", server.open_upload("app", &[authorization]));
+    assert_eq!(server.request("PUT", &finish, &[authorization], EMPTY).status, 201);
+    let target = bearer("repository:other:pull,push");
+    let authorization = ("Authorization", target.as_str());
+    let mount = format!("/v2/other/blobs/uploads/?mount={blob}");
+    assert_eq!(server.request("POST", &mount, &[authorization], b"").status, 202);
+    let from = format!("{mount}&from=app");
+    let asked = server.request("POST", &from, &[authorization], b"");
+    let scope = "repository:other:pull,push repository:app:pull";
+    let challenge = format!(
+        "Bearer realm=\"http://localhost/token\",service=\"roadstead\",scope=\"{scope}\",error=\"insufficient_scope\""
+    );
+    assert_eq!(
+        (asked.status, asked.header("www-authenticate")),
+        (401, Some(challenge.as_str()))
+    );
+    let both = bearer(&scope.replace(' ', "%20"));
+    let authorization = ("Authorization", both.as_str());
+    for query in [&from, &mount] {
+        assert_eq!(
+            server.request("POST", query, &[authorization], b"").status,
+            201,
+            "{query}"
+        );
+        let head = server.request("HEAD", &format!("/v2/other/blobs/{blob}"), &[authorization], b"");
+        assert_eq!(head.status, 200);
+    }
+}
+
 /// The secret lets a public server start without accounts, and is no login.
 #[test]
 fn s15_a_bootstrap_secret_closes_the_registry() {

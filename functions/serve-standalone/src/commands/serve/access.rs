@@ -235,6 +235,7 @@ fn refused(args: &ServeArgs, refusal: AccessRefusal) -> Failure {
             "refusing to serve {} without authentication: all clients that reach it could push and delete. Do one of these:\n\
              add an administrator:    roadstead user add NAME --admin --password-stdin (with the flags of the stores)\n\
              use a file of users:     roadstead htpasswd users NAME, then add --htpasswd users\n\
+             use the API alone:       --bootstrap-secret-file FILE, for the first administrator\n\
              serve this machine only: --listen 127.0.0.1:{}\n\
              allow it explicitly:     --allow-anonymous pull (no client may push), or --allow-anonymous all",
             args.listen,

@@ -15,8 +15,8 @@ use crate::cli::{MetricsAddress, ServeArgs};
 use crate::commands::health::reachable;
 use crate::metrics::MetricsListener;
 
-/// Warns of passwords that can be read on the network, of clients that are asked for credentials which they do not need, and of tokens that
-/// another registry accepts.
+/// Warns of passwords that can be read on the network, of clients that are asked for credentials which they do not need, and
+/// of tokens that another registry accepts.
 pub(super) fn warn_of_challenges(args: &ServeArgs) {
     let others = args.allow_anonymous.map(AnonymousAccess::from);
     let context = ChallengeContext {

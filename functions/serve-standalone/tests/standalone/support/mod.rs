@@ -224,6 +224,21 @@ impl Drop for Server {
 pub(crate) const EMPTY: &[u8] = b"{}";
 pub(crate) const MANIFEST_TYPE: (&str, &str) = ("Content-Type", "application/vnd.oci.image.manifest.v1+json");
 
+/// A policy by which the group `payments` pulls and pushes `payments/**`, where tags that are versions are immutable.
+pub(crate) const PAYMENTS_POLICY: &str = "syntax = 1
+
+[[allow]]
+name = \"payments team\"
+who = [\"group:payments\"]
+repositories = [\"payments/**\"]
+actions = [\"pull\", \"push\"]
+
+[[immutable]]
+name = \"releases\"
+repositories = [\"payments/**\"]
+tags = [\"semver\"]
+";
+
 /// A manifest with an annotation that makes it differ from others.
 pub(crate) fn manifest(note: &str) -> Vec<u8> {
     let config = serde_json::json!({
