@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    PASSWORD, SAMPLES, TIMEOUT, blocks, console, filled, need_root, path_with, shell, steps, tool,
+    PASSWORD, SAMPLES, TIMEOUT, blocks, commands, console, filled, need_root, path_with, shell, steps, tool,
 )  # fmt: skip
 from harness import Child, Cloud, Result, Server, cache_dir, check, free_port, run, wait_until
 from harness.backend import Backend
@@ -184,6 +184,7 @@ def pages(folder: Path) -> Iterator[Result]:
     yield check("docs/accounts.md: keys: made, replaced and removed", accounts.keys)
     yield check("docs/accounts.md: signing keys are replaced, and clients do not notice", accounts.signing_keys)
     yield check("docs/accounts.md: a new password", accounts.password)
+    yield check("docs/accounts.md: from a file of users to accounts", accounts.from_file)
     yield check("docs/accounts.md: behind a proxy", accounts.proxy)
     yield check("docs/accounts.md: no other commands", accounts.nothing_else)
     yield check("docs/accounts.md: a server on another address starts with an account, and not without", other_address, folder / "other")
@@ -250,6 +251,17 @@ class AccountsPage:
             wait_until(lambda: self._token(server, "bob", self._key("laptop.key")) == 401, 2 * SECONDS, "the removed key is refused")
             assert self._token(server, "bob", self._key("laptop-new.key")) == 200
             assert self._ids() == [new]
+            assert self._pushed_with(server, "laptop-new.key") == [new], "the audit trail does not name the key"
+
+    def _pushed_with(self, server: Server, file: str) -> List[str]:
+        """Pushes with a key of bob's, and returns the keys with which bob has changed something, by the page's command."""
+        pusher = Pusher(server, "bob")
+        pusher.registry = Registry(server.address, "bob", self._key(file))
+        assert pusher.push("payments/audited", "1", 1) == 201
+        (command,) = [line for line in steps(ACCOUNTS_PAGE, "key remove bob").splitlines() if " audit " in line]
+        export = filled(steps(ACCOUNTS_PAGE, "export ROADSTEAD_DATA"), {"/var/lib/roadstead": str(self.data)})
+        printed = shell(export + command, self.folder, self.env).stdout
+        return [json.loads(line)["credential"] for line in printed.splitlines()]
 
     def _ids(self) -> List[str]:
         """The ids of bob's keys, the first one that was made first."""
@@ -274,6 +286,24 @@ class AccountsPage:
         with self._server() as server:
             assert (self._token(server, "bob", PASSWORD), self._token(server, "bob", other)) == (401, 200)
 
+    def from_file(self) -> None:
+        """A file that the server reads, until nobody is left in it."""
+        users, old = self.folder / "users", "an old pass word"
+        for user in ("anna", "deploy"):
+            run([roadstead(), "htpasswd", users, user], TIMEOUT, env=self.env, input=old)
+        with Server("--htpasswd", users, data=self.data) as server:
+            assert [self._token(server, user, old) for user in ("anna", "deploy", "alice")] == [200, 200, 401]
+            self._run("user add anna", with_password("user add anna --group payments"))
+            new = {"anna": PASSWORD, "deploy": self._key("deploy.key")}
+            for user, secret in new.items():
+                wait_until(lambda: self._token(server, user, secret) == 200, 2 * SECONDS, f"{user} has an account")
+                assert self._token(server, user, old) == 401, f"the account does not hide the line of {user}"
+            self._run("htpasswd users anna --delete")
+            assert "anna" not in users.read_text() and "deploy" not in users.read_text(), users.read_text()
+        assert {"anna", "deploy"} <= {*self._operate("user", "list").split(), *self._operate("robot", "list").split()}
+        with self._server() as server:
+            assert [self._token(server, user, secret) for user, secret in new.items()] == [200, 200]
+
     def proxy(self) -> None:
         port = free_port()
         block = steps(ACCOUNTS_PAGE, "--public-url")
@@ -287,7 +317,7 @@ class AccountsPage:
 
     def nothing_else(self) -> None:
         """Every block was run but the one that needs docker, which the release repository has, and the one that all begin with."""
-        rest = [block for block in blocks(ACCOUNTS_PAGE) if block not in self.asked]
+        rest = [block for block in commands(ACCOUNTS_PAGE) if block not in self.asked]
         left = [block for block in rest if not block.startswith(("docker login ", "export ROADSTEAD_DATA="))]
         assert not left, f"not tested: {left}"
 

@@ -37,6 +37,9 @@ OTHER, EAST = "registry-east", "us-east-1"
 # The account of the files. The stand-in's is another.
 ACCOUNT = "111122223333"
 MIB = 1 << 20
+# The administrator of the registry that the policies are tried with.
+ADMIN = "root"
+OTHER_PASSWORD = "another pass word"
 JSON = "application/vnd.oci.empty.v1+json"
 
 
@@ -337,12 +340,22 @@ def actions(name: str) -> List[str]:
     return [action for statement in document["Statement"] for action in statement["Action"]]  # type: ignore[attr-defined]
 
 
+def administered(account: Account) -> None:
+    """Adds the administrator, unless there is one, by a user who may do everything."""
+    backend = account.backend(account.root)
+    if ADMIN not in backend.operate("user", "list").stdout.split():
+        backend.operate("user", "add", ADMIN, "--admin", "--password-stdin", input=f"{PASSWORD}\n")
+
+
 def serves(account: Account, without: str = "") -> None:
     """Every way to serve; whatever was refused is in the log, also where the client does not see the reason."""
+    administered(account)
     with Server(backend=account.backend(account.user(policy("serve.json", without)))) as server:
         failure = None
         try:
-            use(Registry(server.address))
+            registry = Registry(server.address, ADMIN, PASSWORD)
+            use(registry)
+            administer(registry)
         except AssertionError as error:
             failure = error
         # With the process its log ends, and what it was still doing beside.
@@ -364,9 +377,21 @@ def operates(account: Account, without: str = "", *, folder: Path) -> None:
     for path in (dump, dump.with_name("dump.progress")):
         path.unlink(missing_ok=True)
     shutil.rmtree(copied, ignore_errors=True)
+    administered(account)
     with Server(backend=backend) as server:
-        Pushed(Registry(server.address), f"kept-{os.urandom(4).hex()}").image("1")
+        Pushed(Registry(server.address, ADMIN, PASSWORD), f"kept-{os.urandom(4).hex()}").image("1")
+    user, rules = f"user-{os.urandom(4).hex()}", folder / "rules.toml"
+    rules.write_text("syntax = 1\n")
     done = [
+        backend.operate("user", "add", user, "--group", "dev", "--password-stdin", input=f"{OTHER_PASSWORD}\n"),
+        backend.operate("key", "add", user, "--expires", "1d"),
+        backend.operate("user", "show", user),
+        backend.operate("policy", "set", rules),
+        backend.operate("policy", "versions"),
+        backend.operate("signing-key", "rotate"),
+        backend.operate("signing-key", "list"),
+        backend.operate("user", "remove", user),
+        backend.operate("audit", "--since", "1h", "--json"),
         backend.operate("collect", "--grace", "1s", "--deep", "--json"),
         backend.operate("fsck", "--hash", "--json"),
         backend.operate("metadata", "export", "--output", dump),
@@ -500,6 +525,44 @@ def use(registry: Registry) -> None:
     for one in (large, first):
         here.ask("DELETE", f"{base}/manifests/{one['digest']}", 202)
     there.ask("DELETE", f"/v2/{there.repository}/blobs/{whole['digest']}", 202)
+
+
+def administer(registry: Registry) -> None:
+    """Logins of every kind, and what reaches accounts, the policy, the audit trail and the keys that sign tokens."""
+    name, api = f"user-{os.urandom(4).hex()}", Pushed(registry, "")
+
+    def login(secret: str) -> int:
+        return Registry(registry.address, name, secret).request("GET", "/token?service=roadstead").status
+
+    def change(method: str, path: str, status: int, body: Mapping[str, object] = {}) -> dict:
+        headers = {"Content_Type": "application/json", "If_Match": "*"}
+        answer = api.ask(method, f"/api/v1/{path}", status, json.dumps(body).encode(), **headers)
+        return json.loads(answer.body or b"{}")
+
+    change("POST", "accounts", 201, {"name": name, "kind": "user", "groups": ["dev"], "password": OTHER_PASSWORD})
+    key = change("POST", f"accounts/{name}/keys", 201, {"expires": "never"})
+    found = [login(secret) for secret in ("a wrong pass word", OTHER_PASSWORD, key["key"])]
+    assert found == [401, 200, 200], f"a wrong password, the right one and a key: {found}"
+    granted = json.loads(api.ask("GET", "/token?service=roadstead&scope=registry:catalog:*", 200).body)
+    api.ask("GET", "/v2/_catalog?n=1", 200, Authorization=f"Bearer {granted['token']}")
+    change("PUT", "policy", 200, {"syntax": 1})
+    change("POST", "signing-keys/rotate", 201)
+    change("PATCH", f"accounts/{name}", 200, {"groups": []})
+    # The day on which a key was used last is with it.
+    keys = json.loads(api.ask("GET", f"/api/v1/accounts/{name}/keys", 200).body)["items"]
+    assert [one["last_used"] is None for one in keys] == [False], keys
+    change("DELETE", f"accounts/{name}", 204)
+    for path in ("accounts", "policy", "policy/versions", "signing-keys"):
+        api.ask("GET", f"/api/v1/{path}", 200)
+    api.ask("GET", "/.well-known/jwks.json", 200)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600))
+    events, path = [], f"/api/v1/audit?n=1000&from={since}"
+    after: Optional[str] = ""
+    while after is not None:
+        page = json.loads(api.ask("GET", f"{path}&after={after}" if after else path, 200).body)
+        events += [event["event"] for event in page["items"] if event["reference"] == name]
+        after = page["next"]
+    assert events == ["account.created", "account.changed", "account.removed"], events
 
 
 # --- the unit ---

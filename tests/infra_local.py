@@ -160,7 +160,6 @@ class TlsClients:
         run([*skopeo, "--src-cert-dir", trust, "--src-creds", login, reference, f"oci:{back}:1"], TIMEOUT, env=self.env)
         compare_layouts(self.layout, str(back))
 
-
     def docker(self, registry: Registry) -> str:
         reference = f"{self.front.address}/team/docker:1"
         with NamedDockerd(self.folder / "d", {**self.env, "PATH": os.environ["PATH"], "DOCKER_CONFIG": str(self.folder / "login")}) as engine:

@@ -5,8 +5,11 @@ random server is killed, and started again, over and over. Afterwards every ackn
 whatever else is visible was sent by a client and is whole. SIGKILL does not test syncs, since the system keeps what a process wrote.
 The tests of `store-embedded` check syncs.
 
-The pushers are a robot under a policy with immutable tags. Several of them push different manifests to the same immutable tag, and delete such
-tags: whatever such a tag was once, it is to the end.
+The pushers are a robot under a policy with immutable tags; half of them send its key, the others a token. Several of them push different
+manifests to the same immutable tag, and delete such tags: whatever such a tag was once, it is to the end. They delete other tags and
+manifests of their own, and a robot that may only pull tries to push and to delete.
+
+Afterwards the audit trail, the history and what was acknowledged are compared: every change has its event, and every event its change.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import os
 import random
 import threading
 import time
+from collections import Counter
+from datetime import datetime
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from urllib.parse import urlsplit
 
@@ -43,13 +48,26 @@ who = ["robot:pusher"]
 repositories = ["kills/**"]
 actions = ["pull", "push", "delete"]
 
+[[allow]]
+name = "readers"
+who = ["robot:reader"]
+repositories = ["kills/**"]
+actions = ["pull"]
+
+[[deny]]
+name = "readers never change anything"
+who = ["robot:reader"]
+repositories = ["**"]
+actions = ["push", "delete"]
+
 [[immutable]]
 name = "releases"
 repositories = ["kills/**"]
 tags = ["semver"]
 """
-# One push of so many also tries to delete an immutable tag.
+# One push of so many also tries to delete an immutable tag, deletes a tag or a manifest of its own, or is tried by who may only pull.
 _DELETIONS = 5
+_ROBOT = "robot:pusher"
 _TIMEOUT = 60
 # Maximum times in seconds: for one kill and the start after it, on average, and for a pusher to end.
 _TIMEOUT_PER_KILL = 20
@@ -63,9 +81,10 @@ _TAGS_PAGE = 20
 def main(context: Context) -> List[Result]:
     # Once, and not by two threads that wait for each other.
     roadstead()
+    kills = context.kills or (30 if context.full else 3)
     return at_once(
-        lambda: check(f"disk+sqlite: {context.kills} kills", _on_disk, context.kills),
-        lambda: check(f"s3+dynamodb: {context.kills} kills", _in_the_cloud, context.kills),
+        lambda: check(f"disk+sqlite: {kills} kills", _on_disk, kills),
+        lambda: check(f"s3+dynamodb: {kills} kills", _in_the_cloud, kills),
     )
 
 
@@ -120,6 +139,9 @@ class Ledger:
         # Tags are written once each, so that an acknowledged one names its manifest for ever.
         self.tags: Dict[Tuple[str, str], str] = {}
         self.sent_tags: Dict[Tuple[str, str], Set[str]] = {}
+        # Ordinary tags and manifests that were pushed to be deleted, and whose deletion was acknowledged.
+        self.deleted_tags: Set[Tuple[str, str]] = set()
+        self.deleted_manifests: Set[Tuple[str, str]] = set()
         # What an immutable tag was when it was first acknowledged or read.
         self.releases: Dict[Tuple[str, str], str] = {}
         self.refused = 0
@@ -133,19 +155,24 @@ class Ledger:
 
 
 def _case(backend: Backend, kills: int) -> str:
-    added = backend.operate("robot", "add", "pusher", "--expires", "never", "--json").stdout
+    pusher, reader = (_robot(backend, name) for name in ("pusher", "reader"))
     backend.set_policy(_POLICY)
-    authorization = "Basic " + base64.b64encode(f"pusher:{json.loads(added)['key']}".encode()).decode()
     seed = int.from_bytes(os.urandom(4), "big")
     choose = random.Random(seed)
     ledger = Ledger()
     try:
-        with Fleet(backend=backend) as fleet, step(f"{kills} kills, seed {seed}"):
-            target = Target(fleet.address, authorization)
+        # A token lasts as long as all kills.
+        with Fleet("--token-lifetime", "1h", backend=backend) as fleet, step(f"{kills} kills, seed {seed}"):
+            target = Target(fleet.address, pusher)
+            targets = (target, target._replace(authorization=_bearer(target)))
+            stranger = Target(fleet.address, reader)
             ending = threading.Event()
             broken: List[BaseException] = []
             pushers = [
-                threading.Thread(target=_pusher, args=(target, random.Random(seed + 1 + number), number, ledger, ending, broken))
+                threading.Thread(
+                    target=_pusher,
+                    args=(targets[number % 2], stranger, random.Random(seed + 1 + number), number, ledger, ending, broken),
+                )
                 for number in range(PUSHERS)
             ]
             for pusher in pushers:
@@ -170,7 +197,7 @@ def _case(backend: Backend, kills: int) -> str:
             # A kill ends at most one push of each pusher: that whose request is under way, or whose next one meets the claim of the dead
             # server on its upload. The push after that has uploads of its own, and the proxy passes over the server that is down.
             assert ledger.failures <= kills * PUSHERS, f"{ledger.failures} pushes failed for {kills} kills under {PUSHERS} pushers"
-            summary = _verify(target, ledger)
+            summary = f"{_verify(target, ledger)}, {_verify_audit(fleet.backend, ledger)}"
             checked = fleet.backend.operate("fsck", "--json", ok=(0, 1))
             assert checked.returncode == 0, f"fsck found what does not agree:\n{checked.stdout[-4000:]}{checked.stderr[-2000:]}"
             return f"{summary}, {ledger.failures} pushes failed, seed {seed}"
@@ -178,16 +205,36 @@ def _case(backend: Backend, kills: int) -> str:
         raise AssertionError(f"{error} (seed {seed})") from error
 
 
+def _robot(backend: Backend, name: str) -> str:
+    """Adds a robot; the header with its key."""
+    added = backend.operate("robot", "add", name, "--expires", "never", "--json").stdout
+    return "Basic " + base64.b64encode(f"{name}:{json.loads(added)['key']}".encode()).decode()
+
+
+def _bearer(target: Target) -> str:
+    """The header with a token for all repositories."""
+    scopes = "&".join(f"scope=repository:{repository}:pull,push,delete" for repository in REPOSITORIES)
+    answer = _exchange(target, "GET", f"/token?{scopes}", b"", {})
+    assert answer.status == 200, f"/token answered {answer.status}"
+    return f"Bearer {json.loads(answer.body)['token']}"
+
+
 def _pusher(
-    target: Target, choose: random.Random, number: int, ledger: Ledger, ending: threading.Event, broken: List[BaseException]
+    target: Target,
+    stranger: Target,
+    choose: random.Random,
+    number: int,
+    ledger: Ledger,
+    ending: threading.Event,
+    broken: List[BaseException],
 ) -> None:
     # The other pushers choose the same releases, at about the same time.
     tags = ((f"p{number}-{count}", f"1.0.{count // 2}") for count in itertools.count(1))
     try:
         while not ending.is_set():
-            _push(target, choose, _image(choose, *next(tags)), ledger)
+            _push(target, stranger, choose, _image(choose, *next(tags)), ledger)
         # All are up again: a registry that fails for ever after a kill must not pass.
-        whole = any(_push(target, choose, _image(choose, *next(tags)), ledger) for _ in range(_TRIES))
+        whole = any(_push(target, stranger, choose, _image(choose, *next(tags)), ledger) for _ in range(_TRIES))
         assert whole, f"{_TRIES} pushes after the last kill, and none went through"
     except BaseException as error:  # raised again in the main thread
         broken.append(error)
@@ -207,7 +254,7 @@ def _image(choose: random.Random, tag: str, release: str) -> Image:
     return Image(choose.choice(REPOSITORIES), tag, release, blobs, json.dumps(manifest).encode())
 
 
-def _push(target: Target, choose: random.Random, image: Image, ledger: Ledger) -> bool:
+def _push(target: Target, stranger: Target, choose: random.Random, image: Image, ledger: Ledger) -> bool:
     """Pushes once; whether all of it went through. Any request may fail, because any server may die; then the push ends there, as a
     client's would."""
     try:
@@ -228,11 +275,45 @@ def _push(target: Target, choose: random.Random, image: Image, ledger: Ledger) -
         _release(target, image, ledger)
         if choose.randrange(_DELETIONS) == 0:
             _refused(target, "DELETE", image.repository, image.release, ledger)
+        if choose.randrange(_DELETIONS) == 0:
+            _push_and_delete(target, image, ledger, by_tag=choose.random() < 0.5)
+        if choose.randrange(_DELETIONS) == 0:
+            _may_only_pull(stranger, image)
         return True
     except (OSError, http.client.HTTPException, Unavailable):
         with ledger.lock:
             ledger.failures += 1
         return False
+
+
+def _push_and_delete(target: Target, image: Image, ledger: Ledger, by_tag: bool) -> None:
+    """Pushes a manifest with a tag of its own, and deletes the tag, or the manifest with the tag."""
+    repository, tag = image.repository, f"{image.tag}-deleted"
+    manifest = json.dumps({**json.loads(image.manifest), "annotations": {"tag": tag}}).encode()
+    digest = _digest(manifest)
+    with ledger.lock:
+        ledger.sent.add((repository, digest))
+        ledger.sent_tags[repository, tag] = {digest}
+    _request(target, "PUT", f"/v2/{repository}/manifests/{tag}", 201, manifest, {"Content-Type": _MANIFEST})
+    _request(target, "DELETE", f"/v2/{repository}/manifests/{tag if by_tag else digest}", 202)
+    with ledger.lock:
+        if by_tag:
+            ledger.manifests.add((repository, digest))
+        else:
+            ledger.deleted_manifests.add((repository, digest))
+        ledger.deleted_tags.add((repository, tag))
+
+
+def _may_only_pull(stranger: Target, image: Image) -> None:
+    """A robot that may only pull reads the image, and neither moves nor deletes its tag."""
+    path = f"/v2/{image.repository}/manifests/{image.tag}"
+    status, manifest = _get(stranger, path)
+    if status >= 500:
+        raise Unavailable(f"GET {path} answered {status}")
+    assert (status, manifest) == (200, image.manifest), f"{path}: {status}"
+    for method, body in (("PUT", b"{}"), ("DELETE", b"")):
+        answer = _exchange(stranger, method, path, body, {"Content-Type": _MANIFEST})
+        assert answer.status == 403, f"{method} {path} by who may only pull: {answer.status} {answer.body[:500]!r}"
 
 
 def _release(target: Target, image: Image, ledger: Ledger) -> None:
@@ -332,10 +413,15 @@ def _verify(target: Target, ledger: Ledger) -> str:
                 assert status == 200, f"{kind} {digest} of {repository} was acknowledged, and GET answers {status}"
             assert status in (200, 404), f"GET of {kind} {digest} of {repository} answers {status}"
             assert status == 404 or _digest(found) == digest, f"{kind} {digest} of {repository} is not what was sent"
+    for repository, digest in ledger.deleted_manifests:
+        status, _ = _get(target, f"/v2/{repository}/manifests/{digest}")
+        assert status == 404, f"the manifest {digest} of {repository} was deleted, and GET answers {status}"
     for repository in REPOSITORIES:
         visible = set(_tags(target, repository))
         acknowledged = {tag for tagged, tag in [*ledger.tags, *ledger.releases] if tagged == repository}
         assert acknowledged <= visible, f"acknowledged, and not listed: {sorted(acknowledged - visible)}"
+        deleted = {tag for tagged, tag in ledger.deleted_tags if tagged == repository}
+        assert not deleted & visible, f"deleted, and listed: {sorted(deleted & visible)}"
         for tag in visible:
             digests = ledger.sent_tags.get((repository, tag))
             assert digests is not None, f"{repository}:{tag} is listed, and no client pushed it"
@@ -358,6 +444,82 @@ def _verify(target: Target, ledger: Ledger) -> str:
         _refused(target, "DELETE", repository, tag, ledger, reference=digest)
     whole = f"{len(ledger.blobs)} blobs and {len(ledger.tags)} images were acknowledged and are whole"
     return f"{whole}, {len(ledger.releases)} immutable tags stand and {ledger.refused} changes of them were refused"
+
+
+class TagChange(NamedTuple):
+    """A change of a tag, as both the history and the audit trail have it."""
+
+    repository: str
+    tag: str
+    before: Optional[str]
+    after: Optional[str]
+    principal: str
+    at: int
+
+
+def _verify_audit(backend: Backend, ledger: Ledger) -> str:
+    """Compares the audit trail with the history, with the manifests that exist, and with what was acknowledged."""
+    events = [json.loads(line) for line in backend.operate("audit", "--json").stdout.splitlines()]
+    by_operator = Counter(event["event"] for event in events if event["principal"] == ":operator")
+    assert by_operator == {"account.created": 2, "policy.set": 1}, f"the changes before the servers began: {by_operator}"
+    events = [event for event in events if event["principal"] != ":operator"]
+    others = {(event["principal"], event["repository"]) for event in events} - {(_ROBOT, repository) for repository in REPOSITORIES}
+    assert not others, f"who may not change anything has: {others}"
+    records = [json.loads(line) for line in backend.operate("metadata", "export").stdout.splitlines()]
+    history = [
+        TagChange(line["repository"], line["tag"], line["before"], line["after"], line["who"], line["at"])
+        for line in records
+        if line.get("record") == "history"
+    ]
+    pushed = [change for event in events if event["event"] == "manifest.pushed" for change in _pushed_tags(event)]
+    _same("tags that were set", [change for change in history if change.after is not None], pushed)
+    deleted = [change for event in events for change in _deleted_tags(event)]
+    manifests = Counter((event["repository"], event["reference"]) for event in events if event["event"] == "manifest.deleted")
+    removed = [change for change in history if change.after is None]
+    _same("tags that were deleted", removed, deleted)
+    pushes = Counter((event["repository"], event["reference"]) for event in events if event["event"] == "manifest.pushed")
+    existing = Counter((line["repository"], line["digest"]) for line in records if line.get("record") == "manifest")
+    for key in {*pushes, *manifests, *existing}:
+        counts = f"{key} was pushed {pushes[key]} times, was deleted {manifests[key]} times, and exists {existing[key]} times"
+        # A manifest that is deleted here is never pushed again, and the push that only adds a tag has an event too.
+        assert pushes[key] and manifests[key] + existing[key] == 1, f"the audit trail: {counts}"
+    recorded = {(change.repository, change.tag, change.after) for change in pushed}
+    lost = {(repository, tag, digest) for (repository, tag), digest in [*ledger.tags.items(), *ledger.releases.items()]} - recorded
+    assert not lost, f"acknowledged, and not in the audit trail: {sorted(lost)}"
+    lost = {*ledger.manifests} - {*pushes} | ledger.deleted_manifests - {*manifests}
+    assert not lost, f"acknowledged, and not in the audit trail: {sorted(lost)}"
+    lost = ledger.deleted_tags - {(change.repository, change.tag) for change in removed}
+    assert not lost, f"deletions that were acknowledged, and are not in the audit trail: {sorted(lost)}"
+    return f"{len(events)} events in the audit trail agree with {len(history)} changes of tags"
+
+
+def _pushed_tags(event: Dict[str, str]) -> Iterator[TagChange]:
+    for row in json.loads(event["detail"] or "[]"):
+        at = _milliseconds(event["at"])
+        yield TagChange(event["repository"], row["tag"], row.get("before"), event["after"], event["principal"], at)
+
+
+def _deleted_tags(event: Dict[str, str]) -> Iterator[TagChange]:
+    """A manifest takes its tags with it, and its event lists them."""
+    if event["event"] not in ("tag.deleted", "manifest.deleted"):
+        return
+    tags = [row["tag"] for row in json.loads(event["detail"] or "[]")]
+    if event["event"] == "tag.deleted" and not tags:
+        tags = [event["reference"]]
+    for tag in tags:
+        yield TagChange(event["repository"], tag, event["before"], None, event["principal"], _milliseconds(event["at"]))
+
+
+def _milliseconds(at: str) -> int:
+    moment = datetime.strptime(at, "%Y-%m-%dT%H:%M:%S.%fZ" if "." in at else "%Y-%m-%dT%H:%M:%SZ")
+    return round((moment - datetime(1970, 1, 1)).total_seconds() * 1000)
+
+
+def _same(what: str, changes: List[TagChange], events: List[TagChange]) -> None:
+    """Asserts that each change has one event, and each event one change."""
+    without_event, without_change = Counter(changes) - Counter(events), Counter(events) - Counter(changes)
+    assert not without_event, f"{what}, without an event: {list(without_event)[:5]}"
+    assert not without_change, f"{what} by the audit trail, and not by the history: {list(without_change)[:5]}"
 
 
 def _tags(target: Target, repository: str) -> List[str]:

@@ -16,6 +16,7 @@ from typing import Callable, Iterator, List, Mapping, Optional
 from harness import Result, check, debian, ensure, run, skip, venv
 from harness.build import roadstead
 from harness.cache import ROOT
+from harness.leaks import SEARCH
 from harness.process import Finished
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "clients"))
@@ -28,6 +29,7 @@ AWS = ROOT / "infra" / "aws"
 REGISTRY = "registry.example.com"
 LAB = "lab.example.com"
 USER, PASSWORD = "alice", "pass word: anchor"
+SEARCH.knows(PASSWORD, USER)
 
 TIMEOUT = 120
 
@@ -47,10 +49,15 @@ def filled(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
+def commands(readme: Path) -> List[str]:
+    """All blocks of commands in a README, also those in lists."""
+    found = re.findall(r"^( *)```(?:sh|bash)\n(.*?)^\1```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in found]
+
+
 def steps(readme: Path, holding: str) -> str:
     """The one block of commands in a README that holds a text."""
-    blocks = re.findall(r"^( *)```(?:sh|bash)\n(.*?)^\1```$", readme.read_text(), re.MULTILINE | re.DOTALL)
-    found = [textwrap.dedent(block) for _, block in blocks if holding in block]
+    found = [block for block in commands(readme) if holding in block]
     assert len(found) == 1, f"{readme.relative_to(ROOT)}: {len(found)} blocks of commands hold {holding!r}"
     return found[0]
 

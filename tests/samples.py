@@ -1,7 +1,8 @@
 """The part `samples`: every sample runs, every deployment, and the installation with cargo, as their READMEs say.
 
 The commands and files are those of samples/ and infra/, with the example names replaced (`recipes`). The checks of infra/local are
-in `infra_local`, those of infra/aws in `infra_aws`, those of accounts and policies in `access`.
+in `infra_local`, those of infra/aws in `infra_aws`, those of accounts and policies in `access`, those of the API in `api_page`, those of
+the commands for them in `commands` and `first_start`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from harness.cache import ROOT
 from harness.process import Finished
 from harness.tools import TABLE, Go
 import access
+import api_page
+import commands
+import first_start
 import infra_aws
 import infra_local
 from engines import Containerd, Dockerd
@@ -60,6 +64,9 @@ def main(context: Context) -> List[Result]:
         "s3-dynamodb": s3_dynamodb,
         "aws": partial(infra_aws.aws, full=context.full),
         **access.FAMILIES,
+        "api": api_page.checks,
+        **commands.FAMILIES,
+        **first_start.FAMILIES,
     }
     if context.full:
         families["containerd 2"] = containerd_2

@@ -3,12 +3,17 @@
 Tests that need an object store or a table are marked as ignored, so that plain `cargo test` needs nothing; here they run, against
 stand-ins on loopback. Those of the S3 store run twice, against two servers: what one of them accepts the other may refuse. Where the
 stand-ins cannot be had, the other tests run all the same. Tests that are ignored because they are long run with `--full` only.
+
+Properties are tried with `--cases` cases each, but for those that say in their source that they are expensive. All random choices of a run
+follow from one number, which the text of each failure has.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Dict, List, Optional, Sequence
 
 from harness import Cloud, Context, Result, Skipped, at_once, ensure, nextest, not_run
@@ -30,12 +35,12 @@ def main(context: Context) -> List[Result]:
         # For the tests of which system calls come before an answer; without it they say themselves that they did not run.
         ensure("strace")
     packages = _packages(context.crates)
-    plain = _environment()
+    plain = _environment(context.cases)
     failed = nextest.build(packages, plain)
     if failed is not None:
         return [failed]
     if not _needs_stand_ins(context.crates):
-        return _without_stand_ins(context, packages)
+        return _without_stand_ins(context, packages, plain)
     again = not context.crates or _S3_CRATE in context.crates
     with ExitStack() as stack:
         try:
@@ -43,7 +48,8 @@ def main(context: Context) -> List[Result]:
             # It runs on one CPU, and the table's tests keep that busy.
             other = stack.enter_context(Ministack(cloud.credentials))
         except Skipped as reason:
-            return [*_without_stand_ins(context, packages), not_run("the tests that need stand-ins for S3 and DynamoDB", str(reason))]
+            without = _without_stand_ins(context, packages, plain)
+            return [*without, not_run("the tests that need stand-ins for S3 and DynamoDB", str(reason))]
         every = {**plain, "ROADSTEAD_TEST_DYNAMODB": cloud.ministack.numeric_url, **cloud.credentials.environment()}
         first = {**every, "ROADSTEAD_TEST_S3": cloud.versitygw.numeric_url}
         if context.full:
@@ -54,7 +60,15 @@ def main(context: Context) -> List[Result]:
             lambda: _on_another_s3(packages, {**every, "ROADSTEAD_TEST_S3": other.numeric_url}) if again else [],
             lambda: [_documentation(packages, plain)],
         )
-    return [*results, *others, *documented]
+    return [*(_with_seed(result, plain) for result in results), *others, *documented]
+
+
+def _with_seed(result: Result, env: nextest.Environment) -> Result:
+    """The result of a property that failed, with what repeats its random choices."""
+    if result.ok is not False or "minimal failing input" not in result.detail:
+        return result
+    again = " ".join(f"{name}={value}" for name, value in env.items() if name.startswith("PROPTEST_") and value)
+    return replace(result, detail=f"again with {again}\n{result.detail}")
 
 
 def _packages(crates: Sequence[str]) -> List[str]:
@@ -74,16 +88,16 @@ def _on_another_s3(packages: Sequence[str], env: nextest.Environment) -> List[Re
     return [Result(f"{_AGAIN}: {result.name}", result.ok, result.seconds, result.detail) for result in results]
 
 
-def _without_stand_ins(context: Context, packages: Sequence[str]) -> List[Result]:
+def _without_stand_ins(context: Context, packages: Sequence[str], env: nextest.Environment) -> List[Result]:
     results, documented = at_once(
-        lambda: nextest.tests("the tests", packages, _environment()),
-        lambda: [_documentation(packages, _environment())],
+        lambda: nextest.tests("the tests", packages, env),
+        lambda: [_documentation(packages, env)],
     )
     results += documented
     if context.full:
         long = [*packages, "--run-ignored", "only", "-E", chosen(_long_tests())]
-        results += nextest.tests("the long tests", long, _environment())
-    return results
+        results += nextest.tests("the long tests", long, env)
+    return [_with_seed(result, env) for result in results]
 
 
 def _documentation(packages: Sequence[str], env: nextest.Environment) -> Result:
@@ -98,11 +112,13 @@ def _long_tests() -> List[str]:
     return long_tests(file.read_text(encoding="utf-8") for file in files)
 
 
-def _environment() -> Dict[str, Optional[str]]:
-    """Changes to the environment for all tests."""
+def _environment(cases: int) -> Dict[str, Optional[str]]:
+    """Changes to the environment for all tests, which try so many cases of each property."""
     return {
         # What a person has set to look for one failure, fewer schedules or one seed, would silently make less of the tests.
         **{name: None for name in os.environ if name.startswith(("ROADSTEAD_", "PROPTEST_", "AWS_"))},
         # A failed assertion tells enough; thirty lines of the test runner's own frames hide it.
         "RUST_BACKTRACE": "0",
+        "PROPTEST_CASES": str(cases),
+        "PROPTEST_RNG_SEED": str(secrets.randbits(64)),
     }

@@ -62,7 +62,7 @@ def builds() -> None:
 
 
 def verifies() -> str:
-    """Runs `the crate `verify-token`` in Node. Returns its size, and how long the verifications took."""
+    """Runs the crate `verify-token` in Node. Returns its size, and how long the verifications took."""
     if shutil.which("node") is None:
         skip("Node is not installed")
     _cargo(["build", "-p", _PROGRAM, "--profile", "dist"], f"building the verification of tokens for {TARGET}")

@@ -23,7 +23,8 @@ def results(setting: Setting, generation: str = "", config: str = "", large: boo
     need_root()
     short = f"{generation.strip('/')}ctr"
     with Containerd(setting.folder(short), setting.home(short), generation, config) as daemon:
-        checks = Ctr(setting, daemon, short)
+        registry = setting.registry
+        checks = Ctr(setting, daemon, short, f"{registry.user}:{registry.password}" if registry.user is not None else "")
         label = f"containerd {daemon.version}"
         yield setting.check(f"{label}: push", checks.push, "app")
         yield setting.check(f"{label}: pull and compare", checks.pull, "app")
@@ -112,11 +113,11 @@ class Ctr:
 
     def pull_by_digest(self) -> None:
         reference = f"{self.setting.reference(f'{self.short}/app')}@{root_digest(self.layout('app'))}"
-        self.daemon.ctr("-n", "third", "images", "pull", "--plain-http", reference)
+        self.daemon.ctr("-n", "third", "images", "pull", "--plain-http", *self.login, reference)
 
     def pull_absent(self) -> None:
         reference = self.setting.reference(f"{self.short}/app:absent")
-        done = self.daemon.ctr("-n", "third", "images", "pull", "--plain-http", reference, ok=None)
+        done = self.daemon.ctr("-n", "third", "images", "pull", "--plain-http", *self.login, reference, ok=None)
         assert done.returncode != 0 and "not found" in done.stderr, f"refused otherwise than as absent: {done}"
 
     def pull_public(self) -> None:

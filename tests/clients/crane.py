@@ -15,6 +15,8 @@ from verify import compare_layouts, reachable, root_digest
 
 def results(setting: Setting) -> Iterator[Result]:
     checks = Crane(setting)
+    if setting.registry.user is not None:
+        yield setting.check("crane: auth login", checks.login)
     for image, what in (("app", "an image"), ("multi", "an index"), ("mixed", "uncompressed and zstd layers")):
         yield setting.check(f"crane: push {what}", checks.push, image)
         yield setting.check(f"crane: pull {what} and compare", checks.pull, image)

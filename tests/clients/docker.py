@@ -27,6 +27,8 @@ def results(setting: Setting, generation: str = "", snapshotter: bool = False) -
         with Dockerd(setting.folder(f"{short}-b"), setting.home(f"{short}-b"), generation, snapshotter) as two:
             checks = Docker(setting, one, two, short)
             label = f"docker {one.version}" + (" containerd store" if snapshotter else "")
+            if setting.registry.user is not None:
+                yield setting.check(f"{label}: login", checks.login)
             yield setting.check(f"{label}: push", checks.push, "app")
             yield setting.check(f"{label}: pull and run with another daemon", checks.pull_and_run, "app")
             yield setting.check(f"{label}: push again sends nothing", checks.push_again)
@@ -40,12 +42,13 @@ def results(setting: Setting, generation: str = "", snapshotter: bool = False) -
                 yield setting.check(f"{label}: pull and run of {size}", checks.pull_and_run, image)
 
 
-def login(setting: Setting) -> Iterator[Result]:
+def login(setting: Setting, generation: str = "", snapshotter: bool = False) -> Iterator[Result]:
     """`docker login`, and what a daemon may do before and after it. Public images need no login."""
     need_root()
-    with Dockerd(setting.folder("docker-a"), setting.home("docker"), "") as one:
-        checks = Docker(setting, one, one, "docker")
-        label = f"docker {one.version}"
+    short = (generation.strip("/") or "docker") + ("c" if snapshotter else "")
+    with Dockerd(setting.folder(f"{short}-a"), setting.home(short), generation, snapshotter) as one:
+        checks = Docker(setting, one, one, short)
+        label = f"docker {one.version}" + (" containerd store" if snapshotter else "")
         yield setting.check(f"{label}: push without login is refused", checks.refused_push)
         if setting.registry.public:
             yield setting.check(f"{label}: pull and run of a public image without login", checks.pull_public)
@@ -55,6 +58,19 @@ def login(setting: Setting) -> Iterator[Result]:
         yield setting.check(f"{label}: push after login", checks.push, "app")
         yield setting.check(f"{label}: pull after login, run", checks.pull_and_run, "app")
         yield setting.check(f"{label}: pull after logout is refused", checks.logout)
+
+
+def public(setting: Setting) -> Iterator[Result]:
+    """Everyone may pull, and users of a file may push: docker asks for a token without a login too."""
+    need_root()
+    with Dockerd(setting.folder("docker-a"), setting.home("docker")) as one:
+        checks = Docker(setting, one, one, "docker")
+        label = f"docker {one.version}"
+        yield setting.check(f"{label}: push without login is refused", checks.refused_push)
+        yield setting.check(f"{label}: login", checks.login)
+        yield setting.check(f"{label}: push after login", checks.push, "app")
+        yield setting.check(f"{label}: logout", checks.leave)
+        yield setting.check(f"{label}: pull without login, run", checks.pull_and_run, "app")
 
 
 class Docker:
@@ -138,11 +154,15 @@ class Docker:
 
     def login(self) -> None:
         registry = self.setting.registry
-        done = self.one.docker("login", "-u", registry.user, "--password-stdin", registry.address, input=registry.password)
-        assert "Login Succeeded" in done.stdout, done
+        for daemon in dict.fromkeys((self.one, self.two)):
+            done = daemon.docker("login", "-u", registry.user, "--password-stdin", registry.address, input=registry.password)
+            assert "Login Succeeded" in done.stdout, done
+
+    def leave(self) -> None:
+        self.one.docker("logout", self.setting.address)
 
     def logout(self) -> None:
-        self.one.docker("logout", self.setting.address)
+        self.leave()
         self.refused_pull()
 
     def refused_pull(self) -> None:

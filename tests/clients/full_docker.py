@@ -38,6 +38,22 @@ def docker_28_containerd(setting: Setting) -> Iterator[Result]:
     yield from docker.results(setting, "docker28/", snapshotter=True)
 
 
+def docker_26_login(setting: Setting) -> Iterator[Result]:
+    yield from docker.login(setting, "docker26/")
+
+
+def docker_26_containerd_login(setting: Setting) -> Iterator[Result]:
+    yield from docker.login(setting, "docker26/", snapshotter=True)
+
+
+def docker_28_login(setting: Setting) -> Iterator[Result]:
+    yield from docker.login(setting, "docker28/")
+
+
+def docker_28_containerd_login(setting: Setting) -> Iterator[Result]:
+    yield from docker.login(setting, "docker28/", snapshotter=True)
+
+
 def buildkit(setting: Setting) -> Iterator[Result]:
     """BuildKit, which pulls the base and pushes the result itself, with an attestation beside the image in an index."""
     need_root()
@@ -83,7 +99,7 @@ def containerd_2(setting: Setting) -> Iterator[Result]:
     """Every check of containerd, through a relay that counts the requests for one layer."""
     need_root()
     with RoundRobinProxy([setting.address]) as relay:
-        registry = Registry(relay.address, log=setting.registry.log)
+        registry = Registry(relay.address, setting.registry.user, setting.registry.password, setting.registry.log)
         seen = Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own)
         yield from containerd.results(seen, "docker28/", PARALLEL, large=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Iterator
 
-from common import Setting, client, refused, tool
+from common import UNAUTHORIZED, Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
 from layout import sha256
@@ -27,11 +27,25 @@ data:
 
 def results(setting: Setting) -> Iterator[Result]:
     checks = Helm(setting)
+    if setting.registry.user is not None:
+        yield setting.check("helm: registry login", checks.login)
     yield setting.check("helm: push two versions of a chart", checks.push)
     yield setting.check("helm: pull and compare", checks.pull)
     yield setting.check("helm: the newest version is found", checks.newest)
     yield setting.check("helm: template from the registry", checks.template)
     yield setting.check("helm: pull of an absent version is refused", checks.absent)
+
+
+def login(setting: Setting) -> Iterator[Result]:
+    checks = Helm(setting)
+    yield setting.check("helm: push without login is refused", checks.refused_push)
+    if setting.registry.public:
+        yield setting.check("helm: pull of a public chart without login", checks.pull_public)
+    yield setting.check("helm: login with a wrong password is refused", checks.wrong_login)
+    yield setting.check("helm: registry login", checks.login)
+    yield setting.check("helm: push after login", checks.push)
+    yield setting.check("helm: pull after login and compare", checks.pull)
+    yield setting.check("helm: pull after logout is refused", checks.logout)
 
 
 class Helm:
@@ -48,14 +62,19 @@ class Helm:
     def archive(self, version: str) -> str:
         return f"boat-{version}.tgz"
 
-    def push(self) -> None:
+    def package(self, version: str) -> str:
+        """Makes the chart in this version; its archive."""
         chart = self.folder / "boat"
-        (chart / "templates").mkdir(parents=True)
+        (chart / "templates").mkdir(parents=True, exist_ok=True)
         (chart / "templates" / "map.yaml").write_text(TEMPLATE)
         (chart / "values.yaml").write_text("greeting: hello\n")
+        (chart / "Chart.yaml").write_text(CHART.format(version=version))
+        self.helm("package", "boat")
+        return self.archive(version)
+
+    def push(self) -> None:
         for version in self.VERSIONS:
-            (chart / "Chart.yaml").write_text(CHART.format(version=version))
-            self.helm("package", "boat")
+            self.package(version)
             done = self.helm("push", "--plain-http", self.archive(version), self.remote)
             printed = re.findall(r"sha256:[0-9a-f]{64}", done.stdout + done.stderr)
             assert printed, done
@@ -68,6 +87,34 @@ class Helm:
             folder = self.setting.folder("pulled")
             self.helm("pull", "--plain-http", f"{self.remote}/boat", "--version", version, "-d", folder)
             assert (folder / self.archive(version)).read_bytes() == (self.folder / self.archive(version)).read_bytes()
+
+    def refused_push(self) -> None:
+        words = [tool("helm"), "push", "--plain-http", self.package("0.0.1"), self.remote]
+        refused(words, self.env, *UNAUTHORIZED, cwd=self.folder)
+
+    def pull_public(self) -> None:
+        registry, version = self.setting.registry, "0.0.2"
+        remote, credentials = f"oci://{self.setting.reference(registry.public + 'helm')}", self.setting.home("helm-publisher")
+        words = ["--plain-http", "-u", registry.user, "--password-stdin", registry.address]
+        client([tool("helm"), "registry", "login", *words], credentials, input=registry.password)
+        client([tool("helm"), "push", "--plain-http", self.folder / self.package(version), remote], credentials)
+        folder = self.setting.folder("public")
+        self.helm("pull", "--plain-http", f"{remote}/boat", "--version", version, "-d", folder)
+        assert (folder / self.archive(version)).read_bytes() == (self.folder / self.archive(version)).read_bytes()
+
+    def wrong_login(self) -> None:
+        words = [tool("helm"), "registry", "login", "--plain-http", "-u", self.setting.registry.user, "--password-stdin", self.setting.address]
+        refused(words, self.env, "unauthorized", input="wrong")
+
+    def login(self) -> None:
+        registry = self.setting.registry
+        words = ["--plain-http", "-u", registry.user, "--password-stdin", registry.address]
+        self.helm("registry", "login", *words, input=registry.password)
+
+    def logout(self) -> None:
+        self.helm("registry", "logout", self.setting.address)
+        words = [tool("helm"), "pull", "--plain-http", f"{self.remote}/boat", "--version", self.VERSIONS[0]]
+        refused(words, self.env, *UNAUTHORIZED, cwd=self.folder)
 
     def newest(self) -> None:
         done = self.helm("show", "chart", "--plain-http", f"{self.remote}/boat", "--version", ">=0.1.0")

@@ -19,6 +19,8 @@ SIGNATURE = "application/vnd.example.signature"
 
 def results(setting: Setting) -> Iterator[Result]:
     checks = Oras(setting)
+    if setting.registry.user is not None:
+        yield setting.check("oras: login", checks.login)
     yield setting.check("oras: push an artifact", checks.push)
     yield setting.check("oras: pull it and compare the files", checks.pull)
     yield setting.check("oras: attach two referrers", checks.attach)

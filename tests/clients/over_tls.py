@@ -25,6 +25,7 @@ from containerd import Ctr  # noqa: E402
 from docker import Docker  # noqa: E402
 from engines import Containerd, Dockerd, Engine  # noqa: E402
 from harness import HarnessError, Result, Server, run, wait_until  # noqa: E402
+from harness.backend import Backend  # noqa: E402
 from harness.process import Finished  # noqa: E402
 from podman import Podman  # noqa: E402
 from private import remembering  # noqa: E402
@@ -84,8 +85,8 @@ class Authority:
 class TlsServer(Server):
     """A server with a pair of an authority, at ::1 where that exists."""
 
-    def __init__(self, authority: Authority) -> None:
-        super().__init__("--tls-cert", authority.certificate, "--tls-key", authority.key)
+    def __init__(self, authority: Authority, backend: Optional[Backend] = None) -> None:
+        super().__init__("--tls-cert", authority.certificate, "--tls-key", authority.key, backend=backend)
         self.host = "::1" if has_ipv6() else "127.0.0.1"
         self._trust = ssl.create_default_context(cafile=str(authority.trust / "ca.crt"))
 

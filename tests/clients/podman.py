@@ -27,6 +27,8 @@ def results(setting: Setting) -> Iterator[Result]:
     need_root()
     checks = Podman(setting)
     try:
+        if setting.registry.user is not None:
+            yield setting.check("podman: login", checks.login, setting.registry.password, True)
         yield setting.check("podman: push", checks.push, "app")
         yield setting.check("podman: pull and run", checks.pull_and_run, "app")
         yield setting.check("podman: pull of an index takes the platform", checks.pull_pushed, "multi")

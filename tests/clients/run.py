@@ -2,12 +2,13 @@
 
 `main(context)` starts the servers and returns one result for each leaf check. By hand, against any registry:
 
-    python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--full] [--list]
+    python3 tests/clients/run.py [--registry HOST:PORT [--user NAME:PASSWORD]] [--only FAMILY[,FAMILY]] [--group SETTING]… [--full] [--list]
 
 The settings: one server that needs no login (every family), one with an account and a policy with public images (logins), one with a
-htpasswd file from which everybody may pull, one with TLS of its own, and three server processes over one data directory, each request to
-the next one in turn; then three processes over one bucket and one table, whose blobs are pulled from the bucket itself; and three over a bucket and a table that
-fail every twentieth request.
+policy that refuses most of what is asked (what clients print then), one with a htpasswd file from which everybody may pull, one with TLS
+of its own, and three server processes over one data directory, each request to the next one in turn; then three processes over one
+bucket and one table with an account, whose blobs are pulled from the bucket itself; and three over a bucket and a table that fail every
+twentieth request. By hand, `--group SETTING` picks one of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import containerd  # noqa: E402
 import crane  # noqa: E402
 import curl  # noqa: E402
 import docker  # noqa: E402
+import full_basic  # noqa: E402
 import full_distribution  # noqa: E402
 import full_docker  # noqa: E402
 import full_helm  # noqa: E402
@@ -40,6 +42,7 @@ import full_sign  # noqa: E402
 import oras  # noqa: E402
 import over_tls  # noqa: E402
 import podman  # noqa: E402
+import refusals  # noqa: E402
 import skopeo  # noqa: E402
 from common import TIMEOUT, Family, Setting, collect, tool  # noqa: E402
 from harness import (  # noqa: E402
@@ -48,6 +51,7 @@ from harness import (  # noqa: E402
 from harness.backend import Backend  # noqa: E402
 from harness.build import roadstead  # noqa: E402
 from harness.faults import KINDS  # noqa: E402
+from harness.leaks import SEARCH  # noqa: E402
 from harness.process import STORE_HOST, stop_all, tail, unmount_below  # noqa: E402
 from harness.progress import say, step  # noqa: E402
 from harness.sources import building  # noqa: E402
@@ -58,6 +62,7 @@ from verify import Registry  # noqa: E402
 # How much of each server's log a failure shows.
 LOG_LINES = 20
 USER, PASSWORD = "harbour", "correct horse: battery staple"
+SEARCH.knows(PASSWORD, USER)
 POLICY = """\
 syntax = 1
 
@@ -118,8 +123,33 @@ LOGINS = Group("login", {
         "oras": oras.login,
         "curl": curl.login,
     })
+FULL_LOGINS = Group("login", {
+        "docker-26": full_docker.docker_26_login,
+        "docker-26-containerd": full_docker.docker_26_containerd_login,
+        "docker-28": full_docker.docker_28_login,
+        "docker-28-containerd": full_docker.docker_28_containerd_login,
+        "containerd-2": full_docker.containerd_2_login,
+        "helm": full_helm.login,
+        "oras-py": full_basic.oras_py,
+        "python-dxf": full_basic.dxf,
+        "jib": full_basic.jib,
+        "distribution": full_distribution.login,
+    })
+# A registry that asks for Basic, as it does where it cannot name the URL of its tokens.
+FULL_BASIC = Group("login by Basic", {**LOGINS.families, "oras-py": full_basic.oras_py, "jib": full_basic.jib})
+REFUSALS = Group("refusals", {
+        "docker": refusals.docker,
+        "containerd": refusals.containerd,
+        "crane": refusals.crane,
+        "oras": refusals.oras,
+    })
+FULL_REFUSALS = Group("refusals", {
+        "docker-28": refusals.docker_28,
+        "docker-28-containerd": refusals.docker_28_containerd,
+        "containerd-2": refusals.containerd_2,
+    })
 # skopeo, podman and buildah send empty credentials where they were asked for some and have none: one of them will do.
-PUBLIC = Group("public", {"skopeo": skopeo.public, "crane": crane.public})
+PUBLIC = Group("public", {"docker": docker.public, "skopeo": skopeo.public, "crane": crane.public})
 # Those that send their credentials along with a redirect to the same host, or are built on what does.
 _SENDERS = {name: LOGINS.families[name] for name in ("docker", "containerd", "crane")}
 REDIRECTED = Group("login, redirected", _SENDERS)
@@ -131,10 +161,16 @@ TLS = Group("tls", {
         "skopeo": over_tls.skopeo,
         "podman": over_tls.podman,
     })
-# The same four clients whose ways to push and pull differ most; the rest by --full.
+# The same four clients whose ways to push and pull differ most, by token; the rest by --full.
 FOUR = {name: ALWAYS.families[name] for name in ("docker", "containerd", "skopeo", "crane")}
 CLOUD = Group("cloud", FOUR)
 FAULTY = Group("faults", FOUR)
+# Clients of which the checks do not log in.
+_OPEN = ("buildkit", "regctl", "cosign", "notation", "oci-client")
+FULL_CLOUD = Group("cloud", {name: family for name, family in {**ALWAYS.families, **FULL.families}.items() if name not in _OPEN})
+OPEN_CLOUD = Group("cloud without login", {name: FULL.families[name] for name in _OPEN})
+# The clients of every run; all others belong to --full, unless they are asked for.
+EVERY_RUN = ("docker", "containerd", "crane", "curl")
 # How many groups run at once: each has servers, engines and folders of its own, and waits for them most of its time.
 _AT_ONCE = 3
 # Of the requests to the bucket and to the table.
@@ -143,11 +179,11 @@ FAULTS = 0.05
 
 def main(context: Context) -> List[Result]:
     """The `clients` part of the test run."""
-    return results(context.full, (), lambda result: None)
+    return results(context.full, (), (), lambda result: None)
 
 
-def results(full: bool, only: Sequence[str], report: Callable[[Result], None]) -> List[Result]:
-    """Every client check, against servers that are started here; `only` picks families by name."""
+def results(full: bool, only: Sequence[str], only_groups: Sequence[str], report: Callable[[Result], None]) -> List[Result]:
+    """Every client check, against servers that are started here; `only` picks families by name, and `only_groups` groups."""
     with scratch("clients") as work:
         images = Images(str(cache_dir()), tool("busybox"))
         # Once, and not by several threads that wait for each other.
@@ -156,28 +192,32 @@ def results(full: bool, only: Sequence[str], report: Callable[[Result], None]) -
         starts = (
             (ALWAYS, _one),
             (LOGINS, _accounts),
+            (FULL_BASIC, _basic),
+            (REFUSALS, _refusing),
             (PUBLIC, _public),
             (TLS, _tls),
             (SEVERAL, _three),
             (CLOUD, _cloud),
+            (OPEN_CLOUD, _open_cloud),
             (FAULTY, _faulty),
             (REDIRECTED, _redirected),
             (OWN_HOST, _own_host),
         )
         groups: List[Callable[[], List[Result]]] = []
         for number, (group, start) in enumerate(starts):
+            if (group in (FULL_BASIC, OPEN_CLOUD) and not full) or (only_groups and group.setting not in only_groups):
+                continue
             families = dict(group.families)
-            if full and group in (ALWAYS, CLOUD):
-                families.update({**ALWAYS.families, **FULL.families})
-            if full and group is LOGINS:
-                families["distribution"] = full_distribution.login
+            for always, more in ((ALWAYS, FULL), (LOGINS, FULL_LOGINS), (REFUSALS, FULL_REFUSALS), (CLOUD, FULL_CLOUD)):
+                if full and group is always:
+                    families.update(more.families)
             if full and group in (REDIRECTED, OWN_HOST):
                 families["containerd-2"] = full_docker.containerd_2_login
-            # Layers of 100 MB are what one server is for; the others are about what goes where.
-            small = group in (CLOUD, FAULTY) and not full
-            chosen = {name: family for name, family in families.items() if not only or name in only}
+            wanted = only or (families if full else EVERY_RUN)
+            chosen = {name: family for name, family in families.items() if name in wanted}
             if chosen:
-                groups.append(partial(_group, group.setting, chosen, start, images, work / str(number), report, small))
+                # Layers of 100 MB belong to --full.
+                groups.append(partial(_group, group.setting, chosen, start, images, work / str(number), report, not full))
         return [result for results in at_once(*groups, at_most=_AT_ONCE) for result in results]
 
 
@@ -239,22 +279,46 @@ def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Bac
 
 
 def _accounts(stack: ExitStack, work: Path) -> Registry:
+    return _with_account(stack, work, POLICY, public="public/")
+
+
+def _basic(stack: ExitStack, work: Path) -> Registry:
     backend = Backend("disk+sqlite", work / "data")
     backend.add_user(USER, PASSWORD)
-    backend.set_policy(POLICY)
-    server = stack.enter_context(Server(backend=backend))
+    server = stack.enter_context(Server("--challenge", "basic", backend=backend))
 
     def whole() -> None:
-        """After all families: every program that was logged in has got tokens for that. curl alone sends the password with each request."""
-        lines = [line for line in server.access_lines() if line.get("user") == USER and line["status"] < 300 and "agent" in line]
-        programs = {line["agent"].split(" ")[0] for line in lines if line["path"].startswith("/v2/")}
-        holders = {line["agent"].split(" ")[0] for line in lines if line["path"] == "/token"}
-        say(f"    logged in by token: {', '.join(sorted(holders))}")
-        without = {program for program in programs - holders if not program.startswith("curl/")}
-        assert not without, f"logged in without a token: {without}"
+        """After all families: no client has got a token, or missed one."""
+        tokens = [line for line in server.access_lines() if line["path"] == "/token"]
+        assert not tokens, f"tokens were asked for: {tokens[:3]}"
 
     stack.callback(whole)
-    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server), public="public/")
+    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
+
+
+def _refusing(stack: ExitStack, work: Path) -> Registry:
+    return _with_account(stack, work, refusals.POLICY)
+
+
+def _with_account(stack: ExitStack, work: Path, policy: str, public: str = "") -> Registry:
+    backend = Backend("disk+sqlite", work / "data")
+    backend.add_user(USER, PASSWORD)
+    backend.set_policy(policy)
+    server = stack.enter_context(Server(backend=backend))
+    stack.callback(_by_token, [server])
+    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server), public=public)
+
+
+def _by_token(servers: Sequence[Server]) -> None:
+    """After all families: every program that was logged in has got tokens for that, but for those that send the password each time."""
+    entries = [line for server in servers for line in server.access_lines()]
+    lines = [line for line in entries if line.get("user") == USER and line["status"] < 300 and "agent" in line]
+    programs = {line["agent"].split(" ")[0] for line in lines if line["path"].startswith("/v2/")}
+    assert programs, f"no program has logged in, by {len(entries)} lines of the access log"
+    with_token = {line["agent"].split(" ")[0] for line in lines if line["path"] == "/token"}
+    say(f"    logged in by token: {', '.join(sorted(with_token))}")
+    without = {program for program in programs - with_token if not program.startswith(("curl/", "python-requests/"))}
+    assert not without, f"logged in without a token: {without}"
 
 
 def _public(stack: ExitStack, work: Path) -> Registry:
@@ -269,25 +333,54 @@ def _three(stack: ExitStack, _: Path) -> Registry:
     return _of(stack.enter_context(Fleet()))
 
 
-def _of(fleet: Fleet) -> Registry:
-    return Registry(fleet.address, log=lambda: "\n".join(map(_log, fleet.servers)))
+def _of(fleet: Fleet, user: Optional[str] = None, password: Optional[str] = None) -> Registry:
+    return Registry(fleet.address, user, password, log=lambda: "\n".join(map(_log, fleet.servers)))
 
 
-def _cloud(stack: ExitStack, _: Path) -> Registry:
+def _open_cloud(stack: ExitStack, _: Path) -> Registry:
     cloud = stack.enter_context(Cloud())
     return _of(stack.enter_context(Fleet("--pull", "redirect", backend=cloud.backend("s3+dynamodb"))))
 
 
+def _cloud(stack: ExitStack, _: Path) -> Registry:
+    """With an account in the table. Neither its password nor a token goes to the bucket, from which blobs are pulled."""
+    cloud = stack.enter_context(Cloud())
+    s3 = stack.enter_context(FaultProxy(cloud.versitygw.address, probability=0))
+    backend = cloud.backend("s3+dynamodb", s3_proxy=s3.url)
+    backend.add_user(USER, PASSWORD)
+    fleet = stack.enter_context(Fleet("--pull", "redirect", backend=backend))
+
+    def whole() -> None:
+        schemes = _signed_alone(s3)
+        assert schemes.get("", 0) > 0, f"no blob was pulled from the bucket: {schemes}"
+        _by_token(fleet.servers)
+
+    stack.callback(whole)
+    return _of(fleet, USER, PASSWORD)
+
+
+def _signed_alone(s3: FaultProxy) -> Dict[str, int]:
+    """The schemes of the Authorization headers that met the bucket, and how often each did: those of the registry's own signed requests, and
+    none, since a presigned URL needs nothing."""
+    schemes = s3.schemes()
+    assert set(schemes) <= {"AWS4-HMAC-SHA256", ""} and schemes, f"sent to the bucket: {schemes}"
+    return schemes
+
+
 def _faulty(stack: ExitStack, work: Path) -> Registry:
-    """What the stores get wrong the registry makes good: no client sees it. So blobs go through the registry, both ways."""
+    """What the stores get wrong the registry makes good: no client sees it, whether it asks for tokens or for content. So blobs go through
+    the registry, both ways."""
     cloud = stack.enter_context(Cloud())
     s3 = stack.enter_context(FaultProxy(cloud.versitygw.address, probability=FAULTS))
     dynamodb = stack.enter_context(FaultProxy(cloud.ministack.address, probability=FAULTS))
     backend = cloud.backend("s3+dynamodb", s3_proxy=s3.url, dynamodb_proxy=dynamodb.url)
-    registry = _of(stack.enter_context(Fleet("--pull", "proxy", backend=backend)))
+    cloud.direct(backend).add_user(USER, PASSWORD)
+    fleet = stack.enter_context(Fleet("--pull", "proxy", backend=backend))
+    registry = _of(fleet, USER, PASSWORD)
 
     def whole() -> None:
         """After all families: whatever a tag names is there, and hashes; and so does all else, when nothing is between."""
+        _by_token(fleet.servers)
         _every_kind((s3, dynamodb), registry, work)
         _lost_answers(s3, registry)
         verified = sum(len(registry.verify(repository, tag)) for repository in registry.repositories() for tag in registry.tags(repository))
@@ -319,10 +412,9 @@ def _over_bucket(stack: ExitStack, work: Path, host: str, pulled: Set[int]) -> R
     server, registry = _with_users(stack, work, "--pull", "redirect", backend=backend)
 
     def whole() -> None:
-        """After all families: no password has met the bucket, and every client pulled as it was to."""
-        schemes = s3.schemes()
-        # The registry signs its requests; a presigned URL needs nothing.
-        assert set(schemes) <= {"AWS4-HMAC-SHA256", ""} and schemes, f"sent to the bucket: {schemes}"
+        """After all families: neither a password nor a token has met the bucket, and every client pulled as it was to, by token."""
+        schemes = _signed_alone(s3)
+        _by_token([server])
         ways = _pulls(server)
         say(f"    pulls of blobs: {ways}")
         assert ways and all(set(statuses) <= pulled for statuses in ways.values()), f"{ways}, and not {pulled}"
@@ -354,6 +446,8 @@ def _every_kind(proxies: Sequence[FaultProxy], registry: Registry, work: Path) -
 
     assert all(proxy.injected() for proxy in proxies), "no fault was met by chance"
     by_chance = injected()
+    login = [tool("crane"), "auth", "login", registry.address, "-u", registry.user, "--password-stdin"]
+    run(login, timeout=TIMEOUT, env={"DOCKER_CONFIG": str(work)}, input=registry.password)
     # Of a layer that goes in several parts.
     image = Images(str(cache_dir()), tool("busybox")).medium
     for kind in [kind for kind, count in by_chance.items() if not count]:
@@ -401,19 +495,22 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--own", action="store_true", help="--registry is roadstead: ask the whole specification of it")
     parser.add_argument("--user", metavar="NAME:PASSWORD", help="run the logins against --registry")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="families, by name")
+    parser.add_argument("--group", action="append", metavar="SETTING", default=[], help="a group by the name of its setting; may be repeated")
     parser.add_argument("--full", action="store_true", help="also what is too long for every run")
     parser.add_argument("--list", action="store_true", help="the families by name")
     arguments = parser.parse_args(words)
     if arguments.list:
-        for group in (ALWAYS, FULL, LOGINS, PUBLIC, TLS, SEVERAL, CLOUD, FAULTY, REDIRECTED, OWN_HOST):
-            print(f"{group.setting + (' --full' if group is FULL else ''):36} {' '.join(group.families)}")
+        in_full = (FULL, FULL_LOGINS, FULL_BASIC, FULL_REFUSALS, FULL_CLOUD, OPEN_CLOUD)
+        always = (ALWAYS, LOGINS, REFUSALS, PUBLIC, TLS, SEVERAL, CLOUD, FAULTY, REDIRECTED, OWN_HOST)
+        for group in sorted((*always, *in_full), key=lambda group: group.setting):
+            print(f"{group.setting + (' --full' if group in in_full else ''):36} {' '.join(group.families)}")
         return 0
     began = time.monotonic()
     if arguments.registry:
         found = _elsewhere(arguments, _report)
     else:
         with building():
-            found = results(arguments.full, arguments.only, _report)
+            found = results(arguments.full, arguments.only, arguments.group, _report)
     failed = sum(result.ok is False for result in found)
     print(f"{len(found)} checks, {failed} failed, {time.monotonic() - began:.0f} s")
     return 1 if failed or not found else 0

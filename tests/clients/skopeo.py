@@ -15,6 +15,8 @@ from verify import compare_layouts, contents, reachable, root_digest
 
 def results(setting: Setting) -> Iterator[Result]:
     checks = Skopeo(setting)
+    if setting.registry.user is not None:
+        yield setting.check("skopeo: login", checks.login)
     yield setting.check("skopeo: copy an image there and back", checks.there_and_back, "app")
     yield setting.check("skopeo: copy --all of an index there and back", checks.there_and_back, "multi")
     yield setting.check("skopeo: copy uncompressed and zstd layers there and back", checks.there_and_back, "mixed")

@@ -3,7 +3,8 @@
 Read in this order: `api` (results and checks), `process` (commands, ports, children), `cache`, `tools`, `debian`, `venv` and
 `wasm_toolchain` (what is installed, and where), `build` (cargo), `nextest` (the tests of the crates), `long_tests` (which of
 them are long), `backend` (a registry's stores),
-`server` (a roadstead of one's own), `http1`, `round_robin` and `fleet` (several of them behind one address), `aws` and
+`server` (a roadstead of one's own), `leaks` (the search for secrets in what servers write), `http1`, `round_robin` and `fleet`
+(several of them behind one address), `aws` and
 `cloud` (the stand-ins for S3 and DynamoDB), `dns` (a name server), `fault_proxy` (their faults; `fault_relay`, `faults` and `operations` are its process), `parts` (what `tests/run`
 runs), `progress` and `report` (what it prints), `selftest` (checks of all this).
 

@@ -40,12 +40,13 @@ class Result:
 class Context:
     """What every part gets.
 
-    `full` adds what is too long for every run, `kills` is how often the part of that name kills, and the part `unit` tests only `crates`
-    if there are any.
+    `full` adds what is too long for every run, `kills` is how often the part of that name kills unless it decides itself, and the
+    part `unit` tries `cases` cases of each property and tests only `crates` if there are any.
     """
 
     full: bool = False
-    kills: int = 30
+    kills: Optional[int] = None
+    cases: int = 10_000
     crates: Tuple[str, ...] = ()
 
 

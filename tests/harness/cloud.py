@@ -13,7 +13,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Union
@@ -21,6 +21,7 @@ from typing import Dict, List, Mapping, Optional, Union
 from .api import HarnessError
 from .aws import Credentials, DynamoDb, S3
 from .backend import Backend
+from .leaks import SEARCH
 from .process import STORE_ADDRESS, STORE_HOST, Child, free_port, wait_until
 from .tools import ensure
 
@@ -203,12 +204,14 @@ class Cloud:
 
     def __init__(self) -> None:
         self.credentials = Credentials.random()
+        SEARCH.knows(self.credentials.secret_key)
         self.versitygw = Versitygw(self.credentials)
         self.ministack = Ministack(self.credentials)
         # Made on entering.
         self._folder = Path()
         self._stack = ExitStack()
         self._count = 0
+        self._tables: List[str] = []
 
     def backend(
         self,
@@ -244,6 +247,7 @@ class Cloud:
             words += ["--blobs", f"s3://{name}{'/' + prefix if prefix else ''}", "--s3-endpoint", s3_proxy or server.url]
         if metadata == "dynamodb":
             made.update(dynamodb=DynamoDb(self.ministack.url, self.credentials), table=name)
+            self._tables += [name, *([f"{name}-local"] if local_table else [])]
             words += ["--metadata", f"dynamodb://{name}", *(["--local-table", f"{name}-local"] if local_table else [])]
         for flag, value in flags.items():
             words += [flag, value]
@@ -276,7 +280,13 @@ class Cloud:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        try:
+            for table in self._tables:
+                # A stand-in that was killed has taken its tables with it.
+                with suppress(HarnessError):
+                    SEARCH.items(table, DynamoDb(self.ministack.url, self.credentials).scan(table))
+        finally:
+            self._stack.close()
 
 
 def _without(*prefixes: str) -> Dict[str, Optional[str]]:

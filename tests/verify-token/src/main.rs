@@ -18,10 +18,10 @@ use registry::random::SplitMix64;
 use registry::store::Timestamp;
 
 /// Where the token is issued and verified. The clock stands still: the program imports nothing from its host.
-struct Still(Mutex<SplitMix64>);
+struct FixedClock(Mutex<SplitMix64>);
 
 #[async_trait]
-impl Environment for Still {
+impl Environment for FixedClock {
     fn now(&self) -> Timestamp {
         Timestamp(1_796_000_000_000)
     }
@@ -35,7 +35,7 @@ impl Environment for Still {
 }
 
 fn main() -> ExitCode {
-    let environment = Still(Mutex::new(SplitMix64::new(1)));
+    let environment = FixedClock(Mutex::new(SplitMix64::new(1)));
     let signer = TokenSigner::from_seed(&[7; 32]);
     let token = NewToken {
         service: "registry.example",
