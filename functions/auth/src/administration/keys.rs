@@ -104,13 +104,7 @@ impl Administration {
     ) -> Result<Changed<Account>, AdministrationError> {
         let (state, before) = self.state_then_existing(account).await?;
         let now = self.now();
-        let old = find(&before, id)?.clone();
-        if has_ended(&old, now) {
-            return Err(AdministrationError::KeyEnded {
-                name: before.name.clone(),
-                id,
-            });
-        }
+        let old = find_usable(&before, id, now)?.clone();
         let mut new = old.clone();
         if let Some(scope) = &edit.scope {
             new.scope = Some(checked_scope(scope)?);
@@ -143,13 +137,7 @@ impl Administration {
     ) -> Result<Rotated, AdministrationError> {
         let (state, before) = self.state_then_existing(account).await?;
         let now = self.now();
-        let old = find(&before, id)?.clone();
-        if has_ended(&old, now) {
-            return Err(AdministrationError::KeyEnded {
-                name: before.name.clone(),
-                id,
-            });
-        }
+        let old = find_usable(&before, id, now)?.clone();
         let ends = now.plus_millis(overlap_ms);
         let ends = old.expires.map_or(ends, |expires| expires.min(ends));
         let mut after = before.clone();
@@ -278,6 +266,18 @@ fn find(account: &Account, id: CredentialId) -> Result<&AccountKey, Administrati
         name: account.name.clone(),
         id,
     })
+}
+
+/// The key, if it has not ended.
+fn find_usable(account: &Account, id: CredentialId, now: Timestamp) -> Result<&AccountKey, AdministrationError> {
+    let key = find(account, id)?;
+    if has_ended(key, now) {
+        return Err(AdministrationError::KeyEnded {
+            name: account.name.clone(),
+            id,
+        });
+    }
+    Ok(key)
 }
 
 /// What the audit trail calls a key: `ci.3f9aK2dQ`.
