@@ -17,11 +17,11 @@ pub use tokens::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::auth::{AccountName, CredentialId, RepositoryGrant};
-use registry::store::Page;
 use registry::store::access::{
     AccessChange, AccessState, AccessStore, Account, AccountChange, AccountKey, AccountKind, Applied, AuditEvent,
     AuditKind, AuditQuery, KeyHash, PasswordHash, PolicyForm, PolicyVersion,
 };
+use registry::store::{Context, Page};
 
 use super::ContractTest;
 
@@ -227,22 +227,32 @@ impl AccessTest {
 
     /// The events that are asked for, in slices of about `limit`.
     pub(crate) async fn events_in_slices(&self, query: &AuditQuery, limit: usize) -> Vec<AuditEvent> {
-        let mut events = Vec::new();
-        let mut next = None;
-        for _ in 0..MAX_SLICES {
-            let slice = self.store.audit(self.cx(), query, next.as_ref(), limit).await;
-            let slice = slice.expect("audit");
-            events.extend(slice.items);
-            next = slice.next;
-            if next.is_none() {
-                return events;
-            }
-        }
-        panic!("the audit trail does not end");
+        all_events(&*self.store, || self.cx(), query, limit).await
     }
 
     /// All events.
     async fn events(&self) -> Vec<AuditEvent> {
         self.events_in_slices(&AuditQuery::default(), 100).await
     }
+}
+
+/// The events that are asked for, in slices of about `limit`.
+pub(crate) async fn all_events(
+    store: &dyn AccessStore,
+    cx: impl Fn() -> Context,
+    query: &AuditQuery,
+    limit: usize,
+) -> Vec<AuditEvent> {
+    let mut events = Vec::new();
+    let mut next = None;
+    for _ in 0..MAX_SLICES {
+        let slice = store.audit(cx(), query, next.as_ref(), limit).await;
+        let slice = slice.expect("audit");
+        events.extend(slice.items);
+        next = slice.next;
+        if next.is_none() {
+            return events;
+        }
+    }
+    panic!("the audit trail does not end");
 }

@@ -9,6 +9,7 @@ use registry::store::access::{AuditEvent, AuditKind, AuditQuery};
 use registry::store::records::Record;
 
 use super::{Shared, users};
+use crate::access::all_events;
 
 /// The maximum number of slices.
 const ENOUGH: usize = 10_000;
@@ -36,25 +37,11 @@ struct TagChange {
 
 /// Asserts that trail, history and acknowledged changes agree.
 pub(super) async fn check(shared: &Shared, acknowledged: &[Acknowledged]) {
-    let (events, records) = (events(shared).await, records(shared).await);
+    let all = AuditQuery::default();
+    let events = all_events(&*shared.stores.access, || shared.cx(), &all, 500).await;
+    let records = records(shared).await;
     let found = disagreements(&events, &records, acknowledged);
     assert!(found.is_empty(), "the audit trail: {found:#?}");
-}
-
-async fn events(shared: &Shared) -> Vec<AuditEvent> {
-    let (mut events, mut next) = (Vec::new(), None);
-    let all = AuditQuery::default();
-    for _ in 0..ENOUGH {
-        let access = &shared.stores.access;
-        let slice = access.audit(shared.cx(), &all, next.as_ref(), 500).await;
-        let slice = slice.expect("audit");
-        events.extend(slice.items);
-        next = slice.next;
-        if next.is_none() {
-            return events;
-        }
-    }
-    panic!("the audit trail does not end");
 }
 
 async fn records(shared: &Shared) -> Vec<Record> {
