@@ -1,6 +1,6 @@
 //! Grants as people write them: `pull,create:payments/**`.
 
-use registry::auth::{Actions, ActionsError, PatternError, RepositoryGrant};
+use registry::auth::{ActionKind, Actions, ActionsError, PatternError, RepositoryGrant, RepositoryPattern};
 
 /// The text is not a grant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -66,6 +66,19 @@ pub fn remove(grants: &mut Vec<RepositoryGrant>, grant: &RepositoryGrant) -> boo
     true
 }
 
+/// The grants of a list that allow a push to repositories from which no grant of the list allows a pull. Most clients look for
+/// what is there before they push. Wider patterns do not count, but for `**`.
+pub fn pushes_without_pull(grants: &[RepositoryGrant]) -> impl Iterator<Item = &RepositoryGrant> {
+    let may_pull = |from: &RepositoryPattern| {
+        let mut pulls = grants.iter().filter(|grant| grant.actions.contains(ActionKind::Read));
+        pulls.any(|grant| grant.repositories.is_everything() || grant.repositories == *from)
+    };
+    let pushes = grants
+        .iter()
+        .filter(|grant| !grant.actions.intersection(Actions::PUSH).is_empty());
+    pushes.filter(move |grant| !may_pull(&grant.repositories))
+}
+
 /// Whether a list of grants allows, pattern by pattern, all that another list allows. A wider pattern does not count, so the
 /// answer may be `false` where nothing is lost; never the other way round.
 #[must_use]
@@ -111,6 +124,23 @@ mod tests {
             ("pull:{name}", GrantError::Pattern(PatternError)),
         ] {
             assert_eq!(parse(wrong), Err(error), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_push_without_a_pull_is_found() {
+        for (list, found) in [
+            (&["push:a", "pull:a"][..], &[][..]),
+            (&["pull,create:a"], &[]),
+            (&["create:a", "push:b/**", "pull:**"], &[]),
+            (&["delete:a"], &[]),
+            (&["push:a"], &["push:a"]),
+            (&["create:a", "move:b", "pull:b", "pull:c"], &["create:a"]),
+            (&["push,delete:a/b", "pull:a/**"], &["push,delete:a/b"]),
+        ] {
+            let grants: Vec<_> = list.iter().map(|text| parse(text).unwrap()).collect();
+            let alone: Vec<_> = pushes_without_pull(&grants).map(text).collect();
+            assert_eq!(alone, found, "{list:?}");
         }
     }
 

@@ -59,6 +59,10 @@ impl RepositoryPattern {
     /// Whether the set contains the repository.
     #[must_use]
     pub fn matches(&self, repository: &RepositoryName) -> bool {
+        // The scope of most tokens. No name contains a `*`.
+        if *self.0 == *repository.as_str() {
+            return true;
+        }
         let mut names = repository.as_str().split('/');
         let (components, deep) = parts(&self.0);
         for component in components {

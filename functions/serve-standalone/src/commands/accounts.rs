@@ -213,7 +213,11 @@ fn apply(
             .change(&Author::operator(), account, edit, last_admin)
             .await?;
         let word = if changed.is_changed() { done } else { "unchanged:" };
-        report(args.json, &changed.into_inner(), word)
+        let changed = changed.into_inner();
+        if !edit.add_grants.is_empty() || !edit.remove_grants.is_empty() {
+            warn_of_grants(&changed.grants);
+        }
+        report(args.json, &changed, word)
     })
 }
 
@@ -237,6 +241,18 @@ pub(super) fn remove(kind: AccountKind, args: &ForcedArgs) -> Result<(), Failure
         )?;
         Ok(())
     })
+}
+
+/// Warns of grants with which most clients cannot push. The policy may allow what they lack.
+pub(super) fn warn_of_grants(grants: &[RepositoryGrant]) {
+    for grant in grant::pushes_without_pull(grants) {
+        eprintln!(
+            "warning: the grant {} has no pull: most clients look for what is there before they push. Unless the policy \
+             allows the pull, add it: --allow pull:{}",
+            grant::text(grant),
+            grant.repositories
+        );
+    }
 }
 
 /// Prints what was done with an account.

@@ -10,7 +10,9 @@ use registry::store::access::AccountKind;
 use serde_json::json;
 use shell::stores::Absent;
 
-use super::accounts::{account_json, administer, ends, last_admin, list, remove, report_key, set, set_disabled, show};
+use super::accounts::{
+    account_json, administer, ends, last_admin, list, remove, report_key, set, set_disabled, show, warn_of_grants,
+};
 use crate::cli::{RobotAddArgs, RobotCommand, RobotSetArgs};
 use crate::failure::Failure;
 
@@ -41,6 +43,7 @@ fn add(args: &RobotAddArgs) -> Result<(), Failure> {
             ..NewAccount::new(args.name.clone(), KIND)
         };
         let created = administration.create(&Author::operator(), new).await?;
+        warn_of_grants(&created.account.grants);
         let Some(key) = &created.key else { return Ok(()) };
         if args.json {
             let mut value = account_json(&created.account, &BTreeMap::new());

@@ -201,6 +201,37 @@ fn keys_are_rotated_and_removed() {
 }
 
 #[test]
+fn grants_with_which_most_clients_cannot_push_are_warned_of() {
+    let registry = Registry::new();
+    let warned = |arguments: &[&str], grants: &[&str]| {
+        let (_, said) = registry.run(arguments);
+        let warnings: Vec<_> = said.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert_eq!(warnings.len(), grants.len(), "{said}");
+        for (warning, grant) in warnings.iter().zip(grants) {
+            assert!(warning.contains(&format!("the grant {grant} has no pull")), "{said}");
+        }
+    };
+    let add = [
+        "robot",
+        "add",
+        "ci",
+        "--expires",
+        "never",
+        "--allow",
+        "push:a/**",
+        "--allow",
+        "pull,create:b",
+    ];
+    warned(&add, &["push:a/**"]);
+    warned(&["robot", "set", "ci", "--add-group", "dev"], &[]);
+    warned(
+        &["robot", "set", "ci", "--disallow", "pull:b"],
+        &["push:a/**", "create:b"],
+    );
+    warned(&["robot", "set", "ci", "--allow", "pull:**", "--json"], &[]);
+}
+
+#[test]
 fn failures_of_administration_have_exit_codes_and_say_what_to_do() {
     let registry = Registry::new();
     registry.run(&["user", "add", "root", "--admin", "--password-stdin"]);
