@@ -12,6 +12,7 @@ use crate::content::{Blob, MANIFEST_TYPE, Payload, Series, digest_of, manifest, 
 use crate::rows::How;
 
 /// A read with what must come of it.
+#[derive(Clone)]
 pub(crate) struct Read {
     /// Path and query.
     pub(crate) path: String,
@@ -22,6 +23,7 @@ pub(crate) struct Read {
 }
 
 /// What must come of a read.
+#[derive(Clone)]
 pub(crate) enum Wanted {
     /// Content of this length and digest.
     Content(u64, String),

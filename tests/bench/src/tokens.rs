@@ -1,7 +1,6 @@
 //! What access by token costs roadstead: the same reads of the same content without credentials and with a token, and the
 //! requests for tokens themselves.
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -189,7 +188,7 @@ pub(crate) async fn measure(
             eprintln!("{} (round {} of {rounds})", row.name, round + 1);
             let (task, logged_in, bound) = match row.work {
                 TokenWork::Read(read) => {
-                    let task = reader.ready(plan, &read).await?;
+                    let task = Arc::new(in_one_repository(&*reader.ready(plan, &read).await?));
                     let token = token_for(&server.robot, &task).await?;
                     let logged_in = server.robot.with_token(Some(&token))?;
                     (task, logged_in, plan.scale.bound(&read))
@@ -230,17 +229,25 @@ fn issue() -> Task {
     }])
 }
 
-/// A token for all that a task reads.
-async fn token_for(target: &Target, task: &Task) -> Result<String, Failure> {
+/// What a task reads from the first of its repositories: clients ask for a token for the repository that they pull.
+fn in_one_repository(task: &Task) -> Task {
     let Task::Reads(reads) = task else {
-        return Err(Failure::Unready("only reads are measured with a token".to_owned()));
+        return Task::Reads(Vec::new());
     };
-    let repositories: BTreeSet<&str> = reads.iter().filter_map(|read| repository_of(&read.path)).collect();
-    let scopes: Vec<String> = repositories
-        .iter()
-        .map(|name| format!("&scope=repository:{name}:pull"))
-        .collect();
-    let path = format!("/token?service=roadstead{}", scopes.concat());
+    let first = reads.first().and_then(|read| repository_of(&read.path));
+    let reads = reads.iter().filter(|read| repository_of(&read.path) == first);
+    Task::Reads(reads.cloned().collect())
+}
+
+/// A token for the repository that a task reads.
+async fn token_for(target: &Target, task: &Task) -> Result<String, Failure> {
+    let repository = match task {
+        Task::Reads(reads) => reads.first().and_then(|read| repository_of(&read.path)),
+        _ => None,
+    };
+    let repository = repository
+        .ok_or_else(|| Failure::Unready("only reads of a repository are measured with a token".to_owned()))?;
+    let path = format!("/token?service=roadstead&scope=repository:{repository}:pull");
     let mut client = BenchClient::new(Arc::new(target.clone()));
     let body = client.get(&path, Take::Keep).await?.body;
     text_of(&body, "token").ok_or_else(|| Failure::Unready("an answer of /token has no token".to_owned()))
