@@ -71,7 +71,6 @@ pub struct Api {
     access: Arc<dyn AccessStore>,
     metadata: Arc<dyn MetadataStore>,
     environment: Arc<dyn Environment>,
-    document: Bytes,
 }
 
 impl fmt::Debug for Api {
@@ -96,7 +95,6 @@ impl Api {
             access,
             metadata,
             environment,
-            document: document::document().to_string().into(),
         }
     }
 
@@ -153,7 +151,7 @@ impl ApiEndpoint for Api {
             ApiRoute::RotateSigningKeys => self.rotate_signing_keys(request).await,
             ApiRoute::GetApiDocument => Ok(ApiResponse {
                 success: ApiSuccess::Done,
-                body: self.document.clone(),
+                body: self.document(),
                 version: None,
                 is_incomplete: false,
             }),
@@ -161,7 +159,7 @@ impl ApiEndpoint for Api {
     }
 
     fn document(&self) -> Bytes {
-        self.document.clone()
+        document::text()
     }
 }
 

@@ -1,5 +1,8 @@
 //! The `OpenAPI` document: made of the operations of the core, which route requests, and of the types that are read and written.
 
+use std::sync::LazyLock;
+
+use bytes::Bytes;
 use registry::api_endpoint::{ApiBodyKind, ApiOperation};
 use serde_json::{Map, Value, json};
 
@@ -258,6 +261,12 @@ pub(super) fn successes(operation: ApiOperation) -> &'static [u16] {
         Success::Ensured(_) => &[201, 200],
         Success::Removed => &[204],
     }
+}
+
+/// The document as JSON. It is made when it is first asked for, since most instances start to serve something else.
+pub(super) fn text() -> Bytes {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+    TEXT.clone()
 }
 
 /// The document.
