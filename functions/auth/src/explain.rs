@@ -302,6 +302,11 @@ fn frozen(policy: &Policy, question: &Question) -> Option<Explanation> {
     let shared = policy.shared();
     let (repository, now) = (&question.repository, question.now);
     let (rule, verb, consequence) = match (question.wish, *condition) {
+        // A rule without a grace freezes the tag before it could be moved.
+        (Wish::Move, TagCondition::Absent) => {
+            let rule = shared.frozen(repository, tag, now, now)?;
+            (rule, "freezes at once the new tag", "is not moved")
+        }
         (Wish::Pull, _)
         | (_, TagCondition::Unknown | TagCondition::Absent)
         | (Wish::Delete, TagCondition::Deleted { .. }) => return None,

@@ -513,10 +513,11 @@ proptest! {
         let may = |kinds: &[ActionKind]| kinds.iter().all(|kind| rules.allow(*kind, &name));
         let exists = matches!(tag, TagCondition::Since(_));
         let is_frozen = exists && repository == "a/b";
+        let is_never_moved = is_frozen || (tag == TagCondition::Absent && repository == "a/b");
         let expected = match wish {
             Wish::Pull => may(&[ActionKind::Read]),
             Wish::Delete => may(&[ActionKind::Delete]) && !is_frozen,
-            Wish::Move => may(&[ActionKind::Write, ActionKind::Move]) && !is_frozen,
+            Wish::Move => may(&[ActionKind::Write, ActionKind::Move]) && !is_never_moved,
             Wish::Create | Wish::Push if exists => may(&[ActionKind::Write, ActionKind::Move]) && !is_frozen,
             Wish::Push if tag == TagCondition::Unknown => may(&[ActionKind::Write, ActionKind::Move]),
             Wish::Create | Wish::Push => may(&[ActionKind::Write]),

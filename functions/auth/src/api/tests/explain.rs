@@ -18,6 +18,7 @@ use crate::administration::keys::NewKey;
 use crate::administration::policies::{MadeFrom, NewPolicy};
 use crate::administration::{Author, LastAdmin};
 use crate::grant;
+use crate::test_environment::one_in;
 
 const MINUTE_MS: u64 = 60_000;
 /// A digest that no repository has.
@@ -117,6 +118,7 @@ fn policies() -> impl Strategy<Value = Option<String>> {
         select(vec!["**", "team/**"]),
         select(vec!["semver", "v*", "v1*"]),
         any::<bool>(),
+        any::<bool>(),
     );
     let settings = (select(vec!["**", "team/**", "alice/x"]), any::<bool>(), any::<bool>());
     let parts = (vec(rule, 0..6), vec(immutable, 0..3), vec(settings, 0..3));
@@ -130,10 +132,11 @@ fn policies() -> impl Strategy<Value = Option<String>> {
                 list(actions),
             )
         });
-        let immutable = immutable.iter().enumerate().map(|(number, (repositories, tags, delete))| {
+        let immutable = immutable.iter().enumerate().map(|(number, (repositories, tags, delete, has_grace))| {
+            let grace = if *has_grace { "grace = \"10m\"\n" } else { "" };
             format!(
                 "[[immutable]]\nname = \"frozen {number}\"\nrepositories = [\"{repositories}\"]\ntags = [\"{tags}\"]\n\
-                 grace = \"10m\"\ndelete = {delete}\n"
+                 {grace}delete = {delete}\n"
             )
         });
         let settings = settings.iter().map(|(repositories, is_listed, foreign_layers)| {
@@ -338,7 +341,7 @@ fn run(test: impl Future<Output = ()>) {
 
 proptest! {
     // Each case makes accounts in a registry of its own, which answers many requests: a third of a second.
-    #![proptest_config(ProptestConfig::with_cases(50))]
+    #![proptest_config(one_in(200))]
 
     /// What an explanation allows, the registry permits; what it denies, the registry refuses.
     #[test]
