@@ -4,7 +4,7 @@ Tests that need an object store or a table are marked as ignored, so that plain 
 stand-ins on loopback. Those of the S3 store run twice, against two servers: what one of them accepts the other may refuse. Where the
 stand-ins cannot be had, the other tests run all the same. Tests that are ignored because they are long run with `--full` only.
 
-Properties are tried with `--cases` cases each, but for those that say in their source that they are expensive. All random choices of a run
+Properties are tried with `--cases` cases each; those that are expensive say in their source how many fewer they try. All random choices of a run
 follow from one number, which the text of each failure has.
 """
 

@@ -3,9 +3,19 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use proptest::test_runner::Config as ProptestConfig;
 use registry::Environment;
 use registry::random::SplitMix64;
 use registry::store::Timestamp;
+
+/// The configuration of a property whose cases are expensive: one in `n` of the cases that others try.
+pub(crate) fn one_in(n: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig {
+        cases: usual.cases.div_ceil(n),
+        ..usual
+    }
+}
 
 /// A clock that stands still, and random bytes that a seed repeats.
 pub(crate) struct TestEnvironment(Mutex<SplitMix64>);

@@ -432,9 +432,6 @@ mod tests {
     }
 
     proptest! {
-        // Each case makes a document of every kind of entry, and reads it several times.
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
         /// A document is the same policy in both syntaxes, or has the same mistakes; and a policy has one canonical text.
         #[test]
         fn a_document_means_the_same_in_both_syntaxes(document in documents()) {

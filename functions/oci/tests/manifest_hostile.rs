@@ -278,8 +278,6 @@ fn check(bytes: &[u8], content_type: Option<&MediaType>, manifest: &Manifest) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>, content_type in content_types()) {
         let _ = Manifest::parse(&bytes, content_type.as_ref(), &ManifestLimits::default());

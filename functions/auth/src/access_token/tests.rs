@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::scope::RequestedScope;
-use crate::test_environment::TestEnvironment;
+use crate::test_environment::{TestEnvironment, one_in};
 
 const SERVICE: &str = "registry.example.com";
 const NOW: Timestamp = TestEnvironment::NOW;
@@ -539,7 +539,7 @@ proptest! {
 
 proptest! {
     // The scopes of a token of the greatest length take most of the time.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(one_in(150))]
 
     #[test]
     fn a_token_for_more_than_fits_is_verified(token in any_token(60)) {

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::test_environment::one_in;
 
 const START: Timestamp = Timestamp(1_796_000_000_000);
 const MINUTE: u64 = 60_000;
@@ -262,7 +263,7 @@ fn which_clients_share_a_counter() {
 
 proptest! {
     // Each case makes a hundred guesses.
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(one_in(10))]
 
     /// Whenever the guesses come: no more than 20 different ones are hashed in any 15 minutes, and a client that waits as long
     /// as the response says is served.

@@ -11,6 +11,7 @@ use super::support::{
 };
 use crate::accounts::AccountAuthenticator;
 use crate::key::Key;
+use crate::test_environment::one_in;
 
 const POLICY: &str = r#"{"syntax":1,
     "allow":[{"name":"public","who":["anyone"],"repositories":["public/**"],"actions":["pull"]},
@@ -416,7 +417,7 @@ async fn which_tokens_another_token_would_extend() {
 
 proptest! {
     // Each case makes accounts in a store of its own, hashes a password and signs a token.
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(one_in(10))]
 
     /// Whatever a client asks for, a token allows nothing that its principal may not do, and all of it that it may.
     #[test]
