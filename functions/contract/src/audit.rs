@@ -27,8 +27,14 @@ fn refused(tag: &Tag, digest: Digest) -> Result<(), Protected> {
 }
 
 impl TagGuard for RefuseAll {
-    fn create(&self, tag: &Tag, digest: &Digest, _last: Option<&Deletion>, _now: Timestamp) -> Result<(), Protected> {
-        refused(tag, *digest)
+    fn create(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        _last: Option<&Deletion>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Protected> {
+        refused(tag, *digest).map(|()| now)
     }
 
     fn moved(&self, tag: &Tag, row: &TagRecord, _digest: &Digest, _now: Timestamp) -> Result<(), Protected> {

@@ -15,7 +15,7 @@ pub enum DenialReason {
     InsufficientScope,
     /// The policy forbids it, or it would continue the upload of another principal.
     Policy,
-    /// It would change a tag that is immutable, or was when it was deleted.
+    /// It would change a tag that is immutable, also a deleted one.
     FrozenTag,
     /// It would move a tag, and the principal may only create tags.
     CreateOnly,

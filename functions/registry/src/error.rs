@@ -217,10 +217,7 @@ fn protection_text(refused: &ProtectedTag) -> String {
             format!("the tag {tag} is immutable: only a push of the digest that it names would be accepted")
         }
         Protection::DeletedWhileFrozen { .. } => {
-            format!(
-                "the tag {tag} was immutable when it was deleted: only a push of the digest that it had would be \
-                 accepted"
-            )
+            format!("the deleted tag {tag} stays immutable: only a push of the digest that it had would be accepted")
         }
         Protection::CreateOnly { .. } => {
             format!(

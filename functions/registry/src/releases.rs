@@ -211,8 +211,7 @@ fn protection_text(Protected { tag, why }: &Protected) -> String {
             format!("the tag {tag} is immutable by the rule {rule:?} of the policy: it keeps naming {digest}")
         }
         Protection::DeletedWhileFrozen { rule, digest } => format!(
-            "the tag {tag} was immutable by the rule {rule:?} of the policy when it was deleted: it can only name \
-             {digest} again"
+            "the deleted tag {tag} stays immutable by the rule {rule:?} of the policy: it can only name {digest} again"
         ),
         Protection::CreateOnly { digest } => {
             format!("the tag {tag} exists and names {digest}, and the principal may only create tags")
@@ -233,7 +232,10 @@ mod tests {
         let rule = || "re\"leases".into();
         for (why, words) in [
             (Protection::Frozen { rule: rule(), digest }, "is immutable by the rule"),
-            (Protection::DeletedWhileFrozen { rule: rule(), digest }, "was immutable"),
+            (
+                Protection::DeletedWhileFrozen { rule: rule(), digest },
+                "stays immutable",
+            ),
             (Protection::CreateOnly { digest }, "only create"),
         ] {
             let names_rule = why.rule().is_some();

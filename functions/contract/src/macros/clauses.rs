@@ -153,6 +153,8 @@ macro_rules! __metadata_clauses {
                 a_guard_can_allow_new_tags_only,
                 a_frozen_tag_is_not_deleted,
                 a_deleted_frozen_tag_comes_back_with_its_digest,
+                a_frozen_tag_that_comes_back_is_frozen_at_once,
+                a_deleted_tag_that_was_not_frozen_begins_anew,
                 creators_at_once_leave_one_tag,
                 a_restricted_caller_loses_every_race,
                 tags_are_listed_in_ascii_order,

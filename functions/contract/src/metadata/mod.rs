@@ -1,5 +1,5 @@
 //! What a [`MetadataStore`] must do: [`links`] of blobs, [`defects`] of their objects, [`manifests`], [`tags`] and
-//! their history, the [`guards`] of tags, [`lists`], [`removals`], and [`races`] between all of them.
+//! their history, the [`guards`] of tags, [`restored_tags`], [`lists`], [`removals`], and [`races`] between all of them.
 
 pub mod defects;
 pub mod guards;
@@ -8,6 +8,7 @@ pub mod lists;
 pub mod manifests;
 pub mod races;
 pub mod removals;
+pub mod restored_tags;
 pub mod tags;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ pub use lists::*;
 pub use manifests::*;
 pub use races::*;
 pub use removals::*;
+pub use restored_tags::*;
 pub use tags::*;
 
 /// The test of a clause about metadata.

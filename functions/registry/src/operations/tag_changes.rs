@@ -40,7 +40,7 @@ impl Call<'_> {
                 None => {
                     let changes = metadata.history(self.cx(), repository, tag, None, 1).await?.items;
                     let last = changes.first().and_then(HistoryRecord::deletion);
-                    guard.create(tag, digest, last.as_ref(), now)
+                    guard.create(tag, digest, last.as_ref(), now).map(|_since| ())
                 }
             };
             allowed.map_err(|protected| ReleaseError::Protected(Box::new(protected)))?;

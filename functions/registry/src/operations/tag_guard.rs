@@ -42,22 +42,30 @@ struct PolicyGuard {
 }
 
 impl TagGuard for PolicyGuard {
-    /// A tag that was deleted while it was frozen comes back only with the digest that it had. If the deletion does not
-    /// record since when the tag had stood, it counts as frozen.
-    fn create(&self, tag: &Tag, digest: &Digest, last: Option<&Deletion>, _now: Timestamp) -> Result<(), Protected> {
+    /// A tag that was deleted while it was frozen comes back only with the digest that it had, and is frozen at once: it
+    /// counts as if it had never been deleted. The present rules decide, also about a deletion from before they were set.
+    /// If the deletion does not record since when the tag had stood, it counts as frozen, also when it comes back.
+    fn create(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        last: Option<&Deletion>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Protected> {
         let (Some(shared), Some(last)) = (&self.shared, last) else {
-            return Ok(());
+            return Ok(now);
         };
         let since = last.since.unwrap_or(Timestamp(0));
         match shared.frozen(&self.repository, tag, since, last.at) {
-            Some(rule) if last.digest != *digest => Err(Protected {
+            None => Ok(now),
+            Some(_) if last.digest == *digest => Ok(since),
+            Some(rule) => Err(Protected {
                 tag: tag.clone(),
                 why: Protection::DeletedWhileFrozen {
                     rule: Arc::clone(&rule.name),
                     digest: last.digest,
                 },
             }),
-            _ => Ok(()),
         }
     }
 
@@ -141,7 +149,7 @@ mod tests {
     }
 
     /// The reason of a refusal, in one word, and its rule.
-    fn reason(outcome: Result<(), Protected>) -> Option<String> {
+    fn reason<T>(outcome: Result<T, Protected>) -> Option<String> {
         let why = outcome.err()?.why;
         assert_eq!(*why.digest(), digest("one"));
         Some(match why {
@@ -192,11 +200,12 @@ mod tests {
         let tag = "v1.0.0".parse().unwrap();
         let guard = guard(true, [true; 2]);
         let now = Timestamp(START + 100 * GRACE);
-        assert_eq!(guard.create(&tag, &digest("two"), None, now), Ok(()));
-        for (stood, expected) in [
-            (Some(GRACE - 1), None),
-            (Some(GRACE), Some("deleted releases")),
-            (None, Some("deleted releases")),
+        assert_eq!(guard.create(&tag, &digest("two"), None, now), Ok(now));
+        // The last column: since when the tag counts as naming its digest when it comes back with it.
+        for (stood, expected, since) in [
+            (Some(GRACE - 1), None, now),
+            (Some(GRACE), Some("deleted releases"), Timestamp(START)),
+            (None, Some("deleted releases"), Timestamp(0)),
         ] {
             let last = Deletion {
                 digest: digest("one"),
@@ -205,7 +214,11 @@ mod tests {
             };
             let created = guard.create(&tag, &digest("two"), Some(&last), now);
             assert_eq!(reason(created).as_deref(), expected, "{stood:?}");
-            assert_eq!(guard.create(&tag, &digest("one"), Some(&last), now), Ok(()));
+            assert_eq!(guard.create(&tag, &digest("one"), Some(&last), now), Ok(since));
+            let restored = TagRecord { at: since, ..row() };
+            let moved = guard.moved(&tag, &restored, &digest("two"), now);
+            let frozen = expected.map(|_| "frozen releases");
+            assert_eq!(reason(moved).as_deref(), frozen, "{stood:?}");
         }
     }
 
@@ -247,7 +260,7 @@ mod tests {
             assert_eq!(permit.tags(), std::slice::from_ref(&tag));
             assert_eq!(permit.push().repository(), &repository);
             let guard = of_push(&permit);
-            assert_eq!(guard.create(&tag, &digest, None, Timestamp(2)), Ok(()));
+            assert_eq!(guard.create(&tag, &digest, None, Timestamp(2)), Ok(Timestamp(2)));
             assert_eq!(guard.moved(&tag, &row, &digest, Timestamp(2)), moved);
         }
     }

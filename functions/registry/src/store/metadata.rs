@@ -148,7 +148,8 @@ pub struct TagRecord {
     /// Grows with every change of the tag (see [`TagRecord::next_version`]). It never repeats, even after the tag is
     /// deleted and created again.
     pub version: u64,
-    /// When it was last written.
+    /// Since when it counts as naming the digest: the time of the change that made it name the digest, or the earlier time
+    /// that a guard answered when the tag came back after a deletion (see [`TagGuard::create`]).
     pub at: Timestamp,
     /// The manifest's record was recorded as damaged. The manifest may have been pushed again since; its own record
     /// says whether it is still damaged.
@@ -510,7 +511,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     ///
     /// `guard` is asked for each tag that does not name the digest yet. If it refuses one of them, the result is
     /// [`ManifestPut::Protected`] and nothing is changed, not even another tag or the manifest. A store need not ask
-    /// before it finds that the manifest cannot be put for another reason.
+    /// before it finds that the manifest cannot be put for another reason. A tag that is created gets the time that the guard
+    /// answers ([`TagRecord::at`]); its history has the time of the change.
     ///
     /// [`NewContent::Sealed`] is treated as [`MetadataStore::commit_blob`] treats a location, but no link is made, so
     /// the object cannot be read as a blob. After [`ManifestPut::Missing`], [`ManifestPut::OtherType`] and

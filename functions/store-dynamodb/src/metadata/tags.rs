@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci::{Digest, MediaType, RepositoryName, Tag};
 use registry::store::access::Author;
 use registry::store::metadata::{HistoryRecord, Protected, Removal, TagGuard, TagRecord};
-use registry::store::{Context, StoreError};
+use registry::store::{Context, StoreError, Timestamp};
 
 use super::StoreCall;
 use crate::keys;
@@ -25,6 +25,8 @@ pub(super) struct ReadTag {
     tag: Tag,
     record: Option<TagRecord>,
     tombstone: Option<Tombstone>,
+    /// Since when the tag will count as naming the next manifest, as the guard has answered. `None`: since the change.
+    since: Option<Timestamp>,
 }
 
 /// The manifest that a tag is to name.
@@ -62,6 +64,7 @@ impl ReadTag {
             tag: tag.clone(),
             record: record.map(TagRow::read).transpose()?,
             tombstone: tombstone.map(Tombstone::read).transpose()?,
+            since: None,
         })
     }
 
@@ -87,13 +90,14 @@ impl ReadTag {
     }
 
     /// Whether the guard allows that the tag names a manifest. It is not asked about a tag that names it already.
-    fn check_naming(&self, cx: Context, digest: &Digest, guard: &dyn TagGuard) -> Result<(), Protected> {
+    fn check_naming(&mut self, cx: Context, digest: &Digest, guard: &dyn TagGuard) -> Result<(), Protected> {
         match &self.record {
             Some(record) if record.digest == *digest => Ok(()),
             Some(record) => guard.moved(&self.tag, record, digest, cx.now),
             None => {
                 let last = self.tombstone.and_then(|tombstone| tombstone.deletion());
-                guard.create(&self.tag, digest, last.as_ref(), cx.now)
+                self.since = Some(guard.create(&self.tag, digest, last.as_ref(), cx.now)?);
+                Ok(())
             }
         }
     }
@@ -149,7 +153,7 @@ impl ReadTag {
             media_type: to.media_type.clone(),
             size: to.size,
             version: change.version,
-            at: cx.now,
+            at: self.since.unwrap_or(cx.now),
             is_suspect: false,
         };
         let before = match (&self.record, self.tombstone) {
@@ -255,6 +259,7 @@ impl StoreCall<'_> {
                 tag: tag.clone(),
                 record: Some(record),
                 tombstone: None,
+                since: None,
             };
             if let Err(protected) = seen.check_deleting(self.cx, guard) {
                 return Ok(Removal::Protected(protected));

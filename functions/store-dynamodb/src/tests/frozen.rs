@@ -39,8 +39,15 @@ impl FrozenTags {
 }
 
 impl TagGuard for FrozenTags {
-    fn create(&self, tag: &Tag, _digest: &Digest, last: Option<&Deletion>, _now: Timestamp) -> Result<(), Protected> {
-        last.map_or(Ok(()), |last| Self::check(tag, &last.digest))
+    fn create(
+        &self,
+        tag: &Tag,
+        _digest: &Digest,
+        last: Option<&Deletion>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Protected> {
+        last.map_or(Ok(()), |last| Self::check(tag, &last.digest))?;
+        Ok(now)
     }
 
     fn moved(&self, tag: &Tag, row: &TagRecord, _digest: &Digest, _now: Timestamp) -> Result<(), Protected> {

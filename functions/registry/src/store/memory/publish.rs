@@ -15,7 +15,7 @@ use crate::store::metadata::{
     TagRecord,
 };
 use crate::store::records::LinkKind;
-use crate::store::{Context, Location};
+use crate::store::{Context, Location, Timestamp};
 
 /// The maximum number of tags that one transaction deletes, since other requests wait for it.
 const TAGS_AT_ONCE: usize = 250;
@@ -74,9 +74,15 @@ impl MetadataRecords {
         let mut is_written = !matches!(put.content, NewContent::Inline(_) | NewContent::Unchanged);
         let present = self.manifest(repository, put.digest);
         let is_new = present.is_none();
-        if let Some(refusal) = self.refusal(cx, put, present.as_ref(), guard) {
+        if let Some(refusal) = self.refusal(put, present.as_ref()) {
             return refusal;
         }
+        let checked = put.tags.iter();
+        let checked = checked.map(|tag| self.check_naming(cx, repository, tag, put.digest, guard));
+        let since = match checked.collect::<Result<Vec<_>, _>>() {
+            Ok(since) => since,
+            Err(protected) => return ManifestPut::Protected(protected),
+        };
         let record = if let Some(record) = present {
             match (&put.content, &record.content) {
                 (NewContent::Inline(bytes), Content::Inline(_) | Content::Damaged(_)) => {
@@ -98,9 +104,10 @@ impl MetadataRecords {
             }
         };
         let mut set = Vec::new();
-        for tag in &put.tags {
+        for (tag, since) in put.tags.iter().zip(since) {
             let before = self.named_by(repository, tag);
-            if self.set_tag(cx, repository, tag, Some((put.digest, &record)), &put.author) {
+            let target = Some((put.digest, &record, since));
+            if self.set_tag(cx, repository, tag, target, &put.author) {
                 set.push((tag, before));
             }
         }
@@ -119,13 +126,7 @@ impl MetadataRecords {
     }
 
     /// The result of a put that changes nothing, because the manifest cannot be put. `None`: it can be put.
-    fn refusal(
-        &self,
-        cx: Context,
-        put: &PutManifest,
-        present: Option<&ManifestRecord>,
-        guard: &dyn TagGuard,
-    ) -> Option<ManifestPut> {
+    fn refusal(&self, put: &PutManifest, present: Option<&ManifestRecord>) -> Option<ManifestPut> {
         match present {
             Some(record) if record.media_type != put.media_type => {
                 return Some(ManifestPut::OtherType(record.media_type.clone()));
@@ -148,12 +149,10 @@ impl MetadataRecords {
                 }
             }
         }
-        let mut tags = put.tags.iter();
-        let protected = tags.find_map(|tag| self.check_naming(cx, &put.repository, tag, put.digest, guard).err());
-        protected.map(ManifestPut::Protected)
+        None
     }
 
-    /// Whether the guard allows that a tag names a manifest.
+    /// Whether the guard allows that a tag names a manifest, and since when it then counts as naming it.
     fn check_naming(
         &self,
         cx: Context,
@@ -161,10 +160,10 @@ impl MetadataRecords {
         tag: &Tag,
         digest: Digest,
         guard: &dyn TagGuard,
-    ) -> Result<(), Protected> {
+    ) -> Result<Timestamp, Protected> {
         match self.tags.get(repository).and_then(|tags| tags.get(tag)) {
-            Some(record) if record.digest == digest => Ok(()),
-            Some(record) => guard.moved(tag, record, &digest, cx.now),
+            Some(record) if record.digest == digest => Ok(record.at),
+            Some(record) => guard.moved(tag, record, &digest, cx.now).map(|()| cx.now),
             None => {
                 let history = self.history.get(&(repository.clone(), tag.clone()));
                 let last = history.and_then(|history| history.last_key_value());
@@ -260,20 +259,21 @@ impl MetadataRecords {
         record
     }
 
-    /// Sets the manifest of a tag, or deletes the tag, without asking a guard. `false`: nothing has changed.
+    /// Sets the manifest of a tag and since when it counts as naming it, or deletes the tag, without asking a guard.
+    /// `false`: nothing has changed.
     fn set_tag(
         &mut self,
         cx: Context,
         repository: &RepositoryName,
         tag: &Tag,
-        target: Option<(Digest, &ManifestRecord)>,
+        target: Option<(Digest, &ManifestRecord, Timestamp)>,
         author: &Author,
     ) -> bool {
         let tags = self.tags.entry(repository.clone()).or_default();
         let named = tags.get(tag);
         let before = named.map(|record| record.digest);
         let since = named.map(|record| record.at).filter(|_| target.is_none());
-        let after = target.map(|(digest, _)| digest);
+        let after = target.map(|(digest, ..)| digest);
         if before == after {
             return false;
         }
@@ -295,13 +295,13 @@ impl MetadataRecords {
         if let Some(digest) = before {
             self.tagged.remove(&(repository.clone(), digest, tag.clone()));
         }
-        if let Some((digest, manifest)) = target {
+        if let Some((digest, manifest, at)) = target {
             let record = TagRecord {
                 digest,
                 media_type: manifest.media_type.clone(),
                 size: manifest.size,
                 version,
-                at: cx.now,
+                at,
                 is_suspect: false,
             };
             tags.insert(tag.clone(), record);

@@ -17,7 +17,17 @@ use crate::store::Timestamp;
 /// times. A tag that names the digest already is not changed by a put, so a store does not ask about it.
 pub trait TagGuard: Debug + Send + Sync {
     /// Whether a tag that does not exist may be created. `last` is its deletion, if the tag existed before.
-    fn create(&self, tag: &Tag, digest: &Digest, last: Option<&Deletion>, now: Timestamp) -> Result<(), Protected>;
+    ///
+    /// The answer is the time since which the tag counts as naming `digest`, and the store writes it as
+    /// [`TagRecord::at`]: `now`, or an earlier time if a tag comes back that had to keep its digest. Without this, a tag
+    /// that is deleted and comes back would be as movable as a new one.
+    fn create(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        last: Option<&Deletion>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Protected>;
 
     /// Whether a tag that names another manifest may name `digest`.
     fn moved(&self, tag: &Tag, row: &TagRecord, digest: &Digest, now: Timestamp) -> Result<(), Protected>;
@@ -60,7 +70,8 @@ pub enum Protection {
         /// The digest that the tag names.
         digest: Digest,
     },
-    /// The tag was deleted while it was frozen. It can only be created with the digest that it had.
+    /// The tag was deleted, and had stood for so long that the rule had it frozen, or would have had: the rule may be
+    /// newer than the deletion. The tag can only be created with the digest that it had.
     DeletedWhileFrozen {
         /// The name of the rule.
         rule: Arc<str>,
@@ -108,8 +119,14 @@ impl AllowAll {
 }
 
 impl TagGuard for AllowAll {
-    fn create(&self, _tag: &Tag, _digest: &Digest, _last: Option<&Deletion>, _now: Timestamp) -> Result<(), Protected> {
-        Ok(())
+    fn create(
+        &self,
+        _tag: &Tag,
+        _digest: &Digest,
+        _last: Option<&Deletion>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Protected> {
+        Ok(now)
     }
 
     fn moved(&self, _tag: &Tag, _row: &TagRecord, _digest: &Digest, _now: Timestamp) -> Result<(), Protected> {

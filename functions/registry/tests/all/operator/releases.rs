@@ -397,8 +397,13 @@ async fn s03_an_immutable_tag_is_not_released_again() {
     // Deleted while it was frozen, it comes back with its digest only.
     world.delete("/v2/prod/app/manifests/1.0.0").send().await.expect(202);
     let refused = words(promote("staging/app:2", "prod/app:1.0.0").await);
-    assert!(refused.contains("was immutable"), "{refused}");
+    assert!(refused.contains("stays immutable"), "{refused}");
     assert!(promote("staging/app:1", "prod/app:1.0.0").await.unwrap().moved);
+    // Its grace does not begin again.
+    let refused = words(promote("staging/app:2", "prod/app:1.0.0").await);
+    assert!(refused.contains("is immutable"), "{refused}");
+    let refused = world.roll_back_as(&identity, "prod/app:1.0.0", Earlier::Digest(two.digest));
+    assert!(matches!(refused.await, Err(ReleaseError::Protected(_))));
     assert_eq!(world.digest_of("prod/app:1.0.0").await, Some(one.digest));
 }
 

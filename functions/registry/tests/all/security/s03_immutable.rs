@@ -13,7 +13,8 @@ use crate::support::{Answer, Setup, Users, World, sha256};
 
 const GRACE_MS: u64 = 600_000;
 
-/// `releases` freezes versions after a grace, `final` what begins with `final-` at once, but they may be deleted.
+/// `releases` freezes versions after a grace. `final` freezes what begins with `final-` at once, and `drafts` what begins
+/// with `draft-` after a grace, but these may be deleted.
 fn rules() -> Arc<SharedRules> {
     let rule = |name: &str, tags: &str, grace_ms, delete| ImmutableRule {
         name: name.into(),
@@ -26,6 +27,7 @@ fn rules() -> Arc<SharedRules> {
     let rules = vec![
         rule("releases", "semver", GRACE_MS, false),
         rule("final", "final-*", 0, true),
+        rule("drafts", "draft-*", GRACE_MS, true),
     ];
     Arc::new(SharedRules::new(rules, Vec::new()))
 }
@@ -145,4 +147,30 @@ async fn s03_a_deleted_frozen_tag_comes_back_with_its_digest() {
         assert_eq!(digest_of(&world, "final-x").await, None);
     }
     put(&world, "a/b", "final-x", &old).await.expect(201);
+}
+
+/// A deletion does not begin the grace again, whether the tag or its manifest was deleted, and however often.
+#[tokio::test]
+async fn s03_a_frozen_tag_that_comes_back_has_no_new_grace() {
+    let world = world().await;
+    let (old, new) = (numbered(0), numbered(1));
+    let digest = sha256(&old);
+    put(&world, "a/b", "draft-x", &old).await.expect(201);
+    // Within the grace.
+    delete(&world, "a/b", "draft-x").await.expect(202);
+    put(&world, "a/b", "draft-x", &new).await.expect(201);
+    put(&world, "a/b", "draft-x", &old).await.expect(201);
+    world.clock.pass(GRACE_MS);
+    for reference in ["draft-x".to_owned(), digest.to_string(), "draft-x".to_owned()] {
+        delete(&world, "a/b", reference).await.expect(202);
+        let refused = put(&world, "a/b", "draft-x", &new).await;
+        assert_refused(refused, "draft-x", "drafts", &digest);
+        put(&world, "a/b", "draft-x", &old).await.expect(201);
+        for reference in ["draft-x".to_owned(), format!("{}?tag=draft-x", sha256(&new))] {
+            let refused = put(&world, "a/b", reference, &new).await;
+            assert_refused(refused, "draft-x", "drafts", &digest);
+        }
+        assert_eq!(digest_of(&world, "draft-x").await, Some(digest.to_string()));
+        world.clock.pass(1);
+    }
 }

@@ -218,6 +218,8 @@ struct AllowedChange<'a> {
     tag: &'a Tag,
     before: Option<String>,
     version: u64,
+    /// Since when the tag counts as naming the manifest.
+    since: Timestamp,
 }
 
 /// What a tag copies from the manifest that it points at.
@@ -484,6 +486,7 @@ impl ManifestWrite {
                 Some(record) if record.digest == self.name => continue,
                 Some(record) => {
                     let allowed = self.guard.moved(tag, &record, &self.name, cx.now);
+                    let allowed = allowed.map(|()| cx.now);
                     (allowed, Some(record.digest.to_string()), Some(record.version))
                 }
                 None => {
@@ -493,13 +496,15 @@ impl ManifestWrite {
                     (allowed, None, last.map(|(version, _)| version))
                 }
             };
-            if let Err(protected) = allowed {
-                return Ok(Err(protected));
-            }
+            let since = match allowed {
+                Ok(since) => since,
+                Err(protected) => return Ok(Err(protected)),
+            };
             changes.push(AllowedChange {
                 tag,
                 before,
                 version: TagRecord::next_version(last, cx.now),
+                since,
             });
         }
         Ok(Ok(changes))
@@ -526,7 +531,7 @@ impl ManifestWrite {
                 target.media_type,
                 integer(target.size),
                 integer(change.version),
-                timestamp(cx.now),
+                timestamp(change.since),
             ],
         )?;
         let change = TagChange {
