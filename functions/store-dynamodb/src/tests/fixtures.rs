@@ -30,7 +30,7 @@ pub(super) const VOID: u8 = 7;
 /// The number of digests.
 const NAMES: u8 = 8;
 /// The number of tags.
-pub(super) const TAGS: u8 = 26;
+pub(super) const TAGS: u8 = 27;
 
 pub(super) fn references(name: linearizable::Name) -> &'static [linearizable::Name] {
     match name {
@@ -78,6 +78,11 @@ impl Fixtures {
 
     pub(super) fn tag(&self, tag: u8) -> &Tag {
         &self.tags[usize::from(tag)]
+    }
+
+    /// The number of a tag of the fixtures.
+    pub(super) fn number_of(&self, tag: &str) -> Option<u8> {
+        (0..TAGS).find(|number| self.tag(*number).as_str() == tag)
     }
 
     pub(super) fn name_of(&self, digest: &Digest) -> u8 {

@@ -1,4 +1,5 @@
-//! The guard of every call in a scenario: a few tags are frozen from the time at which they are created.
+//! The guard of every call in a scenario: a few tags are frozen from the time at which they are created, and some of these
+//! may be deleted.
 
 use std::sync::Arc;
 
@@ -6,14 +7,22 @@ use oci::{Digest, Tag};
 use registry::store::Timestamp;
 use registry::store::metadata::{Deletion, Protected, Protection, TagGuard, TagRecord};
 
-use super::fixtures::{FIXTURES, TAGS};
+use super::fixtures::FIXTURES;
 
 /// The first frozen tag. All tags from here on are frozen.
 pub(super) const FROZEN: u8 = 24;
 
+/// The first frozen tag that may be deleted, and all tags from here on. They come back only with the digest that they had.
+pub(super) const RETURNING: u8 = 26;
+
 /// Whether a tag is frozen.
 pub(super) fn is_frozen(tag: u8) -> bool {
     tag >= FROZEN
+}
+
+/// Whether a tag is frozen and may not be deleted.
+pub(super) fn is_kept(tag: u8) -> bool {
+    (FROZEN..RETURNING).contains(&tag)
 }
 
 pub(super) fn frozen_tags() -> Arc<dyn TagGuard> {
@@ -24,8 +33,9 @@ pub(super) fn frozen_tags() -> Arc<dyn TagGuard> {
 struct FrozenTags;
 
 impl FrozenTags {
-    fn check(tag: &Tag, digest: &Digest) -> Result<(), Protected> {
-        if (FROZEN..TAGS).any(|frozen| FIXTURES.tag(frozen) == tag) {
+    /// Refuses a change of these tags.
+    fn refuse(these: fn(u8) -> bool, tag: &Tag, digest: &Digest) -> Result<(), Protected> {
+        if FIXTURES.number_of(tag.as_str()).is_some_and(these) {
             return Err(Protected {
                 tag: tag.clone(),
                 why: Protection::Frozen {
@@ -42,20 +52,26 @@ impl TagGuard for FrozenTags {
     fn create(
         &self,
         tag: &Tag,
-        _digest: &Digest,
+        digest: &Digest,
         last: Option<&Deletion>,
         now: Timestamp,
     ) -> Result<Timestamp, Protected> {
-        last.map_or(Ok(()), |last| Self::check(tag, &last.digest))?;
-        Ok(now)
+        let Some(last) = last else {
+            return Ok(now);
+        };
+        match Self::refuse(is_frozen, tag, &last.digest) {
+            Ok(()) => Ok(now),
+            Err(_) if last.digest == *digest => Ok(last.since.unwrap_or(now)),
+            Err(protected) => Err(protected),
+        }
     }
 
     fn moved(&self, tag: &Tag, row: &TagRecord, _digest: &Digest, _now: Timestamp) -> Result<(), Protected> {
-        Self::check(tag, &row.digest)
+        Self::refuse(is_frozen, tag, &row.digest)
     }
 
     fn removed(&self, tag: &Tag, row: &TagRecord, _now: Timestamp) -> Result<(), Protected> {
-        Self::check(tag, &row.digest)
+        Self::refuse(is_kept, tag, &row.digest)
     }
 
     fn allows_deletions(&self) -> bool {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fixtures::{FIXTURES, TAGS};
-use super::frozen::FROZEN;
+use super::fixtures::FIXTURES;
+use super::frozen::{is_frozen, is_kept};
 use super::world::World;
 use crate::memory::Items;
 use crate::records::attributes;
@@ -108,7 +108,8 @@ fn item(items: &Items, objects: &Objects, partition: &str, sort: &str, attribute
     Ok(())
 }
 
-/// A tag names an existing manifest, the manifest lists the tag, and the last entry of its history says so.
+/// A tag names an existing manifest, the manifest lists the tag, and the last entry of its history says so. A frozen tag
+/// counts as naming it since the first entry.
 fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes) -> Result<(), String> {
     let digest = text(attributes, "digest");
     let key = format!("D#{repository}#{digest}");
@@ -119,8 +120,12 @@ fn tag_holds(items: &Items, repository: &str, tag: &str, attributes: &Attributes
         return Err("the manifest does not know of its tag".to_owned());
     }
     let history = format!("H#{repository}#{tag}");
-    let changes = items.collection(&history);
-    let last = changes.filter(|(sort, _)| *sort != "x").last();
+    let changes = || items.collection(&history).filter(|(sort, _)| *sort != "x");
+    let is_since_the_first = |(_, first): (&str, &Attributes)| first.get("at") == attributes.get("at");
+    if FIXTURES.number_of(tag).is_some_and(is_frozen) && !changes().next().is_some_and(is_since_the_first) {
+        return Err("it is frozen, and has forgotten since when it names its digest".to_owned());
+    }
+    let last = changes().last();
     let agrees = last.is_some_and(|(_, change)| {
         text(change, "after") == digest && change.get("version") == attributes.get("version")
     });
@@ -226,10 +231,12 @@ fn manifest(
 }
 
 /// Histories are chains: each entry begins with the result of the one before, and changes something. A frozen tag has
-/// one entry.
+/// one entry, or always the same digest if it may be deleted.
 pub(super) fn histories(world: &World) -> Result<(), String> {
     world.main.look(|items| {
         let mut chain: Option<(String, String)> = None;
+        // What each frozen tag named first, by partition.
+        let mut frozen: BTreeMap<&str, &str> = BTreeMap::new();
         // The tombstone of a deleted tag is beside the entries.
         let changes = items
             .iter()
@@ -242,8 +249,13 @@ pub(super) fn histories(world: &World) -> Result<(), String> {
                 return Err(format!("{partition}: from {last:?} follows {change:?}"));
             }
             let tag = partition.rsplit('#').next().unwrap_or_default();
-            if !before.is_empty() && (FROZEN..TAGS).any(|frozen| FIXTURES.tag(frozen).as_str() == tag) {
-                return Err(format!("{partition}: a frozen tag has moved: {change:?}"));
+            let number = FIXTURES.number_of(tag);
+            if number.is_some_and(is_frozen) {
+                let named = if after.is_empty() { before } else { after };
+                let first = *frozen.entry(partition).or_insert(named);
+                if first != named || number.is_some_and(is_kept) && !before.is_empty() {
+                    return Err(format!("{partition}: a frozen tag has moved: {change:?}"));
+                }
             }
             chain = Some((partition.to_owned(), after.to_owned()));
         }

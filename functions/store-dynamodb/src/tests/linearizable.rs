@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::frozen::is_frozen;
+use super::frozen::{is_frozen, is_kept};
 
 /// A repository, by its number.
 pub(crate) type Repository = u8;
@@ -76,6 +76,8 @@ struct Register {
     repository: Repository,
     tag: TagNumber,
     names: Option<Name>,
+    /// What a frozen tag named when it was deleted. It comes back with nothing else.
+    had: Option<Name>,
     version: u64,
     /// The version is exactly this one.
     exact: bool,
@@ -131,6 +133,7 @@ impl Registry {
                 repository,
                 tag,
                 names: None,
+                had: None,
                 version: 0,
                 exact: false,
             });
@@ -177,7 +180,9 @@ impl Registry {
                 let here = next.manifests.contains(&(*repository, *name));
                 let other = |named: Option<Name>| named.is_some_and(|named| named != *name);
                 let moves = |register: &Register| {
-                    register.repository == *repository && tags.contains(&register.tag) && other(register.names)
+                    register.repository == *repository
+                        && tags.contains(&register.tag)
+                        && other(register.names.or(register.had))
                 };
                 if next.has_frozen(moves) {
                     CallResult::Refused
@@ -200,7 +205,7 @@ impl Registry {
             }
             RecordedCall::Delete(repository, name) => {
                 let of_it = |register: &Register| (register.repository, register.names) == (*repository, Some(*name));
-                let answer = if next.has_frozen(of_it) {
+                let answer = if next.has_frozen(|register| is_kept(register.tag) && of_it(register)) {
                     CallResult::Refused
                 } else {
                     Self::remove(|next| &mut next.manifests, &mut next, (*repository, *name), references)
@@ -218,7 +223,7 @@ impl Registry {
             RecordedCall::Untag(repository, tag) => {
                 let register = next.register(*repository, *tag);
                 let there = register.names.is_some();
-                if there && is_frozen(*tag) {
+                if there && is_kept(*tag) {
                     CallResult::Refused
                 } else {
                     register.change(None);
@@ -259,6 +264,7 @@ impl Registry {
 impl Register {
     fn change(&mut self, names: Option<Name>) {
         if self.names != names {
+            self.had = self.names.filter(|_| is_frozen(self.tag));
             self.names = names;
             self.version += 1;
             self.exact = false;
@@ -313,7 +319,7 @@ fn search(
 }
 
 mod tests {
-    use super::super::frozen::FROZEN;
+    use super::super::frozen::{FROZEN, RETURNING};
     use super::*;
 
     fn event(began: usize, ended: usize, call: RecordedCall, answer: CallResult) -> Event {
@@ -455,6 +461,23 @@ mod tests {
                 event(2, 3, deletion.clone(), answer),
             ];
             assert_eq!(explained(&history), expected, "{deletion:?} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_frozen_tag_that_comes_back_with_another_digest_is_found() {
+        for deletion in [untag(RETURNING), RecordedCall::Delete(0, 1)] {
+            let history = |name, answer| {
+                [
+                    event(0, 1, put(1, &[RETURNING]), CallResult::Done),
+                    event(2, 3, deletion.clone(), CallResult::Done),
+                    event(4, 5, put(name, &[RETURNING]), answer),
+                ]
+            };
+            assert!(explained(&history(1, CallResult::Done)));
+            assert!(explained(&history(2, CallResult::Refused)));
+            assert!(!explained(&history(1, CallResult::Refused)), "{deletion:?}");
+            assert!(!explained(&history(2, CallResult::Done)), "{deletion:?}");
         }
     }
 

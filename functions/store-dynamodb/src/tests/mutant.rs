@@ -58,6 +58,8 @@ pub(super) enum Mutation {
     RetryBlindly,
     /// A tag is written whatever it names by now.
     BlindTag,
+    /// A tag is created whether or not it was created and deleted since it was read.
+    BlindTombstone,
     /// The instance ignores what the service says of the time.
     TrustClock,
     /// A blob record gets another location whatever its location is by now.
@@ -253,6 +255,7 @@ impl MutantTable {
             (Mutation::ReplaceBlindly, RecordKey::Blob(_)) => (sets(write, attributes::OBJECT), WriteCondition::Exists),
             (Mutation::RecordBlindly, RecordKey::Blob(_)) => (sets(write, attributes::DEFECT), WriteCondition::Exists),
             (Mutation::BlindTag, RecordKey::Tag(..)) => (!sets(write, attributes::DEFECT), WriteCondition::Always),
+            (Mutation::BlindTombstone, RecordKey::Tombstone(..)) => (true, WriteCondition::Always),
             (Mutation::ForgetBlindly, RecordKey::PendingDeletion) => (is_delete(write), WriteCondition::Always),
             _ => return None,
         };

@@ -50,6 +50,7 @@ mutations! {
     retrying_blindly_is_found RetryBlindly [TWO_REPOSITORIES, MOUNTS]
     writing_tags_blindly_is_found BlindTag [TAGS]
     s04_moving_a_frozen_tag_blindly_is_found BlindTag [FROZEN_TAGS]
+    s03_creating_a_deleted_tag_blindly_is_found BlindTombstone [RETURNING_TAG]
     pending_deletions_that_are_due_at_once_are_found DueAtOnce [COMMIT_SWEEP]
     scheduling_a_deletion_late_is_found ScheduleLate [COMMIT_SWEEP, COMMIT_COLLECT]
     keeping_the_first_schedule_is_found KeepFirstSchedule [OLD_PENDING_DELETION]

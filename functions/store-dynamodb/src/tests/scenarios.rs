@@ -1,7 +1,7 @@
 //! The races that the protocols are made for.
 
 use super::fixtures::{BLOB, EMPTY, IMAGE, INDEX, LARGE, OTHER, SIGNATURE, VOID};
-use super::frozen::FROZEN;
+use super::frozen::{FROZEN, RETURNING};
 use super::operations::Operation::{
     Body as Request, Collect, CollectWithoutGrace, Delete, DeletePending, Lose, Mount, Pass, Pull, Push, Put, Read,
     Repair, Replay, Return, Sweep, Unlink, UnmarkAndPut, Untag, WrongClock,
@@ -195,6 +195,25 @@ scenarios! {
         [Untag(R, FROZEN), Delete(R, EMPTY)]
         [Put(R, VOID, &[FROZEN]), Delete(R, VOID)]
         [Read(R, FROZEN), Put(R, EMPTY, &[0])]
+    }
+
+    /// Two manifests compete for a frozen tag that may be deleted: it never names another than the first.
+    RETURNING_TAG a_frozen_tag_that_comes_back_against_moves {
+        &[Put(R, EMPTY, &[]), Put(R, VOID, &[0])];
+        [Put(R, EMPTY, &[RETURNING]), Untag(R, RETURNING)]
+        [Put(R, VOID, &[RETURNING, 0]), Read(R, RETURNING)]
+        [Untag(R, RETURNING), Put(R, VOID, &[RETURNING])]
+        [Put(R, EMPTY, &[RETURNING]), Read(R, RETURNING)]
+        [Delete(R, EMPTY)]
+    }
+
+    /// A frozen tag that has stood for an hour is deleted, alone and with its manifest, and comes back.
+    RETURNING_LATER a_frozen_tag_that_comes_back_later {
+        &[Put(R, VOID, &[]), Put(R, EMPTY, &[RETURNING]), Pass(1)];
+        [Untag(R, RETURNING), Put(R, EMPTY, &[RETURNING])]
+        [Delete(R, EMPTY), Put(R, EMPTY, &[RETURNING])]
+        [Put(R, VOID, &[RETURNING]), Read(R, RETURNING)]
+        [Untag(R, RETURNING), Put(R, VOID, &[RETURNING, 0])]
     }
 
     /// One of many tags of a manifest is frozen: none of them is deleted with the manifest.
