@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::Request;
 use oci::Digest;
-use registry::auth::{Actions, AuthenticationError, Challenge, ChallengeSchemes, RepositoryGrant, Rules, Scope};
+use registry::auth::{
+    AccessRule, Actions, AuthenticationError, Challenge, ChallengeSchemes, RepositoryGrant, Rules, Scope,
+};
 use registry::store::wrapped::StoreMethod;
 use registry::{Identity, Limits, Principal, RequestBody, Settings};
 
@@ -295,6 +297,35 @@ async fn s01_a_mount_from_anywhere_finds_only_what_the_token_contains() {
         for query in [digest.to_string(), format!("{digest}&from=")] {
             let answer = mount(&world, with_public_url(), &Rules::everything(), &scope, &query).await;
             assert_eq!(answer.status, status, "{query} {grants:?}");
+        }
+    }
+}
+
+/// Of several repositories that have the blob, the client may pull from one, by its token or by the policy: whichever it is,
+/// the blob is mounted from it, and the others are not asked.
+#[tokio::test]
+async fn s01_a_mount_from_anywhere_passes_over_what_is_forbidden() {
+    let sources = ["a", "m/n", "z"];
+    for allowed in sources {
+        let rule = |repository: &str, actions| AccessRule {
+            name: repository.into(),
+            repositories: vec![repository.parse().unwrap()],
+            actions,
+        };
+        let both = vec![rule("b", Actions::PUSH), rule(allowed, Actions::PULL)];
+        let by_token = scope(&[("b", Actions::PUSH), (allowed, Actions::PULL)]);
+        for (rules, scope) in [
+            (Rules::everything(), by_token.extensible()),
+            (Rules::new(both, Vec::new()), Scope::EVERYTHING),
+        ] {
+            let world = World::new().await;
+            for source in sources {
+                world.push_blob(source, "one").await;
+            }
+            let query = sha256(b"one").to_string();
+            let answer = mount(&world, with_public_url(), &rules, &scope, &query).await;
+            assert_eq!(answer.status, 201, "only {allowed} is allowed: {scope:?}");
+            assert_eq!(world.counts.of(StoreMethod::Mount), 1);
         }
     }
 }
