@@ -4,9 +4,9 @@
 //! `access` and `permissions`: permissions (S1, S3, S14, S15, S23, S29). `authorities`: sessions, tokens, redirects, the log (S9, S10,
 //! S18, S20, S28). `collection`: garbage collection during pushes (S26, S27). `content`: malicious bodies and
 //! parameters (S6, S7, S8, S21, S22, S25, S26). `s02_unlinked`: content that was deleted, and permissions that were
-//! revoked, a moment ago (S2). `denials`: what is counted and logged of denied requests (S18). `s03_immutable`: immutable
-//! tags (S3). `s04_create_only`: principals that may create tags and not move them (S4). `s13_foreign_layers`: a policy
-//! that forbids layers that are stored elsewhere (S13).
+//! revoked, a moment ago (S2). `denials`: what is counted and logged of denied requests (S18). `s03_immutable` and
+//! `s03_endpoints`: immutable tags (S3). `s04_create_only`: principals that may create tags and not move them (S4).
+//! `s13_foreign_layers`: a policy that forbids layers that are stored elsewhere (S13).
 
 mod access;
 mod authorities;
@@ -16,6 +16,7 @@ mod denials;
 mod examples;
 mod permissions;
 mod s02_unlinked;
+mod s03_endpoints;
 mod s03_immutable;
 mod s04_create_only;
 mod s13_foreign_layers;
