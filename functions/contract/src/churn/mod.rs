@@ -7,9 +7,10 @@
 //! must answer all its bytes, and checks that run meanwhile must find nothing. In the end everything is deleted, the
 //! grace periods pass, and the stores must be empty except for the history.
 //!
-//! Each worker is a user under a policy that lets it do some things in some repositories and makes some tags immutable. A
-//! model of the policy says which requests are refused. No immutable tag may ever change, and in the end the audit trail
-//! must have one event for every change and no other.
+//! Each worker is a user under a policy that lets it do some things in some repositories and makes some tags immutable: at
+//! once, after a grace, or so that they may be deleted and come back. A model of the policy says which requests are refused.
+//! No immutable tag may ever change, and in the end the history must have no change that the rules forbid, and the audit
+//! trail one event for every change and no other.
 //!
 //! With [`ChurnOptions::cuts`], some pushes are interrupted, which is the same as a crash: what they leave must not
 //! affect other operations, and must be gone in the end.
@@ -21,6 +22,7 @@ mod client;
 mod clock;
 mod collector;
 mod end;
+mod frozen;
 mod jitter;
 mod pool;
 mod releases;

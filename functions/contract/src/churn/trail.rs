@@ -8,7 +8,7 @@ use registry::store::Timestamp;
 use registry::store::access::{AuditEvent, AuditKind, AuditQuery};
 use registry::store::records::Record;
 
-use super::{Shared, users};
+use super::{Shared, frozen, users};
 use crate::access::all_events;
 
 /// The maximum number of slices.
@@ -99,16 +99,7 @@ fn disagreements(events: &[AuditEvent], records: &[Record], acknowledged: &[Ackn
             .into_iter()
             .map(|change| format!("a deletion, and no event: {change:?}")),
     );
-    for change in &removals {
-        if users::is_release(&change.tag) {
-            found.push(format!("an immutable tag was deleted: {change:?}"));
-        }
-    }
-    for change in &settings {
-        if users::is_release(&change.tag) && change.before.is_some() {
-            found.push(format!("an immutable tag was moved: {change:?}"));
-        }
-    }
+    found.extend(frozen::forbidden_changes(records));
     found.extend(manifests(events, records));
     let mut recorded: Vec<_> = events.iter().map(Acknowledged::of).collect();
     recorded.sort();

@@ -11,6 +11,8 @@ use registry::auth::{ActionKind, AuthenticationError, CredentialId, Credentials,
 use registry::policy::Policy;
 use registry::{Authenticator, Identity, Principal};
 
+use super::clock::MINUTE;
+
 /// Every second worker is a member of `guests`.
 const POLICY: &str = r#"{
     "syntax": 1,
@@ -24,11 +26,24 @@ const POLICY: &str = r#"{
         {"name": "closed", "who": ["group:guests"], "repositories": ["own/w0"], "actions": ["pull"]},
         {"name": "only new tags", "who": ["group:guests"], "repositories": ["shared/1"], "actions": ["move", "delete"]}
     ],
-    "immutable": [{"name": "releases", "repositories": ["**"], "tags": ["r*"]}]
+    "immutable": [
+        {"name": "releases", "repositories": ["**"], "tags": ["r*"]},
+        {"name": "late releases", "repositories": ["**"], "tags": ["l*"], "grace": "30m"},
+        {"name": "drafts", "repositories": ["**"], "tags": ["d*"], "grace": "30m", "delete": true}
+    ]
 }"#;
 
-/// The number of immutable tags in each repository.
+/// The number of immutable tags of each kind in each repository.
 const RELEASES: usize = 4;
+
+/// What the policy says about a tag that it freezes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TagRule {
+    /// For how long the tag may change after it was created or moved.
+    pub(super) grace_ms: u64,
+    /// Whether the frozen tag may be deleted. Then it comes back only with the digest that it had.
+    pub(super) delete: bool,
+}
 
 /// The user that a worker is.
 pub(super) fn user(worker: usize) -> String {
@@ -49,9 +64,40 @@ pub(super) fn release(number: usize) -> String {
     format!("r{}", number % RELEASES)
 }
 
+/// One of the tags that become immutable after a grace.
+pub(super) fn late_release(number: usize) -> String {
+    format!("l{}", number % RELEASES)
+}
+
+/// One of the tags that become immutable after a grace and may be deleted.
+pub(super) fn draft(number: usize) -> String {
+    format!("d{}", number % RELEASES)
+}
+
 /// Whether no principal may move or delete the tag.
 pub(super) fn is_release(tag: &str) -> bool {
     tag.starts_with('r')
+}
+
+/// Whether the tag is one of [`draft`].
+pub(super) fn is_draft(tag: &str) -> bool {
+    tag.starts_with('d')
+}
+
+/// The rule that freezes the tag, if one does.
+pub(super) fn rule_of(tag: &str) -> Option<TagRule> {
+    let (grace_ms, delete) = match tag.chars().next()? {
+        'r' => (0, false),
+        'l' => (30 * MINUTE, false),
+        'd' => (30 * MINUTE, true),
+        _ => return None,
+    };
+    Some(TagRule { grace_ms, delete })
+}
+
+/// Whether the tag and its manifest cannot be deleted once it is frozen.
+pub(super) fn keeps_manifests(tag: &str) -> bool {
+    rule_of(tag).is_some_and(|rule| !rule.delete)
 }
 
 /// Whether the policy allows an action to a worker, or to a client without credentials.
@@ -133,7 +179,31 @@ impl Authenticator for Users {
 
 #[cfg(test)]
 mod tests {
+    use registry::store::Timestamp;
+
     use super::*;
+
+    /// The plain code and the document agree about every tag.
+    #[test]
+    fn the_model_freezes_what_the_policy_freezes() {
+        let shared = Users::new().policy.shared();
+        let name = "shared/0".parse().expect("a legal name");
+        for tag in [release(1), late_release(2), draft(3), "t1".to_owned()] {
+            let rule = rule_of(&tag);
+            let tag = tag.parse().expect("a legal tag");
+            for age in [0, 30 * MINUTE - 1, 30 * MINUTE] {
+                let (since, now) = (Timestamp(7), Timestamp(7 + age));
+                let is_frozen = rule.is_some_and(|rule| age >= rule.grace_ms);
+                let is_kept = is_frozen && rule.is_some_and(|rule| !rule.delete);
+                assert_eq!(
+                    shared.frozen(&name, &tag, since, now).is_some(),
+                    is_frozen,
+                    "{tag} {age}"
+                );
+                assert_eq!(shared.kept(&name, &tag, since, now).is_some(), is_kept, "{tag} {age}");
+            }
+        }
+    }
 
     /// The plain code and the document agree about every principal, action and repository.
     #[test]
