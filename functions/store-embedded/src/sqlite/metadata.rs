@@ -3,6 +3,7 @@
 pub(super) mod objects;
 mod publish;
 pub(super) mod remove;
+mod tag_history;
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use super::super::SqliteStore;
 use super::super::access::record_event;
 use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns, one_more};
-use super::publish::TagChange;
+use super::tag_history::TagChange;
 use super::{TAGS_OF_MANIFEST, tag_of, tag_record};
 
 /// Deletes a tag, if the guard allows it.
