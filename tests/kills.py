@@ -7,7 +7,7 @@ The tests of `store-embedded` check syncs.
 
 The pushers are a robot under a policy with immutable tags; half of them send its key, the others a token. Several of them push different
 manifests to the same immutable tag, and delete such tags: whatever such a tag was once, it is to the end. They delete other tags and
-manifests of their own, and a robot that may only pull tries to push and to delete.
+manifests of their own, whose tags come back with no other manifest, and a robot that may only pull tries to push and to delete.
 
 Afterwards the audit trail, the history and what was acknowledged are compared: every change has its event, and every event its change.
 """
@@ -64,6 +64,12 @@ actions = ["push", "delete"]
 name = "releases"
 repositories = ["kills/**"]
 tags = ["semver"]
+
+[[immutable]]
+name = "deleted tags"
+repositories = ["kills/**"]
+tags = ["*-deleted"]
+delete = true
 """
 # One push of so many also tries to delete an immutable tag, deletes a tag or a manifest of its own, or is tried by who may only pull.
 _DELETIONS = 5
@@ -139,7 +145,7 @@ class Ledger:
         # Tags are written once each, so that an acknowledged one names its manifest for ever.
         self.tags: Dict[Tuple[str, str], str] = {}
         self.sent_tags: Dict[Tuple[str, str], Set[str]] = {}
-        # Ordinary tags and manifests that were pushed to be deleted, and whose deletion was acknowledged.
+        # Tags and manifests that were pushed to be deleted, and whose deletion was acknowledged.
         self.deleted_tags: Set[Tuple[str, str]] = set()
         self.deleted_manifests: Set[Tuple[str, str]] = set()
         # What an immutable tag was when it was first acknowledged or read.
@@ -287,7 +293,8 @@ def _push(target: Target, stranger: Target, choose: random.Random, image: Image,
 
 
 def _push_and_delete(target: Target, image: Image, ledger: Ledger, by_tag: bool) -> None:
-    """Pushes a manifest with a tag of its own, and deletes the tag, or the manifest with the tag."""
+    """Pushes a manifest with a tag of its own, and deletes the tag, or the manifest with the tag. The tag is frozen and may be deleted: a
+    push of another manifest to it is refused."""
     repository, tag = image.repository, f"{image.tag}-deleted"
     manifest = json.dumps({**json.loads(image.manifest), "annotations": {"tag": tag}}).encode()
     digest = _digest(manifest)
@@ -302,6 +309,11 @@ def _push_and_delete(target: Target, image: Image, ledger: Ledger, by_tag: bool)
         else:
             ledger.deleted_manifests.add((repository, digest))
         ledger.deleted_tags.add((repository, tag))
+    answer = _exchange(target, "PUT", f"/v2/{repository}/manifests/{tag}", image.manifest, {"Content-Type": _MANIFEST})
+    asked = f"a push of another manifest to the deleted tag {repository}:{tag}"
+    assert answer.status == 403, f"{asked}, was answered {answer.status}: {answer.body[:500]!r}"
+    with ledger.lock:
+        ledger.refused += 1
 
 
 def _may_only_pull(stranger: Target, image: Image) -> None:
