@@ -5,7 +5,7 @@
 
 use registry::auth::RepositoryGrant;
 use registry::store::Timestamp;
-use registry::store::access::{AccessState, Account, AccountChange};
+use registry::store::access::{AccessState, Account, AccountChange, AccountKey, Withdrawn};
 
 use super::{AdministrationError, LastAdmin};
 use crate::grant;
@@ -18,6 +18,7 @@ use crate::grant;
 /// | that it exists, that it is enabled, or its password | of an earlier generation are withdrawn |
 /// | a group, a grant, or part of the scope of a key | of an earlier generation are withdrawn |
 /// | a key | that were issued for the key are withdrawn |
+/// | a key, after [as many others](Withdrawn::MAX_KEYS) | of an earlier generation are withdrawn |
 pub(super) fn of_account(
     state: &AccessState,
     before: Option<&Account>,
@@ -34,6 +35,7 @@ pub(super) fn of_account(
     next.admins = counted(state.admins, was_admin, is_admin);
     next.accounts = counted(state.accounts, before.is_some(), after.is_some());
     next.had_admin |= is_admin;
+    next.withdrawn.bound(now);
     if let Some(before) = before
         && was_admin
         && next.admins == 0
@@ -57,19 +59,29 @@ pub(super) fn of_account(
         }
         (Some(before), Some(mut account)) => {
             account.generation = before.generation;
-            if loses(before, &account) {
+            let removed = before.keys.iter().filter(|(id, _)| !account.keys.contains_key(id));
+            let removed = removed.filter(|(_, key)| !has_outlived_its_tokens(key, now));
+            let removed: Vec<_> = removed.map(|(id, _)| *id).collect();
+            if loses(before, &account) || !next.withdrawn.has_room_for_keys(removed.len()) {
+                // No token of this generation is issued for the keys that are gone.
                 account.generation = Account::next_generation(Some(before.generation), now);
                 next.withdrawn
                     .withdraw_principal(&before.principal(), account.generation, now);
-            }
-            for id in before.keys.keys().filter(|id| !account.keys.contains_key(id)) {
-                next.withdrawn.withdraw_key(*id, now);
+            } else {
+                for id in removed {
+                    next.withdrawn.withdraw_key(id, now);
+                }
             }
             Some(AccountChange::Put(Box::new(account)))
         }
     };
-    next.withdrawn.bound(now);
     Ok((next, change))
+}
+
+/// Whether a key ended so long ago that every token that was issued for it has ended too.
+pub(super) fn has_outlived_its_tokens(key: &AccountKey, now: Timestamp) -> bool {
+    key.expires
+        .is_some_and(|ended| now.millis_since(ended) >= Withdrawn::LIFETIME_MS)
 }
 
 /// Whether an account loses something that its tokens hold.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use registry::auth::{AccountName, CredentialId, RepositoryGrant};
 use registry::store::Timestamp;
-use registry::store::access::{Account, AccountKey, AuditKind, Withdrawn};
+use registry::store::access::{Account, AccountKey, AuditKind};
 
 use super::limits::check;
 use super::{AccountRef, Administration, AdministrationError, Author, Changed, LastAdmin, change};
@@ -251,12 +251,9 @@ fn make_room(account: &mut Account, now: Timestamp) {
     if account.keys.len() < Account::MAX_KEYS {
         return;
     }
-    let long_ago = |key: &AccountKey| {
-        let ended = key.expires?;
-        (now.millis_since(ended) >= Withdrawn::LIFETIME_MS).then_some(ended)
-    };
-    let ended = account.keys.iter().filter_map(|(id, key)| Some((long_ago(key)?, *id)));
-    if let Some((_, id)) = ended.min() {
+    let keys = account.keys.iter();
+    let ended = keys.filter(|(_, key)| change::has_outlived_its_tokens(key, now));
+    if let Some((_, id)) = ended.map(|(id, key)| (key.expires, *id)).min() {
         account.keys.remove(&id);
     }
 }

@@ -135,6 +135,63 @@ fn a_removed_key_takes_its_tokens_with_it() {
     assert_eq!(again.to_string(), format!("zoe has no key {}", one.id));
 }
 
+/// All accounts share the list of what was withdrawn. An account that removes its keys cannot fill it, which would end the tokens
+/// of all others.
+#[test]
+fn an_account_that_removes_many_keys_takes_few_entries() {
+    let world = World::new();
+    let other = world.user("other", &[]);
+    let first = world.user("zoe", &[]);
+    let zoe = name("zoe");
+    let remove = |id| done(world.administration.remove_key(&alice(), (&zoe).into(), id)).unwrap();
+    let mut removed = Vec::new();
+    for number in 0..300 {
+        let key = add(&world, &ENDLESS).unwrap();
+        removed.push((key.id, world.account("zoe").unwrap().generation));
+        world.pass(1);
+        remove(key.id);
+        let withdrawn = world.state().withdrawn;
+        assert!(withdrawn.keys.len() <= Withdrawn::MAX_KEYS, "{number}");
+        assert!(
+            withdrawn.principals.len() <= 1 && withdrawn.all_before.is_none(),
+            "{number}"
+        );
+    }
+    let (withdrawn, account) = (world.state().withdrawn, world.account("zoe").unwrap());
+    assert!(account.generation > first.generation);
+    let now = world.pass(0);
+    for (id, generation) in removed {
+        assert!(
+            withdrawn.contains(&account.principal(), generation, Some(id), now),
+            "{id}"
+        );
+    }
+    assert!(!withdrawn.contains(&account.principal(), account.generation, None, now));
+    assert!(!withdrawn.contains(&other.principal(), other.generation, None, now));
+    // When these entries have ended, a key has one of its own again, and the other tokens of its account stay.
+    let key = add(&world, &ENDLESS).unwrap();
+    world.pass(Withdrawn::LIFETIME_MS);
+    remove(key.id);
+    let withdrawn = world.state().withdrawn;
+    assert_eq!((withdrawn.principals.len(), withdrawn.keys.len()), (0, 1));
+    assert_eq!(world.account("zoe").unwrap().generation, account.generation);
+}
+
+/// A key that has ended makes room for another one. No token of it is left, so nothing is withdrawn.
+#[test]
+fn a_key_that_makes_room_withdraws_nothing() {
+    let world = World::new();
+    world.user("zoe", &[]);
+    let now = world.pass(0);
+    for _ in 0..Account::MAX_KEYS {
+        add(&world, &until(now.plus_millis(1))).unwrap();
+    }
+    world.pass(1 + Withdrawn::LIFETIME_MS);
+    add(&world, &ENDLESS).unwrap();
+    assert_eq!(world.account("zoe").unwrap().keys.len(), Account::MAX_KEYS);
+    assert_eq!(world.state().withdrawn, Withdrawn::default());
+}
+
 #[test]
 fn a_rotated_key_works_until_the_overlap_ends() {
     let world = World::new();

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::support::{PASSWORD, POLICY, World};
+use crate::administration::Author;
 
 /// Of two clients that change the same version of an account, one wins, and the other is told.
 #[tokio::test]
@@ -167,6 +168,37 @@ async fn s02_a_change_works_at_once_where_it_was_made() {
     let keys = world.get("signing-keys").user("audra").send().await.expect(200).json();
     assert_eq!(keys["items"].as_array().unwrap().len(), 1);
     assert_eq!(keys["items"][0]["condition"], "signing");
+}
+
+/// Every account may remove its own keys. However many these are, the tokens of all other accounts stay good.
+#[tokio::test]
+async fn s02_an_account_that_removes_many_keys_ends_its_own_tokens_only() {
+    let world = World::new().await;
+    let of_alice = world.token("registry:api:*").await;
+    let bob = super::support::name("bob");
+    let mut of_bob = Vec::new();
+    for number in 0..300 {
+        let (id, key) = world.issue("bob", None).await;
+        if number % 60 == 20 {
+            // The account is known for ten seconds.
+            world.clock.pass(10_000);
+            let call = world.request("GET", "/token?scope=registry:api:*").basic("key", &key);
+            let reply = call.send().await.expect(200);
+            let token = reply.json()["token"].as_str().unwrap().to_owned();
+            world.get("whoami").bearer(&token).send().await.expect(200);
+            of_bob.push(token);
+        }
+        let (author, id) = (Author::new("bob"), id.parse().unwrap());
+        let removed = world.administration.remove_key(&author, (&bob).into(), id).await;
+        removed.unwrap();
+    }
+    world.clock.pass(10_000);
+    world.get("whoami").bearer(&of_alice).send().await.expect(200);
+    for token in of_bob {
+        world.get("whoami").bearer(&token).send().await.expect(401);
+    }
+    world.get("whoami").user("bob").send().await.expect(200);
+    world.get("whoami").bearer(&world.robot_key).send().await.expect(200);
 }
 
 /// The last enabled administrator stays.

@@ -383,7 +383,8 @@ impl World {
         found.map(|row| row.digest)
     }
 
-    async fn issue(&self, account: &str, scope: Option<Vec<RepositoryGrant>>) -> (String, String) {
+    /// Makes a key of an account, as an operator: its id, and the key.
+    pub(super) async fn issue(&self, account: &str, scope: Option<Vec<RepositoryGrant>>) -> (String, String) {
         let new = NewKey { scope, expires: None };
         let account = name(account);
         let author = Author::operator();

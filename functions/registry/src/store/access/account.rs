@@ -100,8 +100,9 @@ pub struct Account {
     pub name: AccountName,
     /// User or robot.
     pub kind: AccountKind,
-    /// Grows when the account loses something: a group, a grant, its password, or that it is enabled. A token of an earlier
-    /// generation is then withdrawn (see [`Withdrawn`](super::Withdrawn)). See [`Account::next_generation`].
+    /// Grows when the account loses something: a group, a grant, its password, or that it is enabled; and a key, if there is no
+    /// room for an entry of the key's own. A token of an earlier generation is then withdrawn (see
+    /// [`Withdrawn`](super::Withdrawn)). See [`Account::next_generation`].
     pub generation: u64,
     /// Whether its credentials are refused.
     #[serde(default)]

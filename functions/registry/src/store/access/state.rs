@@ -141,6 +141,10 @@ impl Withdrawn {
     /// The maximum number of entries.
     pub const MAX_ENTRIES: usize = 200;
 
+    /// The maximum number of entries for keys that changes of accounts make. Every account may remove its own keys, as many as
+    /// it makes, and must not fill the list that all accounts share. See [`Withdrawn::has_room_for_keys`].
+    pub const MAX_KEYS: usize = 50;
+
     /// How long some instance may not have learned of an entry yet, and still issue tokens, in milliseconds: the maximum age of
     /// what an instance decides by, and as much again for clocks that differ.
     pub const UNSEEN_MS: u64 = 20_000;
@@ -158,6 +162,13 @@ impl Withdrawn {
             })
             .or_insert(entry);
         self.bound(now);
+    }
+
+    /// Whether entries for so many more keys fit. If not, the tokens of the keys' principal are withdrawn instead of those of
+    /// the keys: that is one entry, however often it happens.
+    #[must_use]
+    pub fn has_room_for_keys(&self, count: usize) -> bool {
+        count == 0 || self.keys.len().saturating_add(count) <= Self::MAX_KEYS
     }
 
     /// Withdraws the tokens that were issued for a key.
@@ -275,6 +286,20 @@ mod tests {
         assert!(withdrawn.contains(&principal("alice"), 6, None, now));
         withdrawn.bound(now.plus_millis(Withdrawn::LIFETIME_MS));
         assert_eq!(withdrawn, Withdrawn::default());
+    }
+
+    #[test]
+    fn only_a_part_of_the_entries_is_for_keys() {
+        let mut withdrawn = Withdrawn::default();
+        let now = Timestamp(1_000_000);
+        for number in 0..Withdrawn::MAX_KEYS {
+            assert!(withdrawn.has_room_for_keys(1), "{number}");
+            withdrawn.withdraw_key(format!("{number:08}").parse().unwrap(), now);
+        }
+        assert!(withdrawn.has_room_for_keys(0) && !withdrawn.has_room_for_keys(1));
+        withdrawn.bound(now.plus_millis(Withdrawn::LIFETIME_MS));
+        assert!(withdrawn.has_room_for_keys(Withdrawn::MAX_KEYS));
+        assert!(!withdrawn.has_room_for_keys(Withdrawn::MAX_KEYS + 1));
     }
 
     #[test]
