@@ -7,8 +7,9 @@
 //!
 //! Every change has the same four steps. It reads the state, and then the account. It computes the new state, whose version
 //! is one more. It makes the row of the audit trail. Then [`AccessStore::apply`] writes all of it in one transaction, or
-//! nothing, if another change came first. That is [`AdministrationError::Conflict`]: the caller decides whether the change
-//! is still wanted.
+//! nothing, if another change came first. All changes share one version, so the other one may be about something else: the four
+//! steps are made again, after a wait, with every condition of the change. Only after ten lost races the caller learns of it,
+//! by [`AdministrationError::Conflict`].
 
 pub mod accounts;
 mod change;
@@ -24,10 +25,12 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use registry::auth::AccountName;
+use registry::backoff::Backoff;
 use registry::budget::ClientKey;
 use registry::environment::{Environment, context, random_u64};
 use registry::store::access::{
@@ -38,6 +41,11 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::error::AdministrationError;
 pub use registry::store::access::Author;
+
+/// How often a change is tried that others have come before.
+const TRIES: u32 = 10;
+/// The wait before a change is tried again: together at most about four seconds.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// Whether a change may leave the registry without an enabled administrator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,6 +187,38 @@ impl Administration {
                 Err(AdministrationError::AccountChanged(found.name))
             }
             _ => Ok((state, found)),
+        }
+    }
+
+    /// Makes a change again if another one came first. Each attempt reads everything, so it sees what the other one has changed,
+    /// and is refused if that is not what the change was meant for.
+    async fn persist<T, F>(&self, attempt: impl FnMut() -> F + Send) -> Result<T, AdministrationError>
+    where
+        F: Future<Output = Result<T, AdministrationError>> + Send,
+    {
+        let is_lost = |error: &AdministrationError| matches!(error, AdministrationError::Conflict);
+        self.again_while(is_lost, attempt).await
+    }
+
+    /// Calls `attempt` again while it fails with a lost race, at most [`TRIES`] times, with a random wait before each further one.
+    pub(crate) async fn again_while<T, E, F>(
+        &self,
+        is_lost: impl Fn(&E) -> bool + Send,
+        mut attempt: impl FnMut() -> F + Send,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let mut lost = 0;
+        loop {
+            match attempt().await {
+                Err(error) if lost + 1 < TRIES && is_lost(&error) => {}
+                result => return result,
+            }
+            let wait = BACKOFF.delay(lost, random_u64(&*self.environment));
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            self.environment.sleep(millis).await;
+            lost += 1;
         }
     }
 

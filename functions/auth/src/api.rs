@@ -9,12 +9,13 @@
 //!    `document`: the `OpenAPI` document, made of the operations of the core and these types.
 //! 3. `accounts`, `keys`, `policies`, `repositories`, `records`: the operations. Those in repositories are the core's, with its
 //!    permissions. `names`: manifests, tags and versions as texts. `query` reads what lists are asked for, and `refusal` says
-//!    what a change that is not made means for a client.
+//!    what a change that is not made means for a client. `own_changes`: how often an account may change itself.
 
 mod accounts;
 mod document;
 mod keys;
 mod names;
+mod own_changes;
 mod policies;
 mod query;
 mod records;
@@ -32,7 +33,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use registry::api_endpoint::{
-    ApiBody, ApiCaller, ApiEndpoint, ApiOperation, ApiRefusal, ApiRequest, ApiResponse, ApiRoute, ApiSuccess,
+    ApiBody, ApiCaller, ApiCondition, ApiEndpoint, ApiOperation, ApiRefusal, ApiRequest, ApiResponse, ApiRoute,
+    ApiSuccess,
 };
 use registry::auth::{AuthenticationError, Credentials, Origin};
 use registry::budget::ClientKey;
@@ -43,13 +45,12 @@ use registry::store::metadata::MetadataStore;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::own_changes::OwnChanges;
 use crate::accounts::AccountAuthenticator;
-use crate::administration::{Administration, AdministrationError, Author};
+use crate::administration::{Administration, Author};
 
 /// The maximum time of each call of a store, in milliseconds.
 const STORE_MS: u64 = 10_000;
-/// How often a change is tried that another one has come before. Each try reads everything again.
-const TRIES: u32 = 5;
 
 /// What an [`Api`] stands on.
 #[derive(Clone)]
@@ -71,6 +72,7 @@ pub struct Api {
     access: Arc<dyn AccessStore>,
     metadata: Arc<dyn MetadataStore>,
     environment: Arc<dyn Environment>,
+    own_changes: OwnChanges,
 }
 
 impl fmt::Debug for Api {
@@ -95,11 +97,30 @@ impl Api {
             access,
             metadata,
             environment,
+            own_changes: OwnChanges::default(),
         }
     }
 
     fn cx(&self) -> Context {
         context(&*self.environment, ClientKey::INTERNAL, STORE_MS)
+    }
+
+    /// Makes a conditional change. `attempt` reads the version that it changes, and changes no other one. If the client accepts
+    /// any version, the change is made again, of the next one, when another change came first.
+    async fn conditional<F>(
+        &self,
+        request: &ApiRequest<'_>,
+        attempt: impl FnMut() -> F + Send,
+    ) -> Result<ApiResponse, ApiRefusal>
+    where
+        F: Future<Output = Result<ApiResponse, ApiRefusal>> + Send,
+    {
+        let accepts_any = request.condition == Some(&ApiCondition::Any);
+        let is_lost = |refusal: &ApiRefusal| accepts_any && matches!(refusal, ApiRefusal::Changed);
+        match self.administration.again_while(is_lost, attempt).await {
+            Err(ApiRefusal::Changed) if accepts_any => Err(refusal::conflict()),
+            result => result,
+        }
     }
 }
 
@@ -121,22 +142,34 @@ impl ApiEndpoint for Api {
 
     async fn perform(&self, request: ApiRequest<'_>) -> Result<ApiResponse, ApiRefusal> {
         let request = &request;
+        self.own_changes.count(request, self.environment.now())?;
         match request.route {
             ApiRoute::GetIdentity => Ok(records::identity(request)),
             ApiRoute::Explain => self.explain(request).await,
             ApiRoute::ListAccounts => self.list_accounts(request).await,
             ApiRoute::CreateAccount => self.create_account(request).await,
             ApiRoute::GetAccount { account } => self.get_account(account).await,
-            ApiRoute::ChangeAccount { account } => self.change_account(request, account).await,
-            ApiRoute::RemoveAccount { account } => self.remove_account(request, account).await,
-            ApiRoute::SetPassword { account } => self.set_password(request, account).await,
+            ApiRoute::ChangeAccount { account } => {
+                self.conditional(request, || self.change_account(request, account))
+                    .await
+            }
+            ApiRoute::RemoveAccount { account } => {
+                self.conditional(request, || self.remove_account(request, account))
+                    .await
+            }
+            ApiRoute::SetPassword { account } => {
+                self.conditional(request, || self.set_password(request, account)).await
+            }
             ApiRoute::ListKeys { account } => self.list_keys(account).await,
             ApiRoute::CreateKey { account } => self.create_key(request, account).await,
-            ApiRoute::ChangeKey { account, key } => self.change_key(request, account, *key).await,
+            ApiRoute::ChangeKey { account, key } => {
+                self.conditional(request, || self.change_key(request, account, *key))
+                    .await
+            }
             ApiRoute::RemoveKey { account, key } => self.remove_key(request, account, *key).await,
             ApiRoute::RotateKey { account, key } => self.rotate_key(request, account, *key).await,
             ApiRoute::GetPolicy => self.get_policy().await,
-            ApiRoute::SetPolicy => self.set_policy(request).await,
+            ApiRoute::SetPolicy => self.conditional(request, || self.set_policy(request)).await,
             ApiRoute::CheckPolicy => self.check_policy(request).await,
             ApiRoute::ListPolicyVersions => self.list_policy_versions(request).await,
             ApiRoute::GetPolicyVersion { version } => self.get_policy_version(*version).await,
@@ -219,19 +252,4 @@ fn removed() -> ApiResponse {
         version: None,
         is_incomplete: false,
     }
-}
-
-/// Makes a change again if another change, of something else, has come first. What the request itself changes is protected by
-/// its condition.
-async fn persist<T, F>(mut attempt: impl FnMut() -> F + Send) -> Result<T, AdministrationError>
-where
-    F: Future<Output = Result<T, AdministrationError>> + Send,
-{
-    for _ in 1..TRIES {
-        match attempt().await {
-            Err(AdministrationError::Conflict) => {}
-            result => return result,
-        }
-    }
-    attempt().await
 }

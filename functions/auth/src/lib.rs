@@ -33,5 +33,7 @@ pub mod scope;
 pub mod signing_key;
 #[cfg(test)]
 mod test_environment;
+#[cfg(test)]
+mod test_rival;
 pub mod token_request;
 pub mod toml;

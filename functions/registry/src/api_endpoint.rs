@@ -393,6 +393,11 @@ pub enum ApiRefusal {
         /// After how many seconds to retry.
         retry_after: u64,
     },
+    /// The account of the client has changed itself too often (429).
+    TooManyChanges {
+        /// After how many seconds to retry.
+        retry_after: u64,
+    },
     /// Too many other passwords wait for their check (503).
     TooManyRequests,
     /// The core refuses it in a repository, as it would refuse a request of the protocol.

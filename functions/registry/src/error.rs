@@ -170,6 +170,11 @@ pub(crate) enum Error {
         /// After how many seconds to retry.
         retry_after: u64,
     },
+    #[error("the account has changed its keys or its password too often")]
+    TooManyChanges {
+        /// After how many seconds to retry.
+        retry_after: u64,
+    },
     #[error("{}", .0.reason().text())]
     Store(#[source] StoreError),
 }
@@ -357,7 +362,9 @@ impl Error {
             // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             // This client has to wait, and not the registry: RFC 6585, 4.
-            Self::TooManyAttempts { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Self::TooManyAttempts { .. } | Self::TooManyChanges { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS")
+            }
             Self::Store(fault) => fault_status_and_code(fault.reason()),
         }
     }

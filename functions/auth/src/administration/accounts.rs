@@ -113,12 +113,12 @@ impl Administration {
 
     /// Makes an account.
     pub async fn create(&self, author: &Author, new: NewAccount) -> Result<Created, AdministrationError> {
-        self.create_if(author, new, |_| true).await
+        self.persist(|| self.create_if(author, new.clone(), |_| true)).await
     }
 
     /// Makes an account, if there is no administrator and there never was one.
     pub async fn create_before_admins(&self, author: &Author, new: NewAccount) -> Result<Created, AdministrationError> {
-        self.create_if(author, new, |state| state.admins == 0 && !state.had_admin)
+        self.persist(|| self.create_if(author, new.clone(), |state| state.admins == 0 && !state.had_admin))
             .await
     }
 
@@ -126,7 +126,7 @@ impl Administration {
         &self,
         author: &Author,
         new: NewAccount,
-        may: impl Fn(&AccessState) -> bool + Send,
+        may: fn(&AccessState) -> bool,
     ) -> Result<Created, AdministrationError> {
         let (state, found) = self.state_then_account(&new.name).await?;
         if !may(&state) {
@@ -173,6 +173,17 @@ impl Administration {
         edit: &AccountEdit,
         last_admin: LastAdmin,
     ) -> Result<Changed<Account>, AdministrationError> {
+        self.persist(|| self.try_change(author, account, edit, last_admin))
+            .await
+    }
+
+    async fn try_change(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        edit: &AccountEdit,
+        last_admin: LastAdmin,
+    ) -> Result<Changed<Account>, AdministrationError> {
         let (state, before) = self.state_then_existing(account).await?;
         let after = edited(&before, edit)?;
         if after == before {
@@ -200,6 +211,16 @@ impl Administration {
         name: &AccountName,
         password: PasswordHash,
     ) -> Result<Account, AdministrationError> {
+        self.persist(|| self.try_set_password(author, name, password.clone()))
+            .await
+    }
+
+    async fn try_set_password(
+        &self,
+        author: &Author,
+        name: &AccountName,
+        password: PasswordHash,
+    ) -> Result<Account, AdministrationError> {
         let (state, before) = self.state_then_existing(name.into()).await?;
         let now = self.now();
         let after = Account {
@@ -214,6 +235,15 @@ impl Administration {
 
     /// Removes an account with its keys.
     pub async fn remove(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        last_admin: LastAdmin,
+    ) -> Result<Account, AdministrationError> {
+        self.persist(|| self.try_remove(author, account, last_admin)).await
+    }
+
+    async fn try_remove(
         &self,
         author: &Author,
         account: AccountRef<'_>,

@@ -11,7 +11,7 @@ use registry::store::access::AccountKind;
 /// the change although its answer was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum AdministrationError {
-    /// Another change came first.
+    /// Other changes came first, each time that this one was tried.
     #[error(
         "another change of accounts, the policy or signing keys was made at the same time; nothing was changed, run this again"
     )]

@@ -81,6 +81,15 @@ impl Administration {
         account: AccountRef<'_>,
         new: &NewKey,
     ) -> Result<IssuedKey, AdministrationError> {
+        self.persist(|| self.try_add_key(author, account, new)).await
+    }
+
+    async fn try_add_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        new: &NewKey,
+    ) -> Result<IssuedKey, AdministrationError> {
         let (state, before) = self.state_then_existing(account).await?;
         let now = self.now();
         let mut after = before.clone();
@@ -96,6 +105,16 @@ impl Administration {
     /// Changes the scope or the end of a key that has not ended. If its scope loses something, the tokens that the account got
     /// before are withdrawn. A token lives to its own end when the key ends earlier, as after [`Administration::rotate_key`].
     pub async fn change_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        id: CredentialId,
+        edit: &KeyEdit,
+    ) -> Result<Changed<Account>, AdministrationError> {
+        self.persist(|| self.try_change_key(author, account, id, edit)).await
+    }
+
+    async fn try_change_key(
         &self,
         author: &Author,
         account: AccountRef<'_>,
@@ -128,6 +147,18 @@ impl Administration {
     /// Makes a key with the scope of another one, which ends `overlap_ms` milliseconds later. Without an overlap the other
     /// one is removed at once, and tokens that were issued for it are withdrawn.
     pub async fn rotate_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        id: CredentialId,
+        overlap_ms: u64,
+        expires: Option<Timestamp>,
+    ) -> Result<Rotated, AdministrationError> {
+        self.persist(|| self.try_rotate_key(author, account, id, overlap_ms, expires))
+            .await
+    }
+
+    async fn try_rotate_key(
         &self,
         author: &Author,
         account: AccountRef<'_>,
@@ -168,6 +199,15 @@ impl Administration {
 
     /// Removes a key. Tokens that were issued for it are withdrawn.
     pub async fn remove_key(
+        &self,
+        author: &Author,
+        account: AccountRef<'_>,
+        id: CredentialId,
+    ) -> Result<AccountKey, AdministrationError> {
+        self.persist(|| self.try_remove_key(author, account, id)).await
+    }
+
+    async fn try_remove_key(
         &self,
         author: &Author,
         account: AccountRef<'_>,

@@ -124,6 +124,16 @@ impl Administration {
         // What instances could not read would end in 503 on all of them.
         Policy::from_json(&document).map_err(AdministrationError::Mistakes)?;
         let warnings = policy.warnings(&self.known_names().await?);
+        let version = self.persist(|| self.try_set_policy(author, new, &document)).await?;
+        Ok(PolicySet { version, warnings })
+    }
+
+    async fn try_set_policy(
+        &self,
+        author: &Author,
+        new: &NewPolicy,
+        document: &str,
+    ) -> Result<PolicyVersion, AdministrationError> {
         let before = self.state().await?;
         if let MadeFrom::Version(made_from) = new.made_from
             && made_from != before.policy
@@ -136,7 +146,7 @@ impl Administration {
         let now = self.now();
         let version = PolicyVersion {
             version: before.version + 1,
-            document,
+            document: document.to_owned(),
             source: new.source.clone(),
             form: new.form,
             principal: author.principal.clone(),
@@ -160,7 +170,7 @@ impl Administration {
             event: Some(event),
         })
         .await?;
-        Ok(PolicySet { version, warnings })
+        Ok(version)
     }
 
     /// A principal as the policy sees it. A user without an account is one of a htpasswd file.

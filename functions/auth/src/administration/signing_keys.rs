@@ -87,6 +87,14 @@ impl Administration {
         author: &Author,
         rotation: Rotation,
     ) -> Result<SigningKeyEntry, AdministrationError> {
+        self.persist(|| self.try_rotate_signing_keys(author, rotation)).await
+    }
+
+    async fn try_rotate_signing_keys(
+        &self,
+        author: &Author,
+        rotation: Rotation,
+    ) -> Result<SigningKeyEntry, AdministrationError> {
         let before = self.store.state(self.cx()).await?;
         // A seed that is not published now, and was there before the change, is of a rotation that failed: if its change
         // were still to come, the change below would make it fail.

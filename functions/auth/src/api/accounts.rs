@@ -11,7 +11,7 @@ use super::refusal::invalid;
 use super::types::{
     AccountPatch, AccountView, CreatedAccount, Listed, NewAccountBody, NewKeyBody, NewKeyView, PasswordBody,
 };
-use super::{Api, answer, author, persist, read, removed, shown};
+use super::{Api, answer, author, read, removed, shown};
 use crate::administration::accounts::{AccountEdit, NewAccount};
 use crate::administration::keys::NewKey;
 use crate::administration::{AccountVersion, LastAdmin};
@@ -56,14 +56,11 @@ impl Api {
             ..NewAccount::new(name, kind)
         };
         let (author, is_bootstrap) = (author(request), request.caller.is_bootstrap);
-        let create = || async {
-            if is_bootstrap {
-                self.administration.create_before_admins(&author, new.clone()).await
-            } else {
-                self.administration.create(&author, new.clone()).await
-            }
+        let created = if is_bootstrap {
+            self.administration.create_before_admins(&author, new).await?
+        } else {
+            self.administration.create(&author, new).await?
         };
-        let created = persist(create).await?;
         self.authenticator.follow(Some(&created.account.name)).await;
         let version = AccountVersion::of(&created.account);
         let body = CreatedAccount {
@@ -88,7 +85,9 @@ impl Api {
         let (before, version) = self.asked_for(request, name).await?;
         let (edit, author) = (edit(&before, patch), author(request));
         let administration = self.administration.of_version(version);
-        let changed = persist(|| administration.change(&author, name.into(), &edit, LastAdmin::Stays)).await?;
+        let changed = administration
+            .change(&author, name.into(), &edit, LastAdmin::Stays)
+            .await?;
         self.authenticator.follow(Some(name)).await;
         Ok(of_account(&changed.into_inner()))
     }
@@ -101,8 +100,9 @@ impl Api {
     ) -> Result<ApiResponse, ApiRefusal> {
         let (_, version) = self.asked_for(request, name).await?;
         let administration = self.administration.of_version(version);
-        let author = author(request);
-        persist(|| administration.remove(&author, name.into(), LastAdmin::Stays)).await?;
+        administration
+            .remove(&author(request), name.into(), LastAdmin::Stays)
+            .await?;
         self.authenticator.follow(Some(name)).await;
         Ok(removed())
     }
@@ -134,8 +134,7 @@ impl Api {
             .hash_password(request.origin, name, &password)
             .await?;
         let administration = self.administration.of_version(version);
-        let author = author(request);
-        let changed = persist(|| administration.set_password(&author, name, hash.clone())).await?;
+        let changed = administration.set_password(&author(request), name, hash).await?;
         self.authenticator.follow(Some(name)).await;
         Ok(of_account(&changed))
     }

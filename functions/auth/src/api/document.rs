@@ -353,7 +353,8 @@ fn describe(operation: ApiOperation, components: &mut Components) -> Value {
     responses.insert(
         "default".to_owned(),
         refusal(
-            "Too many wrong passwords (429), too many other changes at the same time (409), or a fault of the server.",
+            "Too many wrong passwords or changes of the own account (429), too many other changes at the same time (409), or a \
+             fault of the server.",
         ),
     );
     let mut described = json!({

@@ -6,7 +6,7 @@ use registry::store::access::Account;
 
 use super::time::{Expiry, Time};
 use super::types::{KeyPatch, KeyView, Listed, NewKeyBody, NewKeyView, RotateKeyBody, RotatedKey};
-use super::{Api, answer, author, persist, read, removed};
+use super::{Api, answer, author, read, removed};
 use crate::administration::AccountVersion;
 use crate::administration::keys::{KeyEdit, KeyEnd, NewKey};
 
@@ -34,8 +34,7 @@ impl Api {
         name: &AccountName,
     ) -> Result<ApiResponse, ApiRefusal> {
         let new: NewKey = read::<NewKeyBody>(request)?.into();
-        let author = author(request);
-        let issued = persist(|| self.administration.add_key(&author, name.into(), &new)).await?;
+        let issued = self.administration.add_key(&author(request), name.into(), &new).await?;
         self.authenticator.follow(Some(name)).await;
         Ok(answer(ApiSuccess::Created, &NewKeyView::from(&issued), None))
     }
@@ -54,8 +53,9 @@ impl Api {
         };
         let (_, asked) = self.asked_for(request, name).await?;
         let administration = self.administration.of_version(asked);
-        let author = author(request);
-        let changed = persist(|| administration.change_key(&author, name.into(), key, &edit)).await?;
+        let changed = administration
+            .change_key(&author(request), name.into(), key, &edit)
+            .await?;
         self.authenticator.follow(Some(name)).await;
         let account = changed.into_inner();
         let record = account.keys.get(&key).ok_or(ApiRefusal::Unknown)?;
@@ -71,8 +71,9 @@ impl Api {
         name: &AccountName,
         key: CredentialId,
     ) -> Result<ApiResponse, ApiRefusal> {
-        let author = author(request);
-        persist(|| self.administration.remove_key(&author, name.into(), key)).await?;
+        self.administration
+            .remove_key(&author(request), name.into(), key)
+            .await?;
         self.authenticator.follow(Some(name)).await;
         Ok(removed())
     }
@@ -86,12 +87,10 @@ impl Api {
     ) -> Result<ApiResponse, ApiRefusal> {
         let RotateKeyBody { overlap, expires } = read(request)?;
         let (overlap_ms, expires) = (overlap.saturating_mul(MS_PER_SECOND), expires.timestamp());
-        let author = author(request);
-        let rotate = || {
-            self.administration
-                .rotate_key(&author, name.into(), key, overlap_ms, expires)
-        };
-        let rotated = persist(rotate).await?;
+        let rotated = self
+            .administration
+            .rotate_key(&author(request), name.into(), key, overlap_ms, expires)
+            .await?;
         self.authenticator.follow(Some(name)).await;
         let body = RotatedKey {
             new: NewKeyView::from(&rotated.new),

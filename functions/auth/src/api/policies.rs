@@ -7,7 +7,7 @@ use registry::store::access::PolicyForm;
 use super::query::ListQuery;
 use super::refusal::invalid;
 use super::types::{Finding, Listed, PolicyCheckView, PolicySetView, PolicyVersionView, PolicyView};
-use super::{Api, answer, author, persist, shown};
+use super::{Api, answer, author, shown};
 use crate::administration::policies::{MadeFrom, NewPolicy, parse};
 
 /// The version of the default policy, which nobody has set.
@@ -44,8 +44,7 @@ impl Api {
             note: ListQuery::of(request).text("note"),
             made_from: MadeFrom::Version(present),
         };
-        let author = author(request);
-        let set = persist(|| self.administration.set_policy(&author, &new)).await?;
+        let set = self.administration.set_policy(&author(request), &new).await?;
         self.authenticator.follow(None).await;
         let body = PolicySetView {
             version: set.version.version,

@@ -10,7 +10,7 @@ use super::query::ListQuery;
 use super::refusal::invalid;
 use super::time::Time;
 use super::types::{AuditEventView, ExplainBody, ExplainView, Listed, RotateSigningKeysBody, SigningKeyView, WhoAmI};
-use super::{Api, answer, author, persist, read, shown};
+use super::{Api, answer, author, read, shown};
 use crate::administration::policies::AccountCondition;
 use crate::administration::signing_keys::{Rotation, SigningKeyCondition, SigningKeyEntry};
 use crate::explain::{Explanation, Question, RepositoryCondition, TagCondition, Wish, explain, look_up};
@@ -167,8 +167,10 @@ impl Api {
         } else {
             Rotation::Published(Rotation::PUBLISHED_MS)
         };
-        let author = author(request);
-        let entry = persist(|| self.administration.rotate_signing_keys(&author, rotation)).await?;
+        let entry = self
+            .administration
+            .rotate_signing_keys(&author(request), rotation)
+            .await?;
         self.authenticator.follow(None).await;
         Ok(answer(ApiSuccess::Created, &SigningKeyView::from(&entry), None))
     }

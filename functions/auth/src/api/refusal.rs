@@ -18,6 +18,11 @@ pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> ApiRefusal {
     }
 }
 
+/// Other changes came first, each time that this one was tried.
+pub(super) fn conflict() -> ApiRefusal {
+    ApiRefusal::Conflict("other changes came first, several times; nothing was changed, try again".into())
+}
+
 impl From<AdministrationError> for ApiRefusal {
     fn from(error: AdministrationError) -> Self {
         let text = error.to_string();
@@ -27,9 +32,7 @@ impl From<AdministrationError> for ApiRefusal {
             | AdministrationError::NoPolicy(_) => Self::Unknown,
             AdministrationError::PolicyConflict { .. } | AdministrationError::AccountChanged(_) => Self::Changed,
             AdministrationError::HasAdmin => Self::Denied(text.into()),
-            AdministrationError::Conflict => {
-                Self::Conflict("other changes came first, several times; nothing was changed, try again".into())
-            }
+            AdministrationError::Conflict => conflict(),
             AdministrationError::Exists { .. }
             | AdministrationError::OtherKind { .. }
             | AdministrationError::KeyEnded { .. }

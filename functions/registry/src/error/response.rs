@@ -132,7 +132,7 @@ impl Error {
             Self::TooManyRequests(overload) => {
                 headers.insert(RETRY_AFTER, overload.retry_after().into());
             }
-            Self::TooManyAttempts { retry_after } => {
+            Self::TooManyAttempts { retry_after } | Self::TooManyChanges { retry_after } => {
                 headers.insert(RETRY_AFTER, retry_after.into());
             }
             Self::Store(_) if passes => {

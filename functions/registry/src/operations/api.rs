@@ -32,6 +32,7 @@ impl From<ApiRefusal> for Error {
             ApiRefusal::Conflict(text) => Self::ApiConflict(text),
             ApiRefusal::Changed => Self::ApiChanged,
             ApiRefusal::TooManyAttempts { retry_after } => Self::TooManyAttempts { retry_after },
+            ApiRefusal::TooManyChanges { retry_after } => Self::TooManyChanges { retry_after },
             ApiRefusal::TooManyRequests => Self::TooManyRequests(Overload::Passwords),
             ApiRefusal::InRepository(refusal) => refusal.into(),
             ApiRefusal::Failed(error) => Self::Store(error),

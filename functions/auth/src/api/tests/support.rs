@@ -16,9 +16,10 @@ use registry::auth::{AccountName, Actions, AuthenticationError, CredentialId, Re
 use registry::budget::ClientKey;
 use registry::environment::Environment;
 use registry::random::SplitMix64;
-use registry::store::access::{AccountKind, PolicyForm};
+use registry::store::access::{AccessStore, AccountKind, PolicyForm};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore as _, NewContent, PutManifest};
+use registry::store::wrapped::Wrapped;
 use registry::store::{Context, Timestamp, Uid};
 use registry::{Client, Registry, RequestBody, Settings, Stores};
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ use crate::administration::policies::{MadeFrom, NewPolicy};
 use crate::administration::{Administration, Author};
 use crate::api::{Api, ApiParts};
 use crate::password::{Parameters, PasswordHasher};
+use crate::test_rival::Rival;
 
 /// The password of every user.
 pub(super) const PASSWORD: &str = "correct horse battery";
@@ -93,6 +95,8 @@ pub(super) struct World {
     pub(super) administration: Administration,
     pub(super) metadata: Arc<MemoryMetadata>,
     registry: Registry,
+    /// Makes other changes before those of the API.
+    pub(super) rival: Rival,
     /// The id of a key of `alice`, and the key.
     pub(super) key: (String, String),
     /// A key of `alice` with a scope.
@@ -250,9 +254,10 @@ impl World {
             threads: Arc::new(SameThread),
         };
         let authenticator = Arc::new(AccountAuthenticator::new(parts, settings).unwrap());
+        let (access, rival): (Arc<dyn AccessStore>, _) = (metadata.clone(), Rival::default());
         let api = Api::new(ApiParts {
             authenticator: authenticator.clone(),
-            access: metadata.clone(),
+            access: Arc::new(Wrapped::new(access, rival.clone())),
             metadata: metadata.clone(),
             environment: clock.clone(),
         });
@@ -270,6 +275,7 @@ impl World {
             registry: registry
                 .with_token_endpoint(authenticator)
                 .with_api_endpoint(Arc::new(api)),
+            rival,
             key: (String::new(), String::new()),
             scoped_key: String::new(),
             robot_key: String::new(),

@@ -139,7 +139,7 @@ async fn s07_a_body_over_the_limit_is_refused_without_the_rest() {
 #[tokio::test]
 async fn each_refusal_has_its_answer() {
     type Refuses = fn() -> Option<ApiRefusal>;
-    let refusals: [(Refuses, _, _); 8] = [
+    let refusals: [(Refuses, _, _); 9] = [
         (
             || {
                 Some(ApiRefusal::Invalid {
@@ -156,6 +156,11 @@ async fn each_refusal_has_its_answer() {
         (|| Some(ApiRefusal::Changed), 412, "UNSUPPORTED"),
         (
             || Some(ApiRefusal::TooManyAttempts { retry_after: 9 }),
+            429,
+            "TOOMANYREQUESTS",
+        ),
+        (
+            || Some(ApiRefusal::TooManyChanges { retry_after: 9 }),
             429,
             "TOOMANYREQUESTS",
         ),
@@ -179,6 +184,7 @@ async fn each_refusal_has_its_answer() {
         }
         assert!(!error["message"].as_str().unwrap().contains("hidden"));
         assert_eq!(answer.get("cache-control"), Some("no-store"));
+        assert!(status != 429 || answer.get("retry-after") == Some("9"));
     }
 }
 
