@@ -1,7 +1,7 @@
 //! Logs clients in by user name and secret, or by a key.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use registry::auth::{
     AccountName, AuthenticationError, CredentialId, GroupName, Origin, RepositoryGrant, Scope, Subject,
@@ -29,6 +29,10 @@ const ID_TOKEN_USER: &str = "oidc";
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 /// The maximum number of keys of which it is known that their use is recorded.
 const MAX_USES: usize = 16_384;
+/// The maximum time of the write that records the use of a key, in milliseconds. The login waits for it.
+const RECORD_TIMEOUT_MS: u64 = 1_000;
+/// After a use could not be recorded, for how long no login tries to, in milliseconds.
+const RECORD_PAUSE_MS: u64 = 60_000;
 
 /// Why a client is not logged in.
 #[derive(Debug)]
@@ -173,8 +177,33 @@ pub(super) struct Logins {
     pub(super) log: LoginLog,
     store: Arc<dyn AccessStore>,
     environment: Arc<dyn Environment>,
+    uses: Mutex<KeyUses>,
+}
+
+/// Which uses of keys are recorded, as far as this instance knows.
+struct KeyUses {
     /// The day on which the use of a key was last recorded.
-    uses: Mutex<RecentMap<CredentialId, u32>>,
+    days: RecentMap<CredentialId, u32>,
+    /// When a use could not be recorded.
+    failed: Option<Timestamp>,
+}
+
+impl KeyUses {
+    /// Whether the use of a key has to be recorded. It counts as recorded from then on.
+    fn begin(&mut self, key: CredentialId, day: u32, now: Timestamp) -> bool {
+        let is_paused = self.failed.is_some_and(|at| now.millis_since(at) < RECORD_PAUSE_MS);
+        if is_paused || self.days.get(&key) == Some(day) {
+            return false;
+        }
+        self.days.insert(key, day);
+        true
+    }
+
+    /// The use of a key could not be recorded.
+    fn fail(&mut self, key: CredentialId, now: Timestamp) {
+        self.days.remove(&key);
+        self.failed = Some(now);
+    }
 }
 
 impl Logins {
@@ -194,7 +223,10 @@ impl Logins {
             log: LoginLog::new(environment.clone()),
             store,
             environment,
-            uses: Mutex::new(RecentMap::new(MAX_USES)),
+            uses: Mutex::new(KeyUses {
+                days: RecentMap::new(MAX_USES),
+                failed: None,
+            }),
         }
     }
 
@@ -399,21 +431,22 @@ impl Logins {
         })
     }
 
-    /// Records the day on which a key is used: at most one write a day. A failure changes nothing for the client.
+    /// Records the day on which a key is used: at most one write a day. A failure changes nothing for the client, and a table that
+    /// does not answer in time delays one login a minute.
     async fn record_use(&self, account: &AccountName, key: CredentialId, now: Timestamp) {
         let day = u32::try_from(now.0 / MS_PER_DAY).unwrap_or(u32::MAX);
-        let recorded = |uses: &mut RecentMap<CredentialId, u32>| {
-            let is_recorded = uses.get(&key) == Some(day);
-            uses.insert(key, day);
-            is_recorded
-        };
-        if recorded(&mut self.uses.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if !self.uses().begin(key, day, now) {
             return;
         }
-        if let Err(error) = self.store.record_use(self.context(), account, key, day).await {
+        let cx = context(&*self.environment, ClientKey::INTERNAL, RECORD_TIMEOUT_MS);
+        if let Err(error) = self.store.record_use(cx, account, key, day).await {
             tracing::warn!(%error, account = account.as_str(), "the day on which a key was used could not be recorded");
-            self.uses.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            self.uses().fail(key, self.environment.now());
         }
+    }
+
+    fn uses(&self) -> MutexGuard<'_, KeyUses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores a new hash of a password that was right, because new hashes have other parameters. The next login does it if this

@@ -1,19 +1,21 @@
 //! Credentials of requests, and who they prove.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use registry::Authenticator as _;
 use registry::auth::{AccountName, AuthenticationError, Credentials, Pull, Push};
 use registry::budget::ClientKey;
+use registry::store::StoreError;
 use registry::store::access::AccessStore;
-use registry::store::wrapped::Wrapped;
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
 
 use super::support::{
-    FileUsers, Outage, PASSWORD, World, basic, bearer, from, get_token, login, repository, shown, token,
+    FileUsers, Outage, PASSWORD, World, account, basic, bearer, from, get_token, login, repository, shown, token,
 };
 use crate::accounts::{AccountSettings, PasswordUsers};
+use crate::key::Key;
 use crate::password::{Parameters, PasswordHasher};
 
 /// Credentials that are present and not good are never anonymous.
@@ -157,6 +159,72 @@ async fn a_hash_with_other_parameters_is_renewed() {
         .unwrap()
         .verify(PASSWORD, Some(&renewed));
     assert_eq!(checked, crate::password::PasswordCheck::Right);
+}
+
+/// A store that records no use of a key while it is set, and how often it was asked to.
+#[derive(Clone, Default)]
+struct NoUses {
+    is_out: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+}
+
+impl NoUses {
+    fn take(&self) -> u64 {
+        self.asked.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Hook for NoUses {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
+        if method == StoreMethod::RecordUse {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.is_out.load(Ordering::SeqCst) {
+                return Err(StoreError::unavailable("planned"));
+            }
+        }
+        Ok(())
+    }
+
+    fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Clients log in as before, and one login a minute tries to record the use of its key.
+#[tokio::test]
+async fn a_use_that_cannot_be_recorded_delays_one_login_a_minute() {
+    let (world, key) = World::new().await;
+    let other = Key::generate(&account("ci"), &*world.clock);
+    let added = world.account_key(&other);
+    world
+        .change("ci", |ci| {
+            ci.keys.insert(other.id(), added);
+        })
+        .await;
+    let store: Arc<dyn AccessStore> = world.store.clone();
+    let uses = NoUses::default();
+    uses.is_out.store(true, Ordering::SeqCst);
+    let store: Arc<dyn AccessStore> = Arc::new(Wrapped::new(store, uses.clone()));
+    let instance = world.instance_over(store, World::settings(), None);
+    let log_in = async || {
+        for key in [&key, &other, &key] {
+            let expected = format!("robot:ci by {}", key.id());
+            assert_eq!(login(&instance, &bearer(key.expose())).await, expected);
+        }
+        uses.take()
+    };
+    assert_eq!(log_in().await, 1);
+    world.clock.pass(59_999);
+    assert_eq!(log_in().await, 0);
+    world.clock.pass(1);
+    assert_eq!(log_in().await, 1);
+    uses.is_out.store(false, Ordering::SeqCst);
+    assert_eq!(log_in().await, 0);
+    world.clock.pass(60_000);
+    assert_eq!(log_in().await, 2, "once for each key");
+    assert_eq!(log_in().await, 0);
+    let recorded = world.store.last_uses(world.context(), &account("ci")).await.unwrap();
+    assert_eq!(recorded.len(), 2);
 }
 
 /// Nothing is decided by a state that is older than ten seconds, or by another policy than the one that was set.
