@@ -4,8 +4,10 @@
 //! Read in this order: [`fixtures`] (what exists), [`operations`] (what the tasks do), [`world`] (the tables, objects and
 //! time), [`scenarios`] (which operations race), [`search`] (how many schedules, with which faults), [`invariants`] and
 //! [`linearizable`] (what must hold), [`mutations`] (that the search finds mistakes), [`mutant`] (how a mistake is made).
-//! [`administrators`] has a search of its own, for changes of accounts and the policy.
+//! [`administrators`] has a search of its own, for new accounts and policies, and [`account_losses`] one for accounts that lose
+//! something.
 
+mod account_losses;
 mod administrators;
 mod checks;
 mod contract;

@@ -31,7 +31,7 @@ const CHANGES: usize = 3;
 
 /// A mistake that an instance makes on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mistake {
+pub(super) enum Mistake {
     /// The writes of a change are sent one after the other.
     OneByOne,
     /// The state is written whatever its version is.
@@ -43,9 +43,9 @@ enum Mistake {
 }
 
 /// A table of an instance that makes this mistake.
-struct Careless {
-    table: MemoryTable,
-    mistake: Mistake,
+pub(super) struct Careless {
+    pub(super) table: MemoryTable,
+    pub(super) mistake: Mistake,
 }
 
 fn is_state(key: &ItemKey) -> bool {
@@ -193,7 +193,8 @@ impl Administrator {
     }
 }
 
-fn account(name: &str, cx: Context) -> Account {
+/// A robot without keys.
+pub(super) fn account(name: &str, cx: Context) -> Account {
     Account {
         name: name.parse().expect("a name"),
         kind: AccountKind::Robot,
@@ -208,7 +209,8 @@ fn account(name: &str, cx: Context) -> Account {
     }
 }
 
-fn number(attributes: Option<&Attributes>, name: &str) -> u64 {
+/// The number of an attribute; 0 if it is missing.
+pub(super) fn number(attributes: Option<&Attributes>, name: &str) -> u64 {
     match attributes.and_then(|attributes| attributes.get(name)) {
         Some(Value::N(number)) => *number,
         _ => 0,
