@@ -295,3 +295,75 @@ async fn a_damaged_account_is_an_error() {
         Some(super::access::account())
     );
 }
+
+/// Everything that the changes of the next test are about.
+async fn everything(store: &SqliteStore) -> String {
+    let state = store.state(cx()).await.unwrap();
+    let account = store.account(cx(), &name()).await.unwrap();
+    let policy = store.policy(cx(), 2).await.unwrap();
+    let uses = store.last_uses(cx(), &name()).await.unwrap();
+    let audit = store.audit(cx(), &AuditQuery::default(), None, 10).await.unwrap();
+    format!("{state:?} {account:?} {policy:?} {uses:?} {:?}", audit.items)
+}
+
+/// A change that fails at any of its statements leaves nothing behind, neither of the account nor of what was withdrawn. Made
+/// again, it is whole.
+#[tokio::test]
+async fn a_change_that_fails_at_any_statement_has_changed_nothing() {
+    let mut disabled = account();
+    (disabled.generation, disabled.disabled) = (2, true);
+    disabled.keys.pop_first();
+    let mut losing = AccessChange {
+        account: Some(AccountChange::Put(Box::new(disabled))),
+        policy: Some(policy(2)),
+        ..change(2, Timestamp(9))
+    };
+    let mut removal = AccessChange {
+        account: Some(AccountChange::Remove(name())),
+        ..change(2, Timestamp(9))
+    };
+    for change in [&mut losing, &mut removal] {
+        let withdrawn = &mut change.state.withdrawn;
+        withdrawn.withdraw_principal(&account().principal(), 2, Timestamp(9));
+    }
+    let of_losing = [
+        "INSERT ON access_state",
+        "INSERT ON account",
+        "DELETE ON account_key",
+        "INSERT ON account_key",
+        "INSERT ON policy",
+        "INSERT ON audit",
+    ];
+    let of_removal = [
+        "INSERT ON access_state",
+        "DELETE ON account",
+        "DELETE ON account_key",
+        "DELETE ON key_use",
+        "INSERT ON audit",
+    ];
+    for (second, statements) in [(losing, &of_losing[..]), (removal, &of_removal[..])] {
+        let opened = open(Sync::Off);
+        let store = &opened.store;
+        let first = AccessChange {
+            account: Some(AccountChange::Put(Box::new(account()))),
+            ..change(1, Timestamp(7))
+        };
+        assert_eq!(store.apply(cx(), &first).await.unwrap(), Applied::Applied);
+        let key = "key00001".parse().unwrap();
+        store.record_use(cx(), &name(), key, 20_000).await.unwrap();
+        let before = everything(store).await;
+        for statement in statements {
+            for when in ["BEFORE", "AFTER"] {
+                let other = opened.other_process();
+                let trigger =
+                    format!("CREATE TRIGGER failing {when} {statement} BEGIN SELECT raise(ABORT, 'planned'); END");
+                other.execute_batch(&trigger).unwrap();
+                store.apply(cx(), &second).await.unwrap_err();
+                other.execute_batch("DROP TRIGGER failing").unwrap();
+                assert_eq!(everything(store).await, before, "{when} {statement}");
+            }
+        }
+        assert_eq!(store.apply(cx(), &second).await.unwrap(), Applied::Applied);
+        assert_ne!(everything(store).await, before);
+    }
+}
