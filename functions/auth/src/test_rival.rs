@@ -8,12 +8,12 @@ use registry::store::wrapped::{Hook, StoreMethod};
 
 type Change = Box<dyn FnOnce() + Send>;
 
-/// Makes other changes just before changes are written: one before each. Clones share them.
+/// Makes other changes just before changes are written: one before each write, in their order. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Rival(Arc<Mutex<VecDeque<Change>>>);
 
 impl Rival {
-    /// Makes this change before the next one that no earlier call has a change for.
+    /// Makes this change before the next one, after those of earlier calls.
     pub(crate) fn comes_first(&self, change: impl FnOnce() + Send + 'static) {
         self.changes(|changes| changes.push_back(Box::new(change)));
     }

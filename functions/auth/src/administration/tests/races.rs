@@ -108,7 +108,8 @@ fn world() -> (World, Administration, Rival) {
     done(world.administration.add_key(&alice(), (&name("zoe")).into(), &new)).unwrap();
     done(world.administration.rotate_signing_keys(&alice(), Rotation::Now)).unwrap();
     world.pass(1);
-    let (inner, rival): (Arc<dyn AccessStore>, _) = (world.store.clone(), Rival::default());
+    let inner: Arc<dyn AccessStore> = world.store.clone();
+    let rival = Rival::default();
     let raced = world.through(Arc::new(Wrapped::new(inner, rival.clone())));
     (world, raced, rival)
 }

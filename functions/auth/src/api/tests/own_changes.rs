@@ -10,11 +10,7 @@ async fn an_account_changes_itself_thirty_times_in_ten_minutes() {
     let world = World::new().await;
     let path = format!("accounts/alice/keys/{}", world.key.0);
     let change = |user: &'static str, number: u32| {
-        let expires = if number % 2 == 0 {
-            "2027-01-01T00:00:00Z"
-        } else {
-            "never"
-        };
+        let expires = ["2027-01-01T00:00:00Z", "never"][number as usize % 2];
         let call = world.call("PATCH", &path).user(user).header("if-match", "*");
         call.json(&json!({ "expires": expires })).send()
     };

@@ -254,7 +254,8 @@ impl World {
             threads: Arc::new(SameThread),
         };
         let authenticator = Arc::new(AccountAuthenticator::new(parts, settings).unwrap());
-        let (access, rival): (Arc<dyn AccessStore>, _) = (metadata.clone(), Rival::default());
+        let access: Arc<dyn AccessStore> = metadata.clone();
+        let rival = Rival::default();
         let api = Api::new(ApiParts {
             authenticator: authenticator.clone(),
             access: Arc::new(Wrapped::new(access, rival.clone())),
