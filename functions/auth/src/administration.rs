@@ -200,7 +200,8 @@ impl Administration {
         self.again_while(is_lost, attempt).await
     }
 
-    /// Calls `attempt` again while it fails with a lost race, at most [`TRIES`] times, with a random wait before each further one.
+    /// Calls `attempt` again while it fails with a lost race, at most [`TRIES`] times, with a random wait before each further
+    /// one.
     pub(crate) async fn again_while<T, E, F>(
         &self,
         is_lost: impl Fn(&E) -> bool + Send,

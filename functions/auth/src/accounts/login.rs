@@ -431,8 +431,8 @@ impl Logins {
         })
     }
 
-    /// Records the day on which a key is used: at most one write a day. A failure changes nothing for the client, and a table that
-    /// does not answer in time delays one login a minute.
+    /// Records the day on which a key is used: at most one write a day. A failure changes nothing for the client, and a table
+    /// that does not answer in time delays one login a minute.
     async fn record_use(&self, account: &AccountName, key: CredentialId, now: Timestamp) {
         let day = u32::try_from(now.0 / MS_PER_DAY).unwrap_or(u32::MAX);
         if !self.uses().begin(key, day, now) {

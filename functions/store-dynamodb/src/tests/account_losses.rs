@@ -1,5 +1,5 @@
-//! Two administrators disable, remove and make the same accounts and remove their keys, at the same time, crash, and lose answers.
-//! After every step, the accounts, what was withdrawn and the audit trail are those of the same changes.
+//! Two administrators disable, remove and make the same accounts and remove their keys, at the same time, crash, and lose
+//! answers. After every step, the accounts, what was withdrawn and the audit trail are those of the same changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
