@@ -6,15 +6,19 @@ use oci::{RepositoryName, Tag};
 
 use crate::api_endpoint::{ApiCaller, ApiDecision, ApiRoute};
 use crate::auth::{
-    Action, AuthenticationError, Challenge, ChallengeScope, Credentials, Denied, Identity, Origin, Permit, Pull, Push,
-    TagPermit, TokenError,
+    Action, AuthenticationError, Challenge, ChallengeScope, CredentialId, Credentials, Denied, Identity, Origin,
+    Permit, Pull, Push, TagPermit, TokenError,
 };
 use crate::denial::DenialReason;
 use crate::error::{Error, Refusal};
 use crate::overload::Overload;
 use crate::query::{MountSource, OpenUpload};
 use crate::registry::Registry;
-use crate::store::{Reason, StoreError};
+use crate::store::{Reason, StoreError, Timestamp};
+
+/// How long the authorization of a request counts, in milliseconds. A request whose body takes longer is authorized again
+/// before it publishes something. What is taken away from a principal has to work everywhere after this time.
+const AUTHORIZED_MS: u64 = 10_000;
 
 /// The result of the authentication of a request.
 pub(crate) type Caller = Result<Identity, AuthenticationError>;
@@ -24,12 +28,19 @@ pub(crate) struct Access<'a> {
     registry: &'a Registry,
     head: &'a Parts,
     origin: &'a Origin,
+    /// When the request began: before it was authorized.
+    begun: Timestamp,
 }
 
 impl<'a> Access<'a> {
     /// The access of the request with this head.
     pub(crate) fn new(registry: &'a Registry, head: &'a Parts, origin: &'a Origin) -> Self {
-        Self { registry, head, origin }
+        Self {
+            registry,
+            head,
+            origin,
+            begun: registry.environment.now(),
+        }
     }
 
     /// Where the request comes from.
@@ -136,6 +147,24 @@ impl<'a> Access<'a> {
         let identity = self.identify(caller)?;
         let permit = identity.permit_tags(repository, tags);
         permit.map_err(|denied| self.refusal(&identity, denied))
+    }
+
+    /// Authorizes the principal of a permit again, with the key `credential` if it was a key, if the authorization of this
+    /// request is too old to publish something by it. `None`: it is not, so the permit still counts.
+    pub(crate) async fn renewed<A: Action>(
+        &self,
+        permit: &Permit<A>,
+        credential: Option<CredentialId>,
+    ) -> Result<Option<Permit<A>>, Error> {
+        let now = self.registry.environment.now();
+        // After a clock was set back, the age is not known.
+        if self.begun <= now && now.millis_since(self.begun) < AUTHORIZED_MS {
+            return Ok(None);
+        }
+        let authenticator = &self.registry.authenticator;
+        let identity = self.identify(authenticator.reauthorize(permit.principal(), credential).await)?;
+        let renewed = permit.renewed(&identity);
+        renewed.map(Some).map_err(|denied| self.refusal(&identity, denied))
     }
 
     /// Checks that the caller may use `/v2/`. `docker login` checks credentials there, so the registry asks an anonymous

@@ -317,6 +317,21 @@ impl<A: Action> Permit<A> {
     pub fn another<B: Action>(&self, repository: &RepositoryName) -> Result<Permit<B>, Denied> {
         self.identity.permit(repository)
     }
+
+    /// The same permit under the present rules of its principal. `identity` is what the principal is now: it may have lost the
+    /// permission since. The token of the request narrows the new permit like this one.
+    pub(crate) fn renewed(&self, identity: &Identity) -> Result<Self, Denied> {
+        if identity.principal() != self.principal() {
+            return Err(Denied::OtherPrincipal);
+        }
+        identity.check::<A>(&self.repository)?;
+        let narrowed = Identity {
+            token_scope: self.identity.token_scope.clone(),
+            credential: self.identity.credential,
+            ..identity.clone()
+        };
+        narrowed.permit(&self.repository)
+    }
 }
 
 /// The right of an identity to publish manifests in one repository with certain tags. A push gets the tags that it
@@ -338,6 +353,11 @@ impl TagPermit {
     #[must_use]
     pub fn tags(&self) -> &[Tag] {
         &self.tags
+    }
+
+    /// The same tags with this permit, which is the renewed one of the same push.
+    pub(crate) fn with_push(self, push: Permit<Push>) -> Self {
+        Self { push, ..self }
     }
 }
 
@@ -457,6 +477,48 @@ mod tests {
         let permit = uploader.permit::<Push>(&here).unwrap();
         assert!(permit.principal().is_anonymous() && permit.credential().is_none() && !permit.also::<Pull>());
         assert_eq!(permit.another::<Push>(&there).unwrap_err(), Denied::Scope);
+    }
+
+    /// The present identity may have lost the permission, or belong to another principal. It does not widen the token of the
+    /// request.
+    #[test]
+    fn s17_a_permit_is_renewed_under_the_present_rules() {
+        let here: RepositoryName = "a/b".parse().unwrap();
+        let alice = |rules| Identity::new(Principal::user("alice").unwrap(), rules);
+        let key: CredentialId = "3f9aK2dQ".parse().unwrap();
+        let before = alice(Rules::everything()).with_token_scope(Scope::upload(&here));
+        let permit = before.with_credential(key).unwrap().permit::<Push>(&here).unwrap();
+        let creates = Rules::new(vec![rule("r", "a/b", Actions::CREATE)], Vec::new());
+        for (identity, expected) in [
+            (alice(Rules::everything()), Ok(())),
+            (alice(creates), Ok(())),
+            (alice(Rules::pull_only()), Err(forbidden(ActionKind::Write, "a/b"))),
+            // The scope of its key has become narrower.
+            (
+                alice(Rules::everything()).with_token_scope(Scope::PULL_ONLY),
+                Err(Denied::Scope),
+            ),
+            (
+                Identity::new(Principal::user("bob").unwrap(), Rules::everything()),
+                Err(Denied::OtherPrincipal),
+            ),
+            (anonymous(Rules::everything()), Err(Denied::OtherPrincipal)),
+        ] {
+            let renewed = permit.renewed(&identity);
+            if let Ok(renewed) = &renewed {
+                assert_eq!((renewed.repository(), renewed.credential()), (&here, Some(key)));
+                assert!(
+                    !renewed.also::<Pull>() && !renewed.also::<Delete>(),
+                    "the token is for the upload"
+                );
+            }
+            assert_eq!(renewed.map(drop), expected, "{identity:?}");
+        }
+        // A permission that the push asks for later is the present one.
+        let before = alice(Rules::everything()).permit::<Push>(&here).unwrap();
+        let creates = Rules::new(vec![rule("r", "a/b", Actions::CREATE)], Vec::new());
+        let renewed = before.renewed(&alice(creates)).unwrap();
+        assert!(before.also::<Move>() && !renewed.also::<Move>());
     }
 
     #[test]

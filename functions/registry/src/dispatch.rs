@@ -123,6 +123,7 @@ impl Call<'_> {
         let route = Route::parse(&head.method, &head.uri, &self.settings.limits, self.optional_parts())?;
         record.endpoint = Some(route.endpoint());
         let origin = Origin::new(head, host);
+        let access = Access::new(self, head, &origin);
         let caller = match route {
             // These need no identity. The token endpoint checks the credentials of the header and the form itself, and the
             // API finds out what else than an identity they prove.
@@ -136,7 +137,7 @@ impl Call<'_> {
             record.principal = Some(identity.principal().clone());
             record.credential = identity.credential();
         }
-        self.dispatch(route, caller, &origin, head, body, record).await
+        self.dispatch(route, caller, &access, head, body, record).await
     }
 
     /// Maps each route to its operation. The type of an operation's permit states the action that must be allowed.
@@ -147,19 +148,18 @@ impl Call<'_> {
         &self,
         route: Route,
         caller: Caller,
-        origin: &Origin,
+        access: &Access<'_>,
         head: &http::request::Parts,
         body: RequestBody,
         record: &mut RequestRecord,
     ) -> Result<Response<ResponseBody>, Error> {
-        let access = Access::new(self, head, origin);
         let headers = &head.headers;
         let head_only = head.method == Method::HEAD;
         match route {
             // The page is the same for every client, and reveals nothing about the content of the registry.
             Route::Home => Ok(home::page(headers)),
             Route::IssueToken => {
-                let (granted, response) = Box::pin(self.issue_token(origin, head, body)).await?;
+                let (granted, response) = Box::pin(self.issue_token(access.origin(), head, body)).await?;
                 record.principal = Some(granted.principal);
                 record.credential = granted.credential;
                 Ok(response)
@@ -167,10 +167,10 @@ impl Call<'_> {
             Route::GetKeySet => self.get_key_set().await,
             Route::Api(ApiRoute::GetApiDocument) => self.get_api_document(),
             Route::Api(route) => {
-                let caller = Box::pin(self.api_caller(&route, origin, headers)).await;
+                let caller = Box::pin(self.api_caller(&route, access.origin(), headers)).await;
                 record.principal = caller.as_ref().ok().map(|caller| caller.identity.principal().clone());
                 let caller = access.check_api(caller, &route)?;
-                Box::pin(self.perform_api(&caller, &route, &access, head, body)).await
+                Box::pin(self.perform_api(&caller, &route, access, head, body)).await
             }
             // end-1
             Route::Base => {
@@ -197,7 +197,7 @@ impl Call<'_> {
                 tags,
             } => {
                 let permit = access.permit_tags(caller, &repository, all_tags(&reference, &tags))?;
-                Box::pin(self.put_manifest(permit, reference, tags, headers, body)).await
+                Box::pin(self.put_manifest(permit, reference, tags, access, headers, body)).await
             }
             Route::DeleteManifest { repository, reference } => {
                 Box::pin(self.delete_manifest(access.permit(caller, &repository)?, reference)).await
@@ -216,7 +216,7 @@ impl Call<'_> {
             }
             Route::OpenUpload { repository, open } => {
                 let permit = access.permit_to_open(caller, &repository, &open)?;
-                Box::pin(self.open_upload(permit, open, headers, body)).await
+                Box::pin(self.open_upload(permit, open, access, headers, body)).await
             }
             Route::PatchUpload { repository, token } => {
                 let session = Box::pin(self.session(caller, &repository, &token)).await?;
@@ -228,8 +228,8 @@ impl Call<'_> {
                 digest,
             } => {
                 let session = Box::pin(self.session(caller, &repository, &token)).await?;
-                let session = Box::pin(self.reauthorize(session, &access)).await?;
-                Box::pin(self.finish_upload(session, digest, headers, body)).await
+                let session = Box::pin(self.reauthorize(session, access)).await?;
+                Box::pin(self.finish_upload(session, digest, access, headers, body)).await
             }
             Route::GetUpload { repository, token } => {
                 let session = Box::pin(self.session(caller, &repository, &token)).await?;

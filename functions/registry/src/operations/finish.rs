@@ -2,9 +2,10 @@
 //! (`POST /v2/<name>/blobs/uploads/?digest=…`).
 //!
 //! It stores the last body, verifies the digest, and makes one object of all bodies. (A digest of another algorithm
-//! than the declared one is verified after that.) It saves the session as *committing*, with the digest and the
-//! location of the object. It writes the back-link, and then the link, which publishes the blob. Then it ends the
-//! session as *done*, or as *published* if other objects of the session may be left.
+//! than the declared one is verified after that.) If all this took long, it asks again whether the principal may publish
+//! the blob. It saves the session as *committing*, with the digest and the location of the object. It writes the
+//! back-link, and then the link, which publishes the blob. Then it ends the session as *done*, or as *published* if other
+//! objects of the session may be left.
 //! [`SessionStore`](crate::store::sessions::SessionStore) has the table of the states.
 //!
 //! The request may take minutes, because it seals the upload ([`BlobStore::seal`](crate::store::blobs::BlobStore::seal)). An
@@ -42,6 +43,7 @@ use super::session::{FinalSession, OpenSession};
 use super::session_states::leave_to_expiry;
 use super::source::{Lease, resume};
 use super::store_body::StoredBody;
+use crate::access::Access;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::error::Error;
@@ -61,6 +63,7 @@ impl Call<'_> {
         &self,
         session: FinalSession,
         digest: Digest,
+        access: &Access<'_>,
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -77,7 +80,8 @@ impl Call<'_> {
             Claimed::Busy(row) => return Err(session.busy(&row, self.environment.now(), true)),
             Claimed::AttemptsExhausted(_) => return Err(Error::TooManyBodies { limit }),
             Claimed::Ended(row) => {
-                return self.finished_before(&session, &row, &digest, headers, body).await;
+                let before = self.finished_before(&session, &row, &digest, access, headers, body);
+                return before.await;
             }
         };
         let stored = self
@@ -87,7 +91,7 @@ impl Call<'_> {
             Ok(stored) => stored,
             Err(failure) => return Err(self.fail(&session, &claim, failure).await),
         };
-        match self.publish_upload(&session, &claim, &digest, stored).await {
+        match self.publish_upload(&session, &claim, &digest, stored, access).await {
             Ok(()) => Ok(response::created(session.permit().repository(), "blobs", &digest)),
             Err(error) => Err(self.fail(&session, &claim, error.into()).await),
         }
@@ -138,6 +142,7 @@ impl Call<'_> {
         claim: &Claim,
         digest: &Digest,
         stored: StoredBody,
+        access: &Access<'_>,
     ) -> Result<(), Error> {
         let size = stored.progress.offset;
         let hashed_as_asked = stored.hasher.algorithm() == digest.algorithm();
@@ -170,6 +175,9 @@ impl Call<'_> {
                 return Err(self.cancel_mismatch(claim, &state, computed).await?);
             }
         }
+        // The body may have taken hours. If the principal may not publish the blob any more, the session stays open, and can be
+        // cancelled.
+        access.renewed(session.permit(), session.credential()).await?;
         // From here on no other request can claim or cancel the session: a digest is about to refer to its object.
         let publishing = Publishing {
             digest: *digest,
@@ -220,6 +228,7 @@ impl Call<'_> {
         session: &FinalSession,
         row: &Session,
         digest: &Digest,
+        access: &Access<'_>,
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -227,6 +236,8 @@ impl Call<'_> {
         match &row.state {
             State::Published(publishing) | State::Done(publishing) if publishing.digest == *digest => {}
             State::Committing(publishing) if publishing.digest == *digest => {
+                // This request may have waited for the interrupted one.
+                access.renewed(session.permit(), session.credential()).await?;
                 self.publish(session, publishing).await?;
                 let state = &row.progress.store;
                 let end = self.clear(key.id, row.attempts, state, publishing).await;

@@ -7,6 +7,7 @@ use oci::{Algorithm, Digest};
 
 use super::body_head::peek;
 use super::session::FinalSession;
+use crate::access::Access;
 use crate::auth::{Permit, Push};
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -22,6 +23,7 @@ impl Call<'_> {
         &self,
         permit: Permit<Push>,
         open: OpenUpload,
+        access: &Access<'_>,
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -35,7 +37,7 @@ impl Call<'_> {
                 let body = peek(headers, body).await?;
                 if !body.is_end_stream() || digest == Digest::of(digest.algorithm(), b"") {
                     let session = self.new_session(permit, digest.algorithm()).await?;
-                    return self.finish_upload(session, digest, headers, body).await;
+                    return self.finish_upload(session, digest, access, headers, body).await;
                 }
                 digest.algorithm()
             }

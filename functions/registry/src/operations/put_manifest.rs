@@ -9,6 +9,7 @@ use oci::{Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, Tag};
 
 use super::receive::ReceivedBody;
 use super::{repository_settings, tag_guard};
+use crate::access::Access;
 use crate::auth::TagPermit;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
@@ -30,6 +31,7 @@ impl Call<'_> {
         permit: TagPermit,
         reference: Reference,
         queried: Vec<Tag>,
+        access: &Access<'_>,
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Error> {
@@ -44,6 +46,12 @@ impl Call<'_> {
         };
         let parsing = Manifest::memory_to_parse(&bytes, &bounds);
         let _parsing = self.memory_for(Purpose::Work, parsing).await?;
+        // The body may have arrived slowly, and may have waited for memory.
+        let renewed = access.renewed(permit.push(), permit.push().credential()).await?;
+        let permit = match renewed {
+            Some(push) => permit.with_push(push),
+            None => permit,
+        };
         let manifest = Manifest::parse(&bytes, content_type.as_ref(), &bounds)?;
         repository_settings::check_foreign_layers(permit.push(), &manifest)?;
         let digest = match reference {

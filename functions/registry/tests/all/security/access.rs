@@ -1,18 +1,21 @@
 //! Permissions: what a client may do, and what it learns.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use oci::MediaType;
 use registry::api_endpoint::ApiOperation;
-use registry::auth::Rules;
+use registry::auth::{Actions, AuthenticationError, CredentialId, Credentials, Origin, Rules, SharedRules};
 use registry::store::sessions::{SessionStore as _, SigningKey};
 use registry::store::{Context, Timestamp, Uid};
-use registry::{Endpoint, Settings, Sparse};
+use registry::{Authenticator, Endpoint, Identity, Principal, Settings, Sparse};
 use serde_json::json;
 
 use super::examples::{Example, Fixture, is_by_token};
 use crate::support::content::{bytes_of, descriptor, image, index, padded};
-use crate::support::{Answer, Setup, Users, World, sha256};
+use crate::support::{Answer, Script, Setup, Users, World, sha256};
 
 /// A client that may push to one repository and knows a digest of another gains nothing by it: not by HEAD and GET, not
 /// by a mount, not by a manifest that refers to it.
@@ -431,5 +434,129 @@ async fn s09_revoked_while_uploading() {
             call.send().await.expect(status);
         }
         assert_eq!(fixture.open.blob("private/x", &sha256(b"ab")).await, None);
+    }
+}
+
+/// Users, and how often one of them was authorized again.
+struct Counted {
+    users: Users,
+    again: AtomicUsize,
+}
+
+#[async_trait]
+impl Authenticator for Counted {
+    async fn authenticate(&self, origin: &Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError> {
+        self.users.authenticate(origin, credentials).await
+    }
+
+    async fn reauthorize(
+        &self,
+        principal: &Principal,
+        credential: Option<CredentialId>,
+    ) -> Result<Identity, AuthenticationError> {
+        self.again.fetch_add(1, Ordering::SeqCst);
+        self.users.reauthorize(principal, credential).await
+    }
+
+    fn shared_rules(&self) -> Option<Arc<SharedRules>> {
+        self.users.shared_rules()
+    }
+
+    fn takes_credentials(&self) -> bool {
+        self.users.takes_credentials()
+    }
+}
+
+/// Some clients send a whole blob in the last request of its upload, and that may take hours. What was revoked meanwhile has no
+/// effect any more. A body that takes less than ten seconds costs no second authorization.
+#[tokio::test]
+async fn s17_revoked_while_the_body_of_the_last_request_arrives() {
+    let losses: [(u64, fn(&Users), _, _); 5] = [
+        (9_999, |users| users.remove("alice"), 201, 0),
+        (10_000, |_| {}, 201, 1),
+        (10_000, |users| users.remove("alice"), 401, 1),
+        (10_000, |users| users.change("alice", Rules::pull_only()), 403, 1),
+        (10_000, Users::go_down, 503, 1),
+    ];
+    for (millis, lose, status, again) in losses {
+        for number in 0..3 {
+            let counted = Arc::new(Counted {
+                users: Users::private(),
+                again: AtomicUsize::new(0),
+            });
+            let world = World::with(Setup {
+                authenticator: counted.clone(),
+                ..Setup::default()
+            })
+            .await;
+            let uploads = "/v2/a/b/blobs/uploads/";
+            let session = world.post(uploads).user("alice").send().await.expect(202).location();
+            let blob = sha256(b"ab");
+            let manifest = world.put("/v2/a/b/manifests/t");
+            // A request, its body, what it publishes, and how often it is authorized again in any case.
+            let requests = [
+                (
+                    world.put(format!("{session}?digest={blob}")),
+                    Bytes::from("ab"),
+                    format!("/v2/a/b/blobs/{blob}"),
+                    1,
+                ),
+                (
+                    world.post(format!("{uploads}?digest={blob}")),
+                    Bytes::from("ab"),
+                    format!("/v2/a/b/blobs/{blob}"),
+                    0,
+                ),
+                (
+                    manifest.header("content-type", MediaType::OCI_INDEX),
+                    bytes_of(&index(&[])),
+                    "/v2/a/b/manifests/t".to_owned(),
+                    0,
+                ),
+            ];
+            let (call, body, published, at_least) = requests.into_iter().nth(number).unwrap();
+            let (inner, all) = (world.clone(), counted.clone());
+            let slow = Script::of(body.slice(..1)).meanwhile(async move {
+                inner.clock.pass(millis);
+                lose(&all.users);
+            });
+            let answer = call.user("alice").stream(slow.data(body.slice(1..))).send().await;
+            let what = format!("{} after {millis} ms: {}", answer.request, answer.status);
+            assert_eq!(answer.status, status, "{what}");
+            assert_eq!(counted.again.load(Ordering::SeqCst), at_least + again, "{what}");
+            let there = world.twin().await.get(published).send().await;
+            assert_eq!(there.status, if status == 201 { 200 } else { 404 }, "{what}");
+            if number == 0 && status != 201 {
+                world.delete(session).send().await.expect(204);
+            }
+        }
+    }
+}
+
+/// What the guard of the tags asks for is the present permission too.
+#[tokio::test]
+async fn s17_the_right_to_move_a_tag_is_revoked_while_the_manifest_arrives() {
+    for (millis, status) in [(9_999, 201), (10_000, 403)] {
+        let users = Arc::new(Users::private());
+        let world = World::with(Setup::private(&users)).await;
+        let [first, second] = ["one", "two"].map(|text| {
+            let mut manifest = index(&[]);
+            manifest["annotations"] = json!({ "text": text });
+            bytes_of(&manifest)
+        });
+        let put = || {
+            let call = world.put("/v2/a/b/manifests/t").user("alice");
+            call.header("content-type", MediaType::OCI_INDEX)
+        };
+        put().bytes(first.clone()).send().await.expect(201);
+        let (inner, all) = (world.clone(), users.clone());
+        let slow = Script::of(second.slice(..1)).meanwhile(async move {
+            inner.clock.pass(millis);
+            all.change("alice", Users::may("a/*", Actions::CREATE));
+        });
+        put().stream(slow.data(second.slice(1..))).send().await.expect(status);
+        let tag = world.twin().await.head("/v2/a/b/manifests/t").send().await.expect(200);
+        let expected = if status == 201 { second } else { first };
+        assert_eq!(tag.header("docker-content-digest"), sha256(&expected).to_string());
     }
 }
