@@ -1,9 +1,57 @@
 //! Every operation with every kind of caller: one table, which does not compile when an operation or a kind is missing.
 
 use registry::api_endpoint::ApiOperation;
+use registry::auth::{Actions, RepositoryGrant};
 
 use super::support::{BOOTSTRAP, Call, World};
 use crate::api::document;
+
+/// How an auditor or an administrator proves who they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Proof {
+    Password,
+    Key,
+    KeyAsToken,
+    /// A token for the API.
+    Token,
+    /// A token that does not have the scope of the API.
+    TokenWithoutScope,
+    /// A key that has a scope.
+    ScopedKey,
+}
+
+impl Proof {
+    const ALL: [Self; 6] = [
+        Self::Password,
+        Self::Key,
+        Self::KeyAsToken,
+        Self::Token,
+        Self::TokenWithoutScope,
+        Self::ScopedKey,
+    ];
+
+    async fn call<'a>(self, world: &World, call: Call<'a>, user: &str) -> Call<'a> {
+        match self {
+            Self::Password => call.user(user),
+            Self::Key => call.basic(user, &world.issue(user, None).await.1),
+            Self::KeyAsToken => call.bearer(&world.issue(user, None).await.1),
+            Self::Token => call.bearer(&world.token_of(user, "registry:api:*").await),
+            Self::TokenWithoutScope => call.bearer(&world.token_of(user, "repository:a/b:pull").await),
+            Self::ScopedKey => {
+                let everything = RepositoryGrant {
+                    repositories: "**".parse().unwrap(),
+                    actions: Actions::ALL,
+                };
+                call.basic(user, &world.issue(user, Some(vec![everything])).await.1)
+            }
+        }
+    }
+
+    /// Whether it is not good for the API, whoever has it.
+    fn lacks_scope(self) -> bool {
+        matches!(self, Self::TokenWithoutScope | Self::ScopedKey)
+    }
+}
 
 /// The kinds of callers. The things of the requests belong to `alice`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,12 +71,12 @@ enum Kind {
     OtherUser,
     Robot,
     UserOfFile,
-    Auditor,
-    Admin,
+    Auditor(Proof),
+    Admin(Proof),
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const WITHOUT_GROUP: [Self; 12] = [
         Self::Anonymous,
         Self::WrongPassword,
         Self::Bootstrap,
@@ -41,9 +89,14 @@ impl Kind {
         Self::OtherUser,
         Self::Robot,
         Self::UserOfFile,
-        Self::Auditor,
-        Self::Admin,
     ];
+
+    fn all() -> impl Iterator<Item = Self> {
+        let with_group = Proof::ALL
+            .into_iter()
+            .flat_map(|proof| [Self::Auditor(proof), Self::Admin(proof)]);
+        Self::WITHOUT_GROUP.into_iter().chain(with_group)
+    }
 
     async fn call(self, world: &World, operation: ApiOperation) -> Call<'_> {
         let call = world.example(operation);
@@ -60,8 +113,17 @@ impl Kind {
             Self::OtherUser => call.user("bob"),
             Self::Robot => call.basic("ci", &world.robot_key),
             Self::UserOfFile => call.user("filer"),
-            Self::Auditor => call.user("audra"),
-            Self::Admin => call.user("root"),
+            Self::Auditor(proof) => proof.call(world, call, "audra").await,
+            Self::Admin(proof) => proof.call(world, call, "root").await,
+        }
+    }
+
+    /// Whether a token for the API could help.
+    fn lacks_scope(self) -> bool {
+        match self {
+            Self::OwnerWithoutScope | Self::OwnerByScopedKey => true,
+            Self::Auditor(proof) | Self::Admin(proof) => proof.lacks_scope(),
+            _ => false,
         }
     }
 
@@ -71,6 +133,8 @@ impl Kind {
             Self::Anonymous | Self::WrongPassword | Self::Bootstrap => 401,
             // Another token helps only if the policy allows it. The permissions in repositories are asked for last.
             Self::OwnerWithoutScope | Self::OwnerByScopedKey if rights.owner == 0 || rights.is_in_repositories => 401,
+            Self::Auditor(proof) if proof.lacks_scope() && (rights.auditor == 0 || rights.is_in_repositories) => 401,
+            Self::Admin(proof) if proof.lacks_scope() => 401,
             Self::OwnerByPassword
             | Self::OwnerByKey
             | Self::OwnerByKeyAsToken
@@ -79,8 +143,8 @@ impl Kind {
             | Self::OwnerByScopedKey => rights.owner,
             Self::OtherUser | Self::UserOfFile => rights.other,
             Self::Robot => rights.robot,
-            Self::Auditor => rights.auditor,
-            Self::Admin => 0,
+            Self::Auditor(_) => rights.auditor,
+            Self::Admin(_) => 0,
         }
     }
 }
@@ -142,7 +206,7 @@ fn rights(operation: ApiOperation) -> Rights {
 #[tokio::test]
 async fn s14_s16_every_operation_with_every_kind_of_caller() {
     for &operation in ApiOperation::ALL {
-        for kind in Kind::ALL {
+        for kind in Kind::all() {
             let world = World::new().await;
             let before = world.administration.state().await.unwrap();
             let call = kind.call(&world, operation).await;
@@ -176,8 +240,11 @@ async fn s14_s16_every_operation_with_every_kind_of_caller() {
             if status == 401 {
                 let challenge = reply.header("www-authenticate").unwrap();
                 assert!(challenge.starts_with("Bearer ") && challenge.contains(r#"scope="registry:api:*""#));
-                let lacks_scope = kind == Kind::OwnerWithoutScope || kind == Kind::OwnerByScopedKey;
-                assert_eq!(challenge.contains("insufficient_scope"), lacks_scope, "{challenge}");
+                assert_eq!(
+                    challenge.contains("insufficient_scope"),
+                    kind.lacks_scope(),
+                    "{challenge}"
+                );
             }
         }
     }

@@ -479,8 +479,13 @@ impl World {
 
     /// A token of `alice` for a scope.
     pub(super) async fn token(&self, scope: &str) -> String {
+        self.token_of("alice", scope).await
+    }
+
+    /// A token of a user for a scope.
+    pub(super) async fn token_of(&self, user: &str, scope: &str) -> String {
         let call = self.request("GET", &format!("/token?scope={scope}"));
-        let reply = call.user("alice").send().await.expect(200);
+        let reply = call.user(user).send().await.expect(200);
         reply.json()["token"].as_str().unwrap().to_owned()
     }
 
