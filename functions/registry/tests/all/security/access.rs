@@ -110,7 +110,30 @@ async fn s03_every_endpoint_with_every_scope() {
                 user == "alice" || (user == "robot" && repository == "team/app")
             }
             // The uploads are those that alice has opened.
-            Endpoint::Api(_)
+            Endpoint::Api(
+                ApiOperation::ListAccounts
+                | ApiOperation::CreateAccount
+                | ApiOperation::GetAccount
+                | ApiOperation::ChangeAccount
+                | ApiOperation::RemoveAccount
+                | ApiOperation::SetPassword
+                | ApiOperation::ListKeys
+                | ApiOperation::CreateKey
+                | ApiOperation::ChangeKey
+                | ApiOperation::RemoveKey
+                | ApiOperation::RotateKey
+                | ApiOperation::GetPolicy
+                | ApiOperation::SetPolicy
+                | ApiOperation::CheckPolicy
+                | ApiOperation::ListPolicyVersions
+                | ApiOperation::GetPolicyVersion
+                | ApiOperation::CreateRepository
+                | ApiOperation::RollBackTag
+                | ApiOperation::PromoteTag
+                | ApiOperation::ListAuditEvents
+                | ApiOperation::ListSigningKeys
+                | ApiOperation::RotateSigningKeys,
+            )
             | Endpoint::DeleteManifest
             | Endpoint::DeleteBlob
             | Endpoint::PatchUpload

@@ -196,7 +196,29 @@ fn api_request(operation: ApiOperation, repository: &str, digest: &Digest) -> (S
             let body = format!(r#"{{"from":"{repository}:latest","to":"{repository}:promoted"}}"#);
             (String::new(), body)
         }
-        _ => (String::new(), "{}".to_owned()),
+        ApiOperation::GetIdentity
+        | ApiOperation::Explain
+        | ApiOperation::ListAccounts
+        | ApiOperation::CreateAccount
+        | ApiOperation::GetAccount
+        | ApiOperation::ChangeAccount
+        | ApiOperation::RemoveAccount
+        | ApiOperation::SetPassword
+        | ApiOperation::ListKeys
+        | ApiOperation::CreateKey
+        | ApiOperation::ChangeKey
+        | ApiOperation::RemoveKey
+        | ApiOperation::RotateKey
+        | ApiOperation::GetPolicy
+        | ApiOperation::SetPolicy
+        | ApiOperation::CheckPolicy
+        | ApiOperation::ListPolicyVersions
+        | ApiOperation::GetPolicyVersion
+        | ApiOperation::SearchRepositories
+        | ApiOperation::ListAuditEvents
+        | ApiOperation::ListSigningKeys
+        | ApiOperation::RotateSigningKeys
+        | ApiOperation::GetApiDocument => (String::new(), "{}".to_owned()),
     };
     (format!("{}{query}", api_path(operation)), body)
 }

@@ -96,7 +96,17 @@ fn row(endpoint: Endpoint, example: &Example) -> Row {
             }
         }
         // Groups decide about the API, except about repositories. What the account of another user has is absent.
-        Endpoint::Api(operation) if operation.path().contains("{account}") => Row {
+        Endpoint::Api(
+            ApiOperation::GetAccount
+            | ApiOperation::ChangeAccount
+            | ApiOperation::RemoveAccount
+            | ApiOperation::SetPassword
+            | ApiOperation::ListKeys
+            | ApiOperation::CreateKey
+            | ApiOperation::ChangeKey
+            | ApiOperation::RemoveKey
+            | ApiOperation::RotateKey,
+        ) => Row {
             no_rule: 404,
             pull: 404,
             create: 404,
@@ -117,15 +127,29 @@ fn row(endpoint: Endpoint, example: &Example) -> Row {
             admin: 0,
         },
         // A rollback and a promotion need two permissions, of which each client has one.
-        Endpoint::Api(operation) if !matches!(operation, ApiOperation::DescribeTags | ApiOperation::GetTagHistory) => {
-            Row::REFUSED
-        }
-        Endpoint::Api(_) | Endpoint::GetBlob | Endpoint::GetManifest | Endpoint::ListTags | Endpoint::ListReferrers => {
-            Row {
-                pull: 0,
-                ..Row::REFUSED
-            }
-        }
+        Endpoint::Api(
+            ApiOperation::ListAccounts
+            | ApiOperation::CreateAccount
+            | ApiOperation::GetPolicy
+            | ApiOperation::SetPolicy
+            | ApiOperation::CheckPolicy
+            | ApiOperation::ListPolicyVersions
+            | ApiOperation::GetPolicyVersion
+            | ApiOperation::CreateRepository
+            | ApiOperation::ListAuditEvents
+            | ApiOperation::ListSigningKeys
+            | ApiOperation::RotateSigningKeys
+            | ApiOperation::RollBackTag
+            | ApiOperation::PromoteTag,
+        ) => Row::REFUSED,
+        Endpoint::Api(ApiOperation::DescribeTags | ApiOperation::GetTagHistory)
+        | Endpoint::GetBlob
+        | Endpoint::GetManifest
+        | Endpoint::ListTags
+        | Endpoint::ListReferrers => Row {
+            pull: 0,
+            ..Row::REFUSED
+        },
         Endpoint::OpenUpload => {
             // The source of a mount is asked for pull. Without it, the blob has to be uploaded.
             let pushed = if example.target.contains("mount=") { 202 } else { 0 };
