@@ -1,7 +1,8 @@
 //! What holds for clients that send a password with each request holds for tokens of users and of robots.
 
-use oci::{Algorithm, Digest};
+use oci::{Algorithm, Digest, MediaType};
 use registry::store::access::PolicyForm;
+use serde_json::json;
 
 use super::support::{PASSWORD, World};
 use crate::administration::Author;
@@ -10,9 +11,16 @@ use crate::administration::policies::{MadeFrom, NewPolicy};
 /// Everyone with a login may do everything in `team`.
 const POLICY: &str = r#"{"syntax":1,"allow":[{"name":"team","who":["signed-in"],"repositories":["team/**"],"actions":["pull","push","delete"]}]}"#;
 
+const DAY: u64 = 24 * 3_600_000;
+
 /// A registry with that policy.
 async fn world() -> World {
-    let world = World::new().await;
+    world_in(World::empty()).await
+}
+
+/// The same in an empty registry.
+async fn world_in(empty: World) -> World {
+    let world = World::new_in(empty).await;
     let policy = NewPolicy {
         form: PolicyForm::Json,
         source: POLICY.to_owned(),
@@ -30,7 +38,12 @@ async fn world() -> World {
 /// A token for two repositories, of the user `alice` and of the robot `ci`.
 async fn tokens(world: &World) -> [String; 2] {
     let scope = |repository: &str| format!("repository:{repository}:pull,push,delete");
-    let target = format!("/token?scope={}&scope={}", scope("team/app"), scope("team/other"));
+    tokens_for(world, &format!("{}&scope={}", scope("team/app"), scope("team/other"))).await
+}
+
+/// A token for a scope, of each of the two.
+async fn tokens_for(world: &World, scope: &str) -> [String; 2] {
+    let target = format!("/token?scope={scope}");
     let mut tokens = Vec::new();
     for (name, secret) in [("alice", PASSWORD), ("ci", &world.robot_key)] {
         let reply = world
@@ -84,6 +97,37 @@ async fn s09_an_upload_is_of_the_principal_of_a_token() {
     }
 }
 
+/// An upload that has ended, or is too old, takes nothing more. Its last request can be repeated.
+#[tokio::test]
+async fn s09_an_upload_ends_for_bearers() {
+    let world = world().await;
+    for number in 0..2 {
+        let of = async || tokens(&world).await[number].clone();
+        let other = tokens(&world).await[1 - number].clone();
+        let token = of().await;
+        let open = async || {
+            let call = world.request("POST", "/v2/team/app/blobs/uploads/").bearer(&token);
+            call.send().await.expect(202).header("location").unwrap().to_owned()
+        };
+        let (finished, left) = (open().await, open().await);
+        let put = |digest: Digest| world.request("PUT", &format!("{finished}?digest={digest}"));
+        let [empty, another] = [&b""[..], b"x"].map(|bytes| Digest::of(Algorithm::Sha256, bytes));
+        put(empty).bearer(&token).send().await.expect(201);
+        // The third is the repeated last request.
+        assert_eq!(use_upload(&world, &finished, &token).await, [404, 404, 201, 404]);
+        assert_eq!(use_upload(&world, &finished, &other).await, [403; 4]);
+        put(another).bearer(&token).send().await.expect(404);
+
+        world.clock.pass(DAY - 1);
+        let token = of().await;
+        world.request("GET", &left).bearer(&token).send().await.expect(204);
+        put(empty).bearer(&token).send().await.expect(201);
+        world.clock.pass(1);
+        assert_eq!(use_upload(&world, &left, &token).await, [404; 4]);
+        assert_eq!(use_upload(&world, &finished, &token).await, [404; 4]);
+    }
+}
+
 /// A token of an upload that was changed is not one.
 #[tokio::test]
 async fn s10_tokens_of_uploads_are_verified_for_bearers() {
@@ -128,5 +172,115 @@ async fn s26_digests_are_no_aliases_for_bearers() {
         push(long).await;
         assert_eq!(status("DELETE", short).await, 202);
         assert_eq!((status("GET", short).await, status("GET", long).await), (404, 200));
+    }
+}
+
+/// The same bytes under two digests: what is collected under one of them stays complete under the other.
+#[tokio::test]
+async fn s26_aliases_are_collected_apart_for_bearers() {
+    let bytes = b"the same bytes";
+    let [short, long] = [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| Digest::of(algorithm, bytes));
+    for number in 0..2 {
+        for (kept, gone) in [(short, long), (long, short)] {
+            let world = world().await;
+            let token = &tokens(&world).await[number];
+            let config = Digest::of(Algorithm::Sha256, b"{}");
+            for (digest, bytes) in [(short, &bytes[..]), (long, bytes), (config, b"{}")] {
+                let call = world.request("POST", &format!("/v2/team/app/blobs/uploads/?digest={digest}"));
+                let call = call.bearer(token).bytes("application/octet-stream", bytes.to_vec());
+                call.send().await.expect(201);
+            }
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": MediaType::OCI_MANIFEST,
+                "config": { "mediaType": MediaType::OCI_CONFIG, "digest": config, "size": 2 },
+                "layers": [{ "mediaType": MediaType::OCI_LAYER, "digest": kept, "size": bytes.len() }],
+            });
+            let put = world.request("PUT", "/v2/team/app/manifests/t").bearer(token);
+            put.text(MediaType::OCI_MANIFEST, manifest.to_string())
+                .send()
+                .await
+                .expect(201);
+            for (digest, status) in [(kept, 405), (gone, 202)] {
+                let delete = world.request("DELETE", &format!("/v2/team/app/blobs/{digest}"));
+                delete.bearer(token).send().await.expect(status);
+            }
+            world.collect_all().await;
+            let token = &tokens(&world).await[number];
+            let get = |digest: Digest| {
+                let call = world.request("GET", &format!("/v2/team/app/blobs/{digest}"));
+                call.bearer(token).send()
+            };
+            get(gone).await.expect(404);
+            assert_eq!(get(kept).await.expect(200).text.as_bytes(), bytes);
+        }
+    }
+}
+
+/// No page has more than 1,000 items, whatever a client asks for.
+#[tokio::test]
+async fn s06_no_list_of_a_bearer_has_more_than_a_thousand_items() {
+    let world = world().await;
+    for number in 0..1_003 {
+        world.put("team/app", &[&format!("t{number}")], 1).await;
+        world.put(&format!("team/x{number}"), &[], 1).await;
+    }
+    let referrers = format!("/v2/team/app/referrers/{}", World::digest(1));
+    for token in tokens_for(&world, "registry:catalog:*&scope=repository:team/app:pull").await {
+        for (list, items) in [
+            ("/v2/team/app/tags/list", "tags"),
+            ("/v2/_catalog", "repositories"),
+            (referrers.as_str(), "manifests"),
+        ] {
+            for (n, status) in [
+                ("99999999999999999999999999", 400),
+                ("2147483648", 400),
+                ("-1", 400),
+                ("", 400),
+                ("many", 400),
+                ("1,2", 400),
+                ("2147483647", 200),
+                ("1001", 200),
+            ] {
+                let call = world.request("GET", &format!("{list}?n={n}")).bearer(&token);
+                let reply = call.send().await.expect(status);
+                if status == 200 {
+                    let expected = if items == "manifests" { 0 } else { 1_000 };
+                    assert_eq!(reply.json()[items].as_array().unwrap().len(), expected, "{list} {n}");
+                }
+            }
+        }
+    }
+}
+
+/// A client follows a redirect with what the answer contains. It contains neither the token nor whose it is, and asks for no
+/// credentials.
+#[tokio::test]
+async fn s28_no_token_is_in_a_redirect() {
+    let world = world_in(World::redirecting()).await;
+    for (token, principal) in tokens(&world).await.iter().zip(["alice", "robot:ci"]) {
+        let digest = Digest::of(Algorithm::Sha256, principal.as_bytes());
+        let push = world.request("POST", &format!("/v2/team/app/blobs/uploads/?digest={digest}"));
+        let push = push.bearer(token).bytes("application/octet-stream", principal.into());
+        push.send().await.expect(201);
+        let pull = world.request("GET", &format!("/v2/team/app/blobs/{digest}"));
+        let reply = pull.bearer(token).send().await.expect(307);
+        let url = reply.header("location").unwrap();
+        assert!(url.starts_with("https://objects.example/bucket/"), "{url}");
+        let everything = format!("{:?} {}", reply.headers, reply.text).to_lowercase();
+        let signature = token.rsplit('.').next().unwrap();
+        for secret in [
+            token.as_str(),
+            signature,
+            &world.robot_key,
+            principal,
+            "authorization",
+            "bearer",
+        ] {
+            assert!(!everything.contains(&secret.to_lowercase()), "{everything}");
+        }
+        for name in ["www-authenticate", "set-cookie"] {
+            assert_eq!(reply.header(name), None);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use oci::{Algorithm, Digest, MediaType, RepositoryName};
 use registry::api_endpoint::ApiOperation;
 use registry::auth::{AccountName, Actions, AuthenticationError, CredentialId, RepositoryGrant};
 use registry::budget::ClientKey;
+use registry::collection::{CollectionOptions, Report, collect};
 use registry::environment::Environment;
 use registry::random::SplitMix64;
 use registry::store::access::{AccessStore, AccountKind, PolicyForm};
@@ -94,6 +96,7 @@ pub(super) struct World {
     pub(super) clock: Arc<Clock>,
     pub(super) administration: Administration,
     pub(super) metadata: Arc<MemoryMetadata>,
+    stores: Stores,
     registry: Registry,
     /// Makes other changes before those of the API.
     pub(super) rival: Rival,
@@ -228,13 +231,22 @@ impl World {
 
     /// No accounts, and these changes of the settings.
     pub(super) fn with_settings(change: impl FnOnce(&mut AccountSettings)) -> Self {
+        Self::over(MemoryBlobs::new(), change)
+    }
+
+    /// No accounts, over a blob store that redirects pulls to `https://objects.example/bucket/`.
+    pub(super) fn redirecting() -> Self {
+        Self::over(MemoryBlobs::redirecting("https://objects.example/bucket"), |_| ())
+    }
+
+    fn over(blobs: MemoryBlobs, change: impl FnOnce(&mut AccountSettings)) -> Self {
         let clock = Arc::new(Clock {
             now: AtomicU64::new(1_796_000_000_000),
             random: Mutex::new(SplitMix64::new(7)),
         });
         let (metadata, sessions) = (Arc::new(MemoryMetadata::new()), Arc::new(MemorySessions::new()));
         let stores = Stores {
-            blobs: Arc::new(MemoryBlobs::new()),
+            blobs: Arc::new(blobs),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
             records: metadata.clone(),
             access: metadata.clone(),
@@ -263,7 +275,7 @@ impl World {
             environment: clock.clone(),
         });
         let registry = Registry::new(
-            stores,
+            stores.clone(),
             authenticator.clone(),
             clock.clone(),
             Arc::new(()),
@@ -273,6 +285,7 @@ impl World {
             administration: Administration::new(metadata.clone(), clock.clone(), 1000),
             metadata,
             clock,
+            stores,
             registry: registry
                 .with_token_endpoint(authenticator)
                 .with_api_endpoint(Arc::new(api)),
@@ -381,6 +394,17 @@ impl World {
     /// The context of a call of a store.
     pub(super) fn cx(&self) -> Context {
         Context::internal(self.clock.now(), 1000, Uid(self.clock.random.lock().unwrap().bits()))
+    }
+
+    /// Several collections, each after so much time that all grace periods have passed.
+    pub(super) async fn collect_all(&self) {
+        let options = CollectionOptions::default();
+        let mut on = |_: &Report| ControlFlow::Continue(());
+        for _ in 0..5 {
+            self.clock.pass(26 * 3_600_000);
+            let collected = collect(&self.stores, self.clock.clone(), &options, &mut on).await;
+            collected.unwrap();
+        }
     }
 
     /// What a tag of a repository names.
