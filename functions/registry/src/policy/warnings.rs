@@ -34,7 +34,7 @@ impl fmt::Display for Warning {
 /// The names that exist.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct KnownNames {
-    /// The names of users: of accounts, and of a htpasswd file.
+    /// The names of the accounts of users. Only the servers that read a htpasswd file know the names in it.
     pub users: BTreeSet<String>,
     /// The names of robots.
     pub robots: BTreeSet<String>,
@@ -78,14 +78,18 @@ impl Warnings<'_> {
     /// Names that belong to no account.
     fn of_names(&mut self, entry: &AccessEntry) {
         for who in &entry.who {
-            let missing = match who {
-                Who::User(name) => (!self.known.users.contains(name)).then_some("user"),
-                Who::Robot(name) => (!self.known.robots.contains(name.as_str())).then_some("robot"),
-                Who::Group(group) => (!self.is_known(group)).then_some("group"),
-                Who::Anyone | Who::SignedIn | Who::Users | Who::Robots | Who::Workloads | Who::Workload(_) => None,
+            let (is_known, kind, exception) = match who {
+                Who::User(name) => {
+                    let in_file = ", unless it is a user of the htpasswd file";
+                    (self.known.users.contains(name), "account", in_file)
+                }
+                Who::Robot(name) => (self.known.robots.contains(name.as_str()), "robot", ""),
+                Who::Group(group) => (self.is_known(group), "group", ""),
+                Who::Anyone | Who::SignedIn | Who::Users | Who::Robots | Who::Workloads | Who::Workload(_) => continue,
             };
-            if let Some(kind) = missing {
-                let text = format!("the rule {}: there is no such {kind} yet: {who}", quoted(&entry.name));
+            if !is_known {
+                let rule = quoted(&entry.name);
+                let text = format!("the rule {rule}: there is no such {kind} yet: {who}{exception}");
                 self.add(entry.at, text);
             }
         }

@@ -36,7 +36,10 @@ fn names_without_an_account() {
             "user:alice robot:ci group:team group:admins group:auditors anyone",
             None,
         ),
-        ("user:bob", Some("user yet: user:bob")),
+        (
+            "user:bob",
+            Some("account yet: user:bob, unless it is a user of the htpasswd file"),
+        ),
         ("robot:alice", Some("robot yet: robot:alice")),
         ("group:teams", Some("group yet: group:teams")),
     ] {
