@@ -13,4 +13,5 @@ mod pages;
 mod races;
 mod repositories;
 mod scanner;
+mod slow_bodies;
 mod support;

@@ -14,7 +14,7 @@ const POLICY: &str = r#"{"syntax":1,"allow":[{"name":"team","who":["signed-in"],
 const DAY: u64 = 24 * 3_600_000;
 
 /// A registry with that policy.
-async fn world() -> World {
+pub(super) async fn world() -> World {
     world_in(World::empty()).await
 }
 
@@ -36,7 +36,7 @@ async fn world_in(empty: World) -> World {
 }
 
 /// A token for two repositories, of the user `alice` and of the robot `ci`.
-async fn tokens(world: &World) -> [String; 2] {
+pub(super) async fn tokens(world: &World) -> [String; 2] {
     let scope = |repository: &str| format!("repository:{repository}:pull,push,delete");
     tokens_for(world, &format!("{}&scope={}", scope("team/app"), scope("team/other"))).await
 }

@@ -193,7 +193,13 @@ impl Call<'_> {
         self.header("if-match", format!("\"{version}\""))
     }
 
-    pub(super) async fn send(self) -> Reply {
+    pub(super) async fn send(mut self) -> Reply {
+        let body = RequestBody::full(std::mem::take(&mut self.body));
+        self.send_body(body).await
+    }
+
+    /// Sends it with another body.
+    pub(super) async fn send_body(self, body: RequestBody) -> Reply {
         let mut request = Request::builder()
             .method(self.method.as_str())
             .uri(self.path)
@@ -202,7 +208,7 @@ impl Call<'_> {
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(RequestBody::full(self.body)).unwrap();
+        let request = request.body(body).unwrap();
         let response = self.world.registry.handle(request).await;
         let (head, body) = response.into_parts();
         let mut body = std::pin::pin!(body);
