@@ -17,7 +17,7 @@ use crate::registry::Registry;
 use crate::store::{Reason, StoreError, Timestamp};
 
 /// How long the authorization of a request counts, in milliseconds. A request whose body takes longer is authorized again
-/// before it publishes something. What is taken away from a principal has to work everywhere after this time.
+/// before it changes something. What is taken away from a principal has to work everywhere after this time.
 const AUTHORIZED_MS: u64 = 10_000;
 
 /// The result of the authentication of a request.
@@ -149,16 +149,21 @@ impl<'a> Access<'a> {
         permit.map_err(|denied| self.refusal(&identity, denied))
     }
 
+    /// Whether the authorization of the request is too old to change something by it.
+    pub(crate) fn is_old(&self) -> bool {
+        let now = self.registry.environment.now();
+        // After a clock was set back, the age is not known.
+        now < self.begun || now.millis_since(self.begun) >= AUTHORIZED_MS
+    }
+
     /// Authorizes the principal of a permit again, with the key `credential` if it was a key, if the authorization of this
-    /// request is too old to publish something by it. `None`: it is not, so the permit still counts.
+    /// request is too old. `None`: it is not, so the permit still counts.
     pub(crate) async fn renewed<A: Action>(
         &self,
         permit: &Permit<A>,
         credential: Option<CredentialId>,
     ) -> Result<Option<Permit<A>>, Error> {
-        let now = self.registry.environment.now();
-        // After a clock was set back, the age is not known.
-        if self.begun <= now && now.millis_since(self.begun) < AUTHORIZED_MS {
+        if !self.is_old() {
             return Ok(None);
         }
         let authenticator = &self.registry.authenticator;

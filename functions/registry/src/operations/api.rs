@@ -89,6 +89,14 @@ impl Call<'_> {
             Some(ReceivedBody { bytes, memory }) if is_toml => (ApiBody::Toml(bytes), Some(memory)),
             Some(ReceivedBody { bytes, memory }) => (ApiBody::Json(bytes), Some(memory)),
         };
+        // The body may have arrived slowly, and the caller may have lost its rights meanwhile.
+        let renewed = if access.is_old() {
+            let caller = Box::pin(self.api_caller(route, access.origin(), headers)).await;
+            Some(access.check_api(caller, route)?)
+        } else {
+            None
+        };
+        let caller = renewed.as_ref().unwrap_or(caller);
         let repositories = CallerRepositories::new(self, access, &caller.identity);
         let request = ApiRequest {
             caller,

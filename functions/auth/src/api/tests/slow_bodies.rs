@@ -14,6 +14,7 @@ use registry::store::blobs::BodyError;
 use serde_json::json;
 
 use super::by_token::{tokens, world};
+use super::support::{Call, POLICY, Reply, World};
 
 /// How much of a body has arrived.
 #[derive(Default)]
@@ -48,6 +49,32 @@ impl Body for SlowBody {
     }
 }
 
+/// Sends a request with this body. `meanwhile` runs after the first half of the body was read, and before the rest arrives.
+async fn send_slowly(call: Call<'_>, body: Bytes, meanwhile: impl Future<Output = ()>) -> Reply {
+    let arrival = Arc::new(Arrival::default());
+    let half = body.len() / 2;
+    let slow = SlowBody {
+        halves: [body.slice(..half), body.slice(half..)].into(),
+        arrival: arrival.clone(),
+    };
+    let rest = async {
+        while !arrival.half.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        meanwhile.await;
+        arrival.whole.store(true, Ordering::SeqCst);
+    };
+    let sent = call.send_body(RequestBody::stream(slow));
+    futures_util::future::join(sent, rest).await.0
+}
+
+/// Disables an account, as the user `root`.
+async fn disable(world: &World, name: &str) {
+    let call = world.call("PATCH", &format!("accounts/{name}")).user("root");
+    let call = call.header("if-match", "*").json(&json!({ "disabled": true }));
+    call.send().await.expect(200);
+}
+
 /// Users and robots with tokens, in the last request of an upload and in an upload of one request.
 #[tokio::test]
 async fn s17_an_account_that_is_disabled_while_its_body_arrives_publishes_nothing() {
@@ -65,28 +92,15 @@ async fn s17_an_account_that_is_disabled_while_its_body_arrives_publishes_nothin
             } else {
                 ("POST", uploads)
             };
-            let arrival = Arc::new(Arrival::default());
-            let body = SlowBody {
-                halves: [bytes.slice(..2), bytes.slice(2..)].into(),
-                arrival: arrival.clone(),
-            };
             let push = world
                 .request(method, &format!("{target}?digest={digest}"))
                 .bearer(token);
-            let push = push.send_body(RequestBody::stream(body));
-            let disable = async {
-                while !arrival.half.load(Ordering::SeqCst) {
-                    tokio::task::yield_now().await;
-                }
+            let reply = send_slowly(push, bytes.clone(), async {
                 world.clock.pass(millis);
-                for name in ["alice", "ci"] {
-                    let call = world.call("PATCH", &format!("accounts/{name}")).user("root");
-                    let call = call.header("if-match", "*").json(&json!({ "disabled": true }));
-                    call.send().await.expect(200);
-                }
-                arrival.whole.store(true, Ordering::SeqCst);
-            };
-            let (reply, ()) = futures_util::future::join(push, disable).await;
+                disable(&world, "alice").await;
+                disable(&world, "ci").await;
+            });
+            let reply = reply.await;
             assert_eq!(reply.status, status, "{millis} {number} {is_session}: {reply:?}");
             let pull = world
                 .request("GET", &format!("/v2/team/app/blobs/{digest}"))
@@ -95,6 +109,35 @@ async fn s17_an_account_that_is_disabled_while_its_body_arrives_publishes_nothin
             if is_session && status == 401 {
                 world.request("DELETE", location).send().await.expect(204);
             }
+        }
+    }
+}
+
+/// An administrator who is disabled while the body of a change arrives changes nothing.
+#[tokio::test]
+async fn s17_a_right_in_the_api_is_lost_while_a_body_arrives() {
+    for (millis, status) in [(9_999, 200), (10_000, 401)] {
+        for by_token in [false, true] {
+            let world = World::new().await;
+            let promote = world.call("PATCH", "accounts/bob").user("root").header("if-match", "*");
+            let promote = promote.json(&json!({ "groups": ["admins"] }));
+            promote.send().await.expect(200);
+            let before = world.administration.state().await.unwrap().policy;
+            let call = world.call("PUT", "policy").header("if-match", "*");
+            let call = call.header("content-type", "application/json");
+            let call = if by_token {
+                call.bearer(&world.token_of("bob", "registry:api:*").await)
+            } else {
+                call.user("bob")
+            };
+            let reply = send_slowly(call, Bytes::from_static(POLICY.as_bytes()), async {
+                world.clock.pass(millis);
+                disable(&world, "bob").await;
+            });
+            let reply = reply.await;
+            assert_eq!(reply.status, status, "{millis} {by_token}: {reply:?}");
+            let after = world.administration.state().await.unwrap().policy;
+            assert_eq!(after == before, status == 401, "{millis} {by_token}");
         }
     }
 }
