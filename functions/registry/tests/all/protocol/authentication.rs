@@ -10,8 +10,10 @@ use registry::auth::{
     Actions, AuthenticationError, Challenge, ChallengeSchemes, CredentialId, Credentials, Origin, Rules, Scope,
     SharedRules, TokenError,
 };
+use registry::store::wrapped::StoreMethod;
 use registry::{Authenticator, Identity, Principal, RequestBody, Settings};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::support::content::{bytes_of, index};
 use crate::support::users::Deciding;
@@ -228,5 +230,33 @@ async fn s17_an_upload_is_not_finished_after_the_removal_of_its_key() {
         keyed.is_removed.store(is_removed, Ordering::SeqCst);
         let target = format!("{}?digest={}", patched.header("location"), sha256(b"ab"));
         world.put(target).send().await.expect(status);
+    }
+}
+
+/// A store may take minutes to make one object of all bodies. What was revoked meanwhile has no effect any more.
+#[tokio::test]
+async fn s17_revoked_while_the_object_of_a_blob_is_made() {
+    for (millis, status) in [(9_999, 201), (10_000, 401)] {
+        let (users, seal) = (Arc::new(Users::private()), Arc::new(Notify::new()));
+        let world = World::with(Setup {
+            seal: Some(seal.clone()),
+            ..Setup::private(&users)
+        })
+        .await;
+        let opened = world.post("/v2/a/blobs/uploads/").user("alice").send().await;
+        let location = opened.expect(202).location();
+        world.patch(location.clone()).bytes("ab").send().await.expect(202);
+        let digest = sha256(b"ab");
+        let put = world.put(format!("{location}?digest={digest}")).user("alice").send();
+        let revoke = async {
+            world.clock.pass(millis);
+            users.remove("alice");
+            seal.notify_one();
+        };
+        let (answer, ()) = futures_util::future::join(put, revoke).await;
+        answer.expect(status);
+        assert_eq!(world.counts.of(StoreMethod::Seal), 1);
+        let published = world.twin().await.blob("a", &digest).await;
+        assert_eq!(published.is_some(), status == 201);
     }
 }

@@ -490,11 +490,14 @@ impl Authenticator for Counted {
     }
 }
 
+/// What happens to users while a body arrives.
+type Loss = fn(&Users);
+
 /// Some clients send a whole blob in the last request of its upload, and that may take hours. What was revoked meanwhile has no
 /// effect any more. A body that takes less than ten seconds costs no second authorization.
 #[tokio::test]
 async fn s17_revoked_while_the_body_of_the_last_request_arrives() {
-    let losses: [(u64, fn(&Users), _, _); 5] = [
+    let losses: [(u64, Loss, u16, usize); 5] = [
         (9_999, |users| users.remove("alice"), 201, 0),
         (10_000, |_| {}, 201, 1),
         (10_000, |users| users.remove("alice"), 401, 1),
