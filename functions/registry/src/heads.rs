@@ -5,15 +5,15 @@
 
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VIA,
 };
 use http::{HeaderMap, HeaderName};
 
+use crate::forwarded::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::hosts::FETCH_SITE;
-use crate::own_host::FORWARDED_HOST;
 
 /// Every header field that the core reads.
-pub const READ: [HeaderName; 16] = [
+pub const READ: [HeaderName; 19] = [
     ACCEPT,
     AUTHORIZATION,
     CONTENT_LENGTH,
@@ -21,7 +21,9 @@ pub const READ: [HeaderName; 16] = [
     CONTENT_TYPE,
     FETCH_SITE,
     FORWARDED,
+    FORWARDED_FOR,
     FORWARDED_HOST,
+    FORWARDED_PROTO,
     HOST,
     IF_MATCH,
     IF_MODIFIED_SINCE,
@@ -30,6 +32,7 @@ pub const READ: [HeaderName; 16] = [
     IF_UNMODIFIED_SINCE,
     ORIGIN,
     RANGE,
+    VIA,
 ];
 
 /// The declared length of a body. `None`: the header is absent or invalid.

@@ -11,7 +11,7 @@
 //! 2. [`route`](Endpoint) and `query`: parse the request line. [`auth`]: finds the principal and its permissions.
 //!    [`policy`]: the document that says who may do what. `access`: the permits of one request. [`token_endpoint`]: the
 //!    contract of the endpoint that grants tokens. [`api_endpoint`]: the contract of the API. [`hosts`]: the host names at which the registry answers. [`heads`]: the
-//!    header fields that are read.
+//!    header fields that are read. `forwarded`: the fields that proxies add.
 //! 3. `operations`: what requests do, one file for each kind of operation. An upload begins in `open_upload`, continues
 //!    in `chunks` and ends in `finish`.
 //! 4. [`store`]: the contracts of the stores, and their reference implementation in memory.
@@ -45,6 +45,7 @@ mod denial;
 mod dispatch;
 pub mod environment;
 mod error;
+mod forwarded;
 mod glob;
 pub mod heads;
 mod host;

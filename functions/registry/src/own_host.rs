@@ -7,13 +7,12 @@
 
 use std::net::IpAddr;
 
+use http::HeaderMap;
 use http::header::FORWARDED;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
 
+use crate::forwarded::FORWARDED_HOST;
 use crate::hosts::{Host, HostError, host_of};
-
-pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Whether the host of `url` is a host of the request, or a subdomain of one. True if the URL or a header cannot be
 /// parsed: then a redirect could reveal the password.

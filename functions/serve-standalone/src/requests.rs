@@ -9,7 +9,6 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use registry::budget::{Budget, ClientKey, Grant};
 
-use shell::client_address::{FORWARDED_FOR, FORWARDED_PROTO};
 use shell::health;
 
 /// Memory for the head of a request in one slot, in bytes. Most heads are smaller. A larger head takes several slots.
@@ -26,7 +25,7 @@ const FIELD: u64 = 112;
 const HEALTH_SLOTS: u64 = 64;
 
 /// The header fields that this shell reads, in addition to those of the core.
-const READ: [HeaderName; 4] = [EXPECT, USER_AGENT, FORWARDED_FOR, FORWARDED_PROTO];
+const READ: [HeaderName; 2] = [EXPECT, USER_AGENT];
 
 /// Maximum number of characters of a refused request's path and `User-Agent` that are kept for the log.
 const KEPT: usize = 300;
@@ -211,6 +210,9 @@ mod tests {
         request.headers_mut().insert("x-junk", value(34..30_034));
         for field in ["a, b", "c"] {
             request.headers_mut().append("accept", HeaderValue::from_static(field));
+            request
+                .headers_mut()
+                .append("x-forwarded-for", HeaderValue::from_static(field));
         }
         let mut slot = slots.take(client(1), &request).expect("free");
         slot.condense(&mut request);
@@ -220,7 +222,9 @@ mod tests {
         assert_eq!(request.headers()[USER_AGENT], "agent");
         let accepted: Vec<_> = request.headers().get_all("accept").iter().collect();
         assert_eq!(accepted, ["a, b", "c"]);
-        assert_eq!(request.headers().len(), 4);
+        let hops: Vec<_> = request.headers().get_all("x-forwarded-for").iter().collect();
+        assert_eq!(hops, ["a, b", "c"]);
+        assert_eq!(request.headers().len(), 6);
         assert_eq!(slots.requests.total() - slots.requests.free(), 1);
         drop(slot);
         assert_eq!(slots.requests.free(), slots.requests.total());

@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::public_url::{PublicUrl, UrlScheme};
 use crate::budget::ClientKey;
 use crate::delivery::Client;
+use crate::forwarded::is_forwarded;
 use crate::host::Host;
 
 /// What a trusted proxy says about the URL that its client has used: an extension of a request.
@@ -48,7 +49,8 @@ pub struct Origin {
     ///   another machine;
     /// * without a proxy, the `Host` of the request if it is the machine itself ([`Host::is_loopback`]).
     ///
-    /// `None` for all other requests: their `Host` is what their sender likes.
+    /// `None` for all other requests: their `Host` is what their sender likes, or what a proxy that is not trusted calls the
+    /// registry. Such a proxy may be on the same machine, and its clients are not.
     pub url: Option<PublicUrl>,
 }
 
@@ -56,11 +58,10 @@ impl Origin {
     /// The origin of the request with this head. `host` is its host, which [`HostPolicy`](crate::HostPolicy) has checked.
     pub(crate) fn new(head: &Parts, host: Host) -> Self {
         let client = head.extensions.get::<Client>().map(|client| client.0);
-        let scheme = head.extensions.get::<UrlScheme>().copied();
         Self {
             client: client.map_or(ClientKey::INTERNAL, ClientKey::of),
             address: client,
-            url: url(head.extensions.get(), scheme.unwrap_or(UrlScheme::Http), host),
+            url: url(head, host),
         }
     }
 
@@ -75,8 +76,8 @@ impl Origin {
     }
 }
 
-fn url(forwarded: Option<&Forwarded>, connection: UrlScheme, host: Host) -> Option<PublicUrl> {
-    match forwarded {
+fn url(head: &Parts, host: Host) -> Option<PublicUrl> {
+    match head.extensions.get::<Forwarded>() {
         Some(forwarded) => {
             let host = match &forwarded.host {
                 ForwardedHost::Unchanged => host,
@@ -89,7 +90,12 @@ fn url(forwarded: Option<&Forwarded>, connection: UrlScheme, host: Host) -> Opti
             // Only the operator may send passwords over a network in plain text, by a public URL that says so.
             (!url.is_exposed()).then_some(url)
         }
-        None => host.is_loopback().then(|| PublicUrl::new(connection, host)),
+        None if is_forwarded(head) => None,
+        None => {
+            let scheme = head.extensions.get::<UrlScheme>().copied();
+            host.is_loopback()
+                .then(|| PublicUrl::new(scheme.unwrap_or(UrlScheme::Http), host))
+        }
     }
 }
 
@@ -98,15 +104,24 @@ fn url(forwarded: Option<&Forwarded>, connection: UrlScheme, host: Host) -> Opti
 mod tests {
     use super::*;
 
-    fn origin(host: &str, scheme: Option<UrlScheme>, forwarded: Option<Forwarded>) -> Origin {
+    /// What proxies and strangers send.
+    const FIELDS: &[(&str, &str)] = &[
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("forwarded", "host=evil.example;proto=https"),
+        ("via", "1.1 evil.example"),
+    ];
+
+    fn origin(
+        host: &str,
+        fields: &[(&'static str, &str)],
+        scheme: Option<UrlScheme>,
+        forwarded: Option<Forwarded>,
+    ) -> Origin {
         let (mut head, ()) = http::Request::new(()).into_parts();
-        // Only a shell may say what a proxy reports: the core never reads these fields.
-        for (name, value) in [
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "evil.example"),
-            ("forwarded", "host=evil.example;proto=https"),
-        ] {
-            head.headers.insert(name, value.parse().unwrap());
+        for (name, value) in fields {
+            head.headers.insert(*name, value.parse().unwrap());
         }
         if let Some(scheme) = scheme {
             head.extensions.insert(scheme);
@@ -121,13 +136,15 @@ mod tests {
         origin.url.as_ref().map(ToString::to_string)
     }
 
-    /// Without a trusted proxy only the machine itself is believed, whatever `Host` and `X-Forwarded-…` say.
+    /// Without a trusted proxy only the machine itself is believed. A request that any proxy has sent has no URL: its clients
+    /// may be elsewhere, whatever `Host` says.
     #[test]
     fn s29_the_url_without_a_proxy_is_that_of_this_machine_or_unknown() {
         for (host, expected) in [
             ("localhost:5000", Some("http://localhost:5000")),
             ("localhost", Some("http://localhost")),
             ("LOCALHOST.:5000", Some("http://localhost:5000")),
+            ("registry.localhost:5000", Some("http://registry.localhost:5000")),
             ("127.0.0.1:5000", Some("http://127.0.0.1:5000")),
             ("127.9.9.9", Some("http://127.9.9.9")),
             ("[::1]:5000", Some("http://[::1]:5000")),
@@ -141,10 +158,19 @@ mod tests {
             ("[::2]", None),
             ("[fe80::1]", None),
         ] {
-            assert_eq!(shown(&origin(host, None, None)).as_deref(), expected, "{host}");
-            let over_tls = origin(host, Some(UrlScheme::Https), None);
+            assert_eq!(shown(&origin(host, &[], None, None)).as_deref(), expected, "{host}");
+            let over_tls = origin(host, &[], Some(UrlScheme::Https), None);
             let expected = expected.map(|url| url.replace("http://", "https://"));
             assert_eq!(shown(&over_tls), expected, "{host} over TLS");
+            for field in FIELDS {
+                for scheme in [None, Some(UrlScheme::Https)] {
+                    let forwarded = origin(host, &[*field], scheme, None);
+                    assert_eq!(forwarded.url, None, "{host} {field:?} {scheme:?}");
+                }
+            }
+            let (mut head, ()) = http::Request::new(()).into_parts();
+            head.version = http::Version::HTTP_10;
+            assert_eq!(Origin::new(&head, host.parse().unwrap()).url, None, "{host}");
         }
     }
 
@@ -178,8 +204,11 @@ mod tests {
             let what = format!("{host} {scheme:?} {reported:?}");
             let forwarded = Forwarded { scheme, host: reported };
             for connection in [None, Some(Https)] {
-                let origin = origin(host, connection, Some(forwarded.clone()));
-                assert_eq!(shown(&origin).as_deref(), expected, "{what}");
+                // The shell has read the fields.
+                for fields in [&[][..], FIELDS] {
+                    let origin = origin(host, fields, connection, Some(forwarded.clone()));
+                    assert_eq!(shown(&origin).as_deref(), expected, "{what}");
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::support::{Server, folder_with_users, run};
 const BASIC: &str = r#"Basic realm="roadstead", charset="UTF-8""#;
 
 /// The realm is that of `--public-url`, of a trusted proxy, or of this machine. No stranger steers it by `Host` or
-/// `X-Forwarded-…`.
+/// `X-Forwarded-…`. A proxy that is not trusted has clients on other machines, although its `Host` may be this machine.
 #[test]
 fn s29_the_realm_is_configured_or_proved() {
     const FORWARDED: &[(&str, &str)] = &[
@@ -19,7 +19,7 @@ fn s29_the_realm_is_configured_or_proved() {
     const PROXY: Option<&str> = Some(r#"Bearer realm="https://other.example:8443/token",service="roadstead""#);
 
     for (flags, direct, forwarded, without_scheme, of_stranger) in [
-        (&[][..], HERE, HERE, HERE, Some(BASIC)),
+        (&[][..], HERE, Some(BASIC), Some(BASIC), Some(BASIC)),
         (
             &["--public-url", "https://registry.example/"],
             PUBLIC,
@@ -35,7 +35,13 @@ fn s29_the_realm_is_configured_or_proved() {
             Some(BASIC),
         ),
         // A proxy that is not this one.
-        (&["--trusted-proxy", "192.0.2.0/24"], HERE, HERE, HERE, Some(BASIC)),
+        (
+            &["--trusted-proxy", "192.0.2.0/24"],
+            HERE,
+            Some(BASIC),
+            Some(BASIC),
+            Some(BASIC),
+        ),
         (
             &["--trusted-proxy", "127.0.0.0/8,::1"],
             HERE,
@@ -64,6 +70,17 @@ fn s29_the_realm_is_configured_or_proved() {
             "{flags:?}"
         );
     }
+}
+
+/// nginx without `proxy_set_header`: its own name for the server is in `Host`, HTTP/1.0 is all that tells it from a client.
+#[test]
+fn a_proxy_that_says_nothing_about_its_clients_sends_none_to_their_own_machine() {
+    let folder = folder_with_users(&[("alice", "secret")]);
+    let server = Server::start_in(folder, &["--htpasswd", "users"]);
+    let mut proxy = server.connect();
+    proxy.send(b"GET /v2/ HTTP/1.0\r\nHost: 127.0.0.1:5000\r\nConnection: close\r\n\r\n");
+    let ping = proxy.response("GET");
+    assert_eq!((ping.status, ping.header("www-authenticate")), (401, Some(BASIC)));
 }
 
 /// A large head is reduced to the fields that are read, including those of a trusted proxy.
