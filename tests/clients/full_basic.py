@@ -103,8 +103,8 @@ def dxf(setting: Setting) -> Iterator[Result]:
         backend.add_user(str(setting.registry.user), str(setting.registry.password))
         server = TlsServer(authority, backend)
         server.flags += ["--allow-host", REGISTRY]
-        # The registry asks for tokens at the URL that its operator has named; without one, at this name, for Basic.
-        server.flags += ["--public-url", f"https://{REGISTRY}:{server.port}"] if challenge == "bearer" else []
+        # The certificate is for this name, so the registry asks for tokens unless its operator does not want that.
+        server.flags += ["--challenge", "basic"] if challenge == "basic" else []
         with server:
             registry = TlsRegistry(server, authority, server.log_tail)
             registry.user, registry.password = setting.registry.user, setting.registry.password

@@ -34,7 +34,7 @@ pub use self::challenge_scope::{ChallengeActions, ChallengeScope};
 pub use self::credential_id::{CredentialId, CredentialIdError};
 pub use self::credentials::Credentials;
 pub use self::name_ranges::{NameRange, NameRanges};
-pub use self::origin::{Forwarded, ForwardedHost, Origin};
+pub use self::origin::{CertifiedHost, Forwarded, ForwardedHost, Origin};
 pub use self::pattern::{PatternError, RepositoryPattern};
 pub use self::principal::{Principal, PrincipalError, PrincipalKind};
 pub use self::public_url::{PublicUrl, PublicUrlError, UrlScheme};

@@ -22,6 +22,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -72,13 +74,13 @@ pub(crate) async fn serve(
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
     let timeouts = service.timeouts();
     let opening = async {
-        let socket = match &service.tls {
-            None => Socket::Plain(socket),
+        let (socket, host) = match &service.tls {
+            None => (Socket::Plain(socket), None),
             Some(tls) => shake(socket, tls, activity.born() + timeouts.header).await?,
         };
         let mut stream = GuardedStream::new(socket, activity.clone(), timeouts);
         // The result of ALPN is not used: the client's first bytes tell the same, and are awaited in any case.
-        stream.is_http2().await.map(|multiplexed| (stream, multiplexed))
+        stream.is_http2().await.map(|multiplexed| (stream, multiplexed, host))
     };
     let opened = tokio::select! {
         biased;
@@ -86,7 +88,7 @@ pub(crate) async fn serve(
         () = draining(&mut phase) => return,
         () = activity.dismissed() => return,
     };
-    let (mut stream, multiplexed) = match opened {
+    let (mut stream, multiplexed, host) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a connection ended before its first request");
@@ -102,7 +104,12 @@ pub(crate) async fn serve(
     }
     let exchange = {
         let (activity, slot) = (activity.clone(), slot.clone());
-        service_fn(move |request| service.clone().exchange(request, activity.clone(), slot.clone(), peer))
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(host) = &host {
+                request.extensions_mut().insert(host.clone());
+            }
+            service.clone().exchange(request, activity.clone(), slot.clone(), peer)
+        })
     };
     let io = TokioIo::new(stream);
     let drive = Drive {

@@ -16,7 +16,6 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
-use rustls::ServerConfig;
 
 use crate::reload::Reload;
 use crate::watched::{Complaint, Looks, Stamp};
@@ -25,7 +24,7 @@ mod pair;
 mod probe;
 
 pub(crate) use pair::PairError;
-use pair::{Pair, Paths};
+use pair::{CertifiedConfig, Pair, Paths};
 pub(crate) use probe::without_verification;
 
 /// A certificate and its key, as their files have them now.
@@ -82,7 +81,7 @@ impl TlsFiles {
     }
 
     /// The configuration for a new connection. Checks the files first if a check is due.
-    pub(crate) async fn current(&self) -> Arc<ServerConfig> {
+    pub(crate) async fn current(&self) -> CertifiedConfig {
         let pair = self.0.clone();
         self.0.looks.when_due(move || pair.read_again(false)).await;
         self.0.known().served.config.clone()

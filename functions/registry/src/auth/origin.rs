@@ -35,6 +35,11 @@ pub enum ForwardedHost {
     Unclear,
 }
 
+/// The host that the client has asked for in the TLS handshake (RFC 6066, 3), if the certificate that it got is for this host:
+/// an extension of a request. Only a shell that serves TLS itself can set it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertifiedHost(pub Host);
+
 /// Where a request comes from: its client, and the URL at which the client has reached the registry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Origin {
@@ -47,7 +52,9 @@ pub struct Origin {
     ///
     /// * behind a trusted proxy that says the scheme, that scheme and the host that the proxy reports, but not plain http to
     ///   another machine;
-    /// * without a proxy, the `Host` of the request if it is the machine itself ([`Host::is_loopback`]).
+    /// * without a proxy, the `Host` of the request if it is the machine itself ([`Host::is_loopback`]);
+    /// * without a proxy and over TLS, the `Host` of the request if the certificate is for it ([`CertifiedHost`]): the client
+    ///   has checked that, and checks it again at the token endpoint.
     ///
     /// `None` for all other requests: their `Host` is what their sender likes, or what a proxy that is not trusted calls the
     /// registry. Such a proxy may be on the same machine, and its clients are not.
@@ -93,8 +100,11 @@ fn url(head: &Parts, host: Host) -> Option<PublicUrl> {
         None if is_forwarded(head) => None,
         None => {
             let scheme = head.extensions.get::<UrlScheme>().copied();
-            host.is_loopback()
-                .then(|| PublicUrl::new(scheme.unwrap_or(UrlScheme::Http), host))
+            let scheme = scheme.unwrap_or(UrlScheme::Http);
+            let certified = head.extensions.get::<CertifiedHost>();
+            let is_certified =
+                scheme == UrlScheme::Https && certified.is_some_and(|certified| certified.0.name() == host.name());
+            (host.is_loopback() || is_certified).then(|| PublicUrl::new(scheme, host))
         }
     }
 }
@@ -171,6 +181,48 @@ mod tests {
             let (mut head, ()) = http::Request::new(()).into_parts();
             head.version = http::Version::HTTP_10;
             assert_eq!(Origin::new(&head, host.parse().unwrap()).url, None, "{host}");
+        }
+    }
+
+    /// The certificate proves the host that the client has asked for, on any port, and no other one.
+    #[test]
+    fn the_certificate_proves_the_url_over_tls() {
+        use UrlScheme::{Http, Https};
+
+        for (host, certified, scheme, field, expected) in [
+            ("a.example", "a.example", Https, None, Some("https://a.example")),
+            (
+                "A.Example.:8443",
+                "a.example",
+                Https,
+                None,
+                Some("https://a.example:8443"),
+            ),
+            ("b.example", "a.example", Https, None, None),
+            ("x.a.example", "a.example", Https, None, None),
+            ("192.0.2.1", "a.example", Https, None, None),
+            ("a.example", "a.example", Http, None, None),
+            ("a.example", "a.example", Https, Some(&FIELDS[0]), None),
+            (
+                "localhost:5000",
+                "a.example",
+                Https,
+                None,
+                Some("https://localhost:5000"),
+            ),
+        ] {
+            let (mut head, ()) = http::Request::new(()).into_parts();
+            head.extensions.insert(scheme);
+            head.extensions.insert(CertifiedHost(certified.parse().unwrap()));
+            if let Some((name, value)) = field {
+                head.headers.insert(*name, value.parse().unwrap());
+            }
+            let origin = Origin::new(&head, host.parse().unwrap());
+            assert_eq!(
+                shown(&origin).as_deref(),
+                expected,
+                "{host} {certified} {scheme:?} {field:?}"
+            );
         }
     }
 

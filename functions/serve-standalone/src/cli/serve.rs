@@ -54,7 +54,7 @@ pub(crate) struct ServeArgs {
     /// URL at which clients reach the registry, such as `https://registry.example.com`: scheme, host and port, without a path.
     /// A challenge for tokens sends clients with their passwords to this URL. Without this flag, it is the URL that a proxy
     /// of --trusted-proxy reports in `X-Forwarded-Proto` and `X-Forwarded-Host`; or that of localhost, if the request is for
-    /// this machine
+    /// this machine; or https and the host of the request, if the certificate of --tls-cert is for it
     #[arg(long, env = settings::PUBLIC_URL.variable, value_name = "URL")]
     pub(crate) public_url: Option<PublicUrl>,
     /// How clients are asked for credentials

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::client::verify_server_name;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use sha2::{Digest as _, Sha256};
 
 use crate::watched::{self, Stamp};
@@ -80,9 +82,28 @@ pub(super) struct Paths {
     pub(super) key: PathBuf,
 }
 
+/// The configuration of new connections, with the certificate that they show.
+#[derive(Clone)]
+pub(crate) struct CertifiedConfig {
+    pub(crate) tls: Arc<ServerConfig>,
+    /// The first certificate of the chain.
+    certificate: Arc<CertificateDer<'static>>,
+}
+
+impl CertifiedConfig {
+    /// Whether the certificate is for the host of this name.
+    pub(crate) fn is_for(&self, name: &str) -> bool {
+        let certificate = ParsedCertificate::try_from(&*self.certificate);
+        let (Ok(certificate), Ok(name)) = (certificate, ServerName::try_from(name)) else {
+            return false;
+        };
+        verify_server_name(&certificate, &name).is_ok()
+    }
+}
+
 /// A pair that was read and found usable.
 pub(super) struct Pair {
-    pub(super) config: Arc<ServerConfig>,
+    pub(super) config: CertifiedConfig,
     /// Of the content of both files.
     pub(super) fingerprint: [u8; 32],
     stamps: [Stamp; 2],
@@ -119,8 +140,15 @@ impl Paths {
             hasher.update((bytes.len() as u64).to_be_bytes());
             hasher.update(bytes);
         }
+        let own = chain
+            .first()
+            .cloned()
+            .ok_or_else(|| self.wrong(What::Certificate, TlsFileProblem::NoCertificate))?;
         Ok(Pair {
-            config: Arc::new(self.config(chain, private)?),
+            config: CertifiedConfig {
+                tls: Arc::new(self.config(chain, private)?),
+                certificate: Arc::new(own),
+            },
             fingerprint: hasher.finalize().into(),
             stamps: [certificate.stamp, key.stamp],
             key_mode: key.mode,

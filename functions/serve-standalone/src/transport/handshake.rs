@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use registry::Host;
+use registry::auth::CertifiedHost;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,8 +22,13 @@ const PLAIN_HTTP: &[u8] = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain
 const LINGER: Duration = Duration::from_secs(3);
 const MAX_DISCARDED: usize = 1 << 20;
 
-/// Does the TLS handshake, which must end before `deadline`. An error ends the connection.
-pub(crate) async fn shake(socket: TcpStream, tls: &TlsFiles, deadline: Instant) -> io::Result<Socket> {
+/// Does the TLS handshake, which must end before `deadline`. An error ends the connection. The host is the one that the client
+/// has asked for, if the certificate is for it.
+pub(crate) async fn shake(
+    socket: TcpStream,
+    tls: &TlsFiles,
+    deadline: Instant,
+) -> io::Result<(Socket, Option<CertifiedHost>)> {
     let shaken = timeout_at(deadline, async {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
@@ -35,10 +42,14 @@ pub(crate) async fn shake(socket: TcpStream, tls: &TlsFiles, deadline: Instant) 
                 "the client sends plain HTTP to an address with TLS",
             ));
         }
-        let acceptor = TlsAcceptor::from(tls.current().await);
+        let config = tls.current().await;
+        let acceptor = TlsAcceptor::from(config.tls.clone());
         let bound = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(LEAST_PENDING));
         let stream = acceptor.accept_with(CountingSocket::new(socket), bound).await?;
-        Ok(Socket::Tls(Box::new(stream)))
+        let (_, session) = stream.get_ref();
+        let name = session.server_name().filter(|name| config.is_for(name));
+        let host = name.and_then(|name| name.parse::<Host>().ok());
+        Ok((Socket::Tls(Box::new(stream)), host.map(CertifiedHost)))
     });
     let late = |_| {
         io::Error::new(

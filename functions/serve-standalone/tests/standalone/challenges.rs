@@ -1,6 +1,9 @@
 //! How clients are asked for credentials, and the URL of the server.
 
-use crate::support::{Server, folder_with_users, run};
+use std::net::TcpStream;
+
+use crate::support::tls::{Authority, shake_with};
+use crate::support::{Http1Client, Server, folder_with_users, run};
 
 const BASIC: &str = r#"Basic realm="roadstead", charset="UTF-8""#;
 
@@ -81,6 +84,54 @@ fn a_proxy_that_says_nothing_about_its_clients_sends_none_to_their_own_machine()
     proxy.send(b"GET /v2/ HTTP/1.0\r\nHost: 127.0.0.1:5000\r\nConnection: close\r\n\r\n");
     let ping = proxy.response("GET");
     assert_eq!((ping.status, ping.header("www-authenticate")), (401, Some(BASIC)));
+}
+
+/// Over the server's own TLS, the certificate proves the URL: a client gets tokens without a flag that says it.
+#[test]
+fn the_certificate_proves_the_realm() {
+    let folder = folder_with_users(&[("alice", "secret")]);
+    let authority = Authority::new();
+    let pair = authority.issue_for(&["registry.example", "*.wild.example", "127.0.0.1"]);
+    pair.write(folder.path());
+    let server = Authority::serve_in(folder, &["--htpasswd", "users"]);
+    for (name, host, field, realm) in [
+        (
+            "registry.example",
+            "registry.example",
+            "",
+            Some("https://registry.example"),
+        ),
+        (
+            "registry.example",
+            "Registry.example:8443",
+            "",
+            Some("https://registry.example:8443"),
+        ),
+        ("a.wild.example", "a.wild.example", "", Some("https://a.wild.example")),
+        // Not the host of the handshake.
+        ("registry.example", "a.wild.example", "", None),
+        ("registry.example", "evil.example", "", None),
+        // A handshake for an address says no name.
+        ("127.0.0.1", "registry.example", "", None),
+        // A proxy that speaks TLS to the server has clients that do not see its certificate.
+        (
+            "registry.example",
+            "registry.example",
+            "X-Forwarded-For: 192.0.2.1\r\n",
+            None,
+        ),
+    ] {
+        let socket = TcpStream::connect(server.address).unwrap();
+        let stream = shake_with(socket, authority.client(&["http/1.1"], false), name).unwrap();
+        let mut client = Http1Client::over(stream);
+        client.send(format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\n{field}\r\n").as_bytes());
+        let ping = client.response("GET");
+        let expected = realm.map_or(BASIC.to_owned(), |url| {
+            format!(r#"Bearer realm="{url}/token",service="roadstead""#)
+        });
+        let found = (ping.status, ping.header("www-authenticate"));
+        assert_eq!(found, (401, Some(expected.as_str())), "{name} {host} {field}");
+    }
 }
 
 /// A large head is reduced to the fields that are read, including those of a trusted proxy.

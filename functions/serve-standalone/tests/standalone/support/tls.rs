@@ -80,8 +80,13 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self) -> Pair {
+        self.issue_for(&["localhost", "127.0.0.1"])
+    }
+
+    /// A certificate for other names.
+    pub(crate) fn issue_for(&self, names: &[&str]) -> Pair {
         let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
         Pair {
             certificate: certificate.der().clone(),
@@ -131,10 +136,15 @@ impl Authority {
 
 /// Shakes hands over a socket.
 pub(crate) fn shake(socket: TcpStream, config: Arc<ClientConfig>) -> std::io::Result<TlsStream> {
+    shake_with(socket, config, "localhost")
+}
+
+/// The same, with a server of this name or address.
+pub(crate) fn shake_with(socket: TcpStream, config: Arc<ClientConfig>, name: &str) -> std::io::Result<TlsStream> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(MAX_WAIT))?;
     socket.set_write_timeout(Some(MAX_WAIT))?;
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
     let mut stream = StreamOwned::new(connection, socket);
     while stream.conn.is_handshaking() {
