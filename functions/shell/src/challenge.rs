@@ -2,7 +2,7 @@
 
 use registry::auth::{Challenge, ChallengeSchemes, PublicUrl};
 
-use crate::access::Exposure;
+use crate::access::{ClientAccess, Exposure};
 
 /// The words of the setting `challenge`, with what they mean.
 pub const WORDS: [(&str, ChallengeSchemes); 2] = [("auto", ChallengeSchemes::Auto), ("basic", ChallengeSchemes::Basic)];
@@ -23,6 +23,33 @@ pub struct ChallengeSettings {
     pub public_url: Option<PublicUrl>,
 }
 
+/// Which clients a registry asks for credentials.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AskedClients {
+    /// None, because there are no users.
+    Nobody,
+    /// Those that do more than pull.
+    AllButPulls,
+    /// All, unless the policy lets anyone pull.
+    All,
+}
+
+impl AskedClients {
+    /// The clients that this access asks.
+    #[must_use]
+    pub fn of<U>(access: &ClientAccess<U>) -> Self {
+        match access {
+            ClientAccess::Users {
+                anonymous_pull: true, ..
+            } => Self::AllButPulls,
+            ClientAccess::Users {
+                anonymous_pull: false, ..
+            } => Self::All,
+            ClientAccess::Everyone(_) | ClientAccess::ThisMachine => Self::Nobody,
+        }
+    }
+}
+
 /// What else decides whether clients get the challenge that they need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChallengeContext {
@@ -32,8 +59,10 @@ pub struct ChallengeContext {
     pub grants_tokens: bool,
     /// Whether the `X-Forwarded-…` fields of some proxy are trusted.
     pub trusts_a_proxy: bool,
-    /// Whether there are users, and clients without credentials may pull.
-    pub has_users_and_anonymous_pulls: bool,
+    /// Whether the registry has a certificate, which proves the URL.
+    pub has_certificate: bool,
+    /// Which clients are asked for credentials.
+    pub asked: AskedClients,
 }
 
 /// What an operator should know about the challenges.
@@ -41,6 +70,8 @@ pub struct ChallengeContext {
 pub enum ChallengeProblem {
     /// The public URL is plain http, and leads to another machine: passwords and tokens can be read on the network.
     ReadablePasswords,
+    /// Clients are asked for their passwords with every request, because the URL of the token endpoint is not known.
+    UnknownUrl,
     /// Clients without credentials may pull, but docker is asked for a name and a password before it tries.
     NoAnonymousDocker,
 }
@@ -57,13 +88,20 @@ impl ChallengeSettings {
     pub fn problems(&self, context: ChallengeContext) -> Vec<ChallengeProblem> {
         let readable = self.public_url.as_ref().is_some_and(PublicUrl::is_exposed);
         // On loopback, clients reach the registry by a host that needs no proof.
-        let may_know_url =
-            self.public_url.is_some() || context.trusts_a_proxy || context.exposure == Exposure::Loopback;
-        let is_basic = self.schemes == ChallengeSchemes::Basic || !may_know_url;
-        let no_anonymous = context.grants_tokens && context.has_users_and_anonymous_pulls && is_basic;
-        let readable = readable.then_some(ChallengeProblem::ReadablePasswords);
-        let no_anonymous = no_anonymous.then_some(ChallengeProblem::NoAnonymousDocker);
-        readable.into_iter().chain(no_anonymous).collect()
+        let may_know_url = self.public_url.is_some()
+            || context.trusts_a_proxy
+            || context.has_certificate
+            || context.exposure == Exposure::Loopback;
+        let is_wanted = self.schemes == ChallengeSchemes::Basic;
+        let asks = context.grants_tokens && context.asked != AskedClients::Nobody;
+        let is_unknown = asks && !is_wanted && !may_know_url;
+        let no_anonymous = asks && context.asked == AskedClients::AllButPulls && (is_wanted || !may_know_url);
+        let problems = [
+            readable.then_some(ChallengeProblem::ReadablePasswords),
+            is_unknown.then_some(ChallengeProblem::UnknownUrl),
+            no_anonymous.then_some(ChallengeProblem::NoAnonymousDocker),
+        ];
+        problems.into_iter().flatten().collect()
     }
 }
 
@@ -72,6 +110,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use crate::access::AnonymousAccess;
     use crate::settings::CHALLENGE;
 
     fn settings(schemes: ChallengeSchemes, public_url: Option<&str>) -> ChallengeSettings {
@@ -85,7 +124,8 @@ mod tests {
         exposure: Exposure::Public,
         grants_tokens: true,
         trusts_a_proxy: false,
-        has_users_and_anonymous_pulls: true,
+        has_certificate: false,
+        asked: AskedClients::AllButPulls,
     };
 
     #[test]
@@ -104,7 +144,7 @@ mod tests {
     #[test]
     fn s29_a_public_url_of_plain_http_is_warned_of() {
         let quiet = ChallengeContext {
-            has_users_and_anonymous_pulls: false,
+            asked: AskedClients::Nobody,
             ..CONTEXT
         };
         for (url, expected) in [
@@ -127,9 +167,16 @@ mod tests {
 
     #[test]
     fn docker_cannot_pull_anonymously_where_the_url_is_not_known() {
-        let problems = |settings: &ChallengeSettings, context| !settings.problems(context).is_empty();
+        use ChallengeProblem::{NoAnonymousDocker, UnknownUrl};
+
+        let all = ChallengeContext {
+            asked: AskedClients::All,
+            ..CONTEXT
+        };
         let unknown = settings(ChallengeSchemes::Auto, None);
-        assert!(problems(&unknown, CONTEXT));
+        assert_eq!(unknown.problems(CONTEXT), [UnknownUrl, NoAnonymousDocker]);
+        // A rule of the policy may let anyone pull, later too.
+        assert_eq!(unknown.problems(all), [UnknownUrl]);
         for context in [
             ChallengeContext {
                 exposure: Exposure::Loopback,
@@ -144,15 +191,38 @@ mod tests {
                 ..CONTEXT
             },
             ChallengeContext {
-                has_users_and_anonymous_pulls: false,
+                has_certificate: true,
+                ..CONTEXT
+            },
+            ChallengeContext {
+                asked: AskedClients::Nobody,
                 ..CONTEXT
             },
         ] {
-            assert!(!problems(&unknown, context), "{context:?}");
+            assert!(unknown.problems(context).is_empty(), "{context:?}");
         }
         let known = settings(ChallengeSchemes::Auto, Some("https://registry.example"));
-        assert!(!problems(&known, CONTEXT));
-        let basic = settings(ChallengeSchemes::Basic, Some("https://registry.example"));
-        assert!(problems(&basic, CONTEXT));
+        assert!(known.problems(CONTEXT).is_empty());
+        for url in [None, Some("https://registry.example")] {
+            // The operator knows that passwords come with every request.
+            let basic = settings(ChallengeSchemes::Basic, url);
+            assert_eq!(basic.problems(CONTEXT), [NoAnonymousDocker]);
+            assert!(basic.problems(all).is_empty());
+        }
+    }
+
+    #[test]
+    fn who_is_asked_follows_from_who_may_do_what() {
+        let users = |users, anonymous_pull| ClientAccess::Users { users, anonymous_pull };
+        for (access, expected) in [
+            (users(None, false), AskedClients::All),
+            (users(Some("file"), false), AskedClients::All),
+            (users(None, true), AskedClients::AllButPulls),
+            (users(Some("file"), true), AskedClients::AllButPulls),
+            (ClientAccess::Everyone(AnonymousAccess::Pull), AskedClients::Nobody),
+            (ClientAccess::ThisMachine, AskedClients::Nobody),
+        ] {
+            assert_eq!(AskedClients::of(&access), expected, "{access:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use auth::api::{Api, ApiParts};
 use registry::{HostPolicy, Registry, Settings};
 use shell::admission::{Admission, LateRefusal};
+use shell::challenge::AskedClients;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::collector::{Collector, Passes};
@@ -101,12 +102,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             statistics,
             refusals,
             access,
+            asked,
         } = open(args, access, bounds, tls).await?;
         let address = server
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot find out the address of the listener", error))?;
-        warn_of_challenges(args);
+        warn_of_challenges(args, asked);
         warn_of_redirects(args, address, &statistics).await;
         announce(args, format, address, metrics.as_ref(), &access);
         let running = server.run(async {
@@ -156,6 +158,8 @@ struct Running {
     refusals: LateRefusal,
     /// Which clients may do what, for the operator.
     access: String,
+    /// Which clients are asked for credentials.
+    asked: AskedClients,
 }
 
 async fn open(
@@ -176,6 +180,7 @@ async fn open(
     let Access {
         authenticator,
         text: access,
+        asked,
         hosts,
     } = access.open(args, &opened.stores, &guarded).await?;
     let metrics = Arc::new(Metrics::new(
@@ -251,6 +256,7 @@ async fn open(
         statistics,
         refusals,
         access,
+        asked,
     })
 }
 

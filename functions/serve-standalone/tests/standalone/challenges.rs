@@ -1,6 +1,9 @@
 //! How clients are asked for credentials, and the URL of the server.
 
 use std::net::TcpStream;
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use crate::support::tls::{Authority, shake_with};
 use crate::support::{Http1Client, Server, folder_with_users, run};
@@ -174,6 +177,46 @@ fn s29_passwords_that_can_be_read_on_the_network_are_warned_of() {
                 (&"WARN".into(), &url.into())
             );
         }
+    }
+}
+
+/// Clients send their passwords with every request where the URL is not known. The server says so at its start, also with
+/// accounts alone.
+#[test]
+fn passwords_with_every_request_are_warned_of() {
+    const EVERY_REQUEST: &str = "clients on other hosts send their passwords with every request";
+    const DOCKER: &str = "docker cannot pull without a login";
+    const ANYWHERE: &[&str] = &["--listen", "0.0.0.0:0"];
+    const PULL: &[&str] = &["--allow-anonymous", "pull"];
+
+    let folder = Arc::new(TempDir::new().unwrap());
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let added = run(["user", "add", "alice", "--admin", "--no-password", "--data", data]);
+    assert!(added.status.success(), "{added:?}");
+    for (flags, expected) in [
+        (vec![ANYWHERE], &[EVERY_REQUEST][..]),
+        (vec![ANYWHERE, PULL], &[EVERY_REQUEST, DOCKER]),
+        (vec![ANYWHERE, PULL, &["--public-url", "https://registry.example"]], &[]),
+        (vec![ANYWHERE, PULL, &["--trusted-proxy", "10.0.0.2"]], &[]),
+        (vec![ANYWHERE, PULL, &["--challenge", "basic"]], &[DOCKER]),
+        (vec![ANYWHERE, &["--challenge", "basic"]], &[]),
+        // Clients on this machine reach it by a host that needs no proof.
+        (vec![PULL], &[]),
+    ] {
+        let server = Server::start_in(folder.clone(), &flags.concat());
+        let lines = server.lines();
+        let said: Vec<_> = [EVERY_REQUEST, DOCKER]
+            .into_iter()
+            .filter(|text| {
+                let message = |line: &serde_json::Value| line["message"].as_str().unwrap_or_default().to_owned();
+                let found = lines.iter().filter(|line| message(line).starts_with(text));
+                let found: Vec<_> = found.map(|line| &line["level"]).collect();
+                assert!(found.is_empty() || found == ["WARN"], "once: {lines:?}");
+                !found.is_empty()
+            })
+            .collect();
+        assert_eq!(said, expected, "{flags:?}");
     }
 }
 

@@ -12,6 +12,7 @@ use registry::environment::{Environment, context};
 use registry::store::access::AccessStore;
 use registry::{HostPolicy, Stores};
 use shell::access::{AccessRefusal, AccessSettings, AnonymousAccess, ClientAccess, Exposure};
+use shell::challenge::AskedClients;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::settings;
@@ -46,6 +47,8 @@ pub(super) struct Access {
     pub(super) authenticator: Arc<AccountAuthenticator>,
     /// A description of the authenticator, for the operator.
     pub(super) text: String,
+    /// Which clients are asked for credentials.
+    pub(super) asked: AskedClients,
     /// The hosts for which requests are answered.
     pub(super) hosts: HostPolicy,
 }
@@ -102,6 +105,7 @@ impl AccessFlags {
             .users
             .as_ref()
             .map(|users| count(users.len() as u64, "user", "users"));
+        let asked = AskedClients::of(&decided.clients);
         let (open, anonymous_pull, text) = match decided.clients {
             ClientAccess::Users { anonymous_pull, .. } => (None, anonymous_pull, users_text(number, anonymous_pull)),
             ClientAccess::Everyone(may) => {
@@ -138,6 +142,7 @@ impl AccessFlags {
         Ok(Access {
             authenticator: Arc::new(authenticator),
             text,
+            asked,
             hosts: decided.hosts,
         })
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use registry::Host;
 use registry::auth::PublicUrl;
-use shell::access::{AnonymousAccess, Exposure};
-use shell::challenge::{ChallengeContext, ChallengeProblem};
+use shell::access::Exposure;
+use shell::challenge::{AskedClients, ChallengeContext, ChallengeProblem};
 use shell::delivery::{OwnHosts, RedirectProblem};
 use shell::log::LogFormat;
 use shell::opened::StoreStatistics;
@@ -15,15 +15,15 @@ use crate::cli::{MetricsAddress, ServeArgs};
 use crate::commands::health::reachable;
 use crate::metrics::MetricsListener;
 
-/// Warns of passwords that can be read on the network, of clients that are asked for credentials which they do not need, and
-/// of tokens that another registry accepts.
-pub(super) fn warn_of_challenges(args: &ServeArgs) {
-    let others = args.allow_anonymous.map(AnonymousAccess::from);
+/// Warns of passwords that can be read on the network or are sent with every request, of clients that are asked for credentials
+/// which they do not need, and of tokens that another registry accepts.
+pub(super) fn warn_of_challenges(args: &ServeArgs, asked: AskedClients) {
     let context = ChallengeContext {
         exposure: Exposure::of(args.listen.ip()),
         grants_tokens: true,
         trusts_a_proxy: !args.pulls.trusted_proxy.is_empty(),
-        has_users_and_anonymous_pulls: args.htpasswd.is_some() && others == Some(AnonymousAccess::Pull),
+        has_certificate: args.tls.tls_cert.is_some(),
+        asked,
     };
     warn_of_shared_keys(args);
     for problem in args.challenges().problems(context) {
@@ -32,6 +32,11 @@ pub(super) fn warn_of_challenges(args: &ServeArgs) {
                 public_url = args.public_url.as_ref().map(tracing::field::display),
                 "the public URL is plain http: passwords and tokens of clients can be read on the network. Serve https \
                  (--tls-cert and --tls-key, or a proxy) and give that URL (--public-url)"
+            ),
+            ChallengeProblem::UnknownUrl => tracing::warn!(
+                "clients on other hosts send their passwords with every request: they are asked for Basic, because the URL of the \
+                 registry is not known. Where the policy lets anyone pull, docker still needs a login. Give the URL (--public-url), \
+                 or let a proxy set X-Forwarded-Proto (--trusted-proxy)"
             ),
             ChallengeProblem::NoAnonymousDocker => tracing::warn!(
                 "docker cannot pull without a login: it is asked for a password before it tries, because the URL of the \
