@@ -21,10 +21,10 @@ Examples:
       Serve on 127.0.0.1:5000, store everything in ./roadstead-data; all users of this machine may push and pull
   roadstead serve --listen 127.0.0.1:0
       Serve on a free port, and print it
-  roadstead serve --listen 0.0.0.0:5000 --htpasswd /etc/roadstead/users --allow-anonymous pull
-      All clients may pull; the users in the file may also push and delete
-  roadstead serve --listen 0.0.0.0:443 --htpasswd /etc/roadstead/users --tls-cert fullchain.pem --tls-key privkey.pem
-      Serve HTTPS, with the files that certbot or acme.sh renews
+  roadstead serve --listen 0.0.0.0:5000 --allow-anonymous pull --public-url https://registry.example.com
+      All clients may pull; accounts (roadstead user add) may do what the policy says
+  roadstead serve --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
+      Serve HTTPS to accounts, with the files that certbot or acme.sh renews; the certificate says the URL
   roadstead serve --blobs s3://bucket/registry --metadata dynamodb://registry
       Blobs in S3 and metadata in DynamoDB; region and credentials are found as AWS tools find them
   roadstead serve --blobs s3://bucket --s3-endpoint https://s3.example.com --aws-region main
