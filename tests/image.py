@@ -333,7 +333,7 @@ class Containers:
             {
                 "docker run --rm -i ": f"docker run --rm -i --network none {' '.join(self.engine.flags)} ",
                 "-p 127.0.0.1:5000:5000 ": f"{' '.join(network)} ",
-                "htpasswd alice": f"htpasswd {USER}",
+                "user add alice": f"user add {USER}",
             },
         )
         shell(commands, self.engine.folder, self.engine.client(), input=f"{PASSWORD}\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    AWS, PASSWORD, TIMEOUT, USER, aws_cli, filled, kubectl, path_with, shell, steps, tool, tools, users,
+    AWS, PASSWORD, REGISTRY, TIMEOUT, USER, aws_cli, filled, kubectl, path_with, shell, steps, tool, tools,
 )  # fmt: skip
 from harness import Child, Cloud, HarnessError, Result, Server, cache_dir, check, free_port, run, wait_until
 from harness.aws import Credentials, DynamoDb, S3
@@ -25,7 +25,7 @@ from harness.backend import Backend
 from harness.build import roadstead
 from harness.process import Finished
 from images import Images
-from infra_local import EXPOSURE, UNIT, accepts, push_and_pull, settings, valid
+from infra_local import EXPOSURE, UNIT, accepts, first_account, push_and_pull, settings, valid
 from layout import MANIFEST, sha256
 from over_tls import Authority
 from verify import Registry, root_digest
@@ -616,7 +616,6 @@ def service_environment(cloud: Cloud, variables: Mapping[str, str]) -> Dict[str,
 def as_the_unit_says(folder: Path, cloud: Cloud, drop_ins: Sequence[str]) -> None:
     place = folder / f"host-{len(drop_ins)}"
     place.mkdir()
-    users(place)
     port = free_port()
     with_tls = "tls.conf" in drop_ins
     says = combined(drop_ins)
@@ -633,7 +632,8 @@ def as_the_unit_says(folder: Path, cloud: Cloud, drop_ins: Sequence[str]) -> Non
         })
     else:
         changes["127.0.0.1:5000"] = f"127.0.0.1:{port}"
-    env = {**service_environment(cloud, variables(AWS / "aws.env")), "CREDENTIALS_DIRECTORY": str(place)}
+    env = service_environment(cloud, variables(AWS / "aws.env"))
+    first_account(README, {f"dynamodb://{NAME}": str(env["ROADSTEAD_METADATA"])}, env)
     with Child(["bash", "-c", f"cd {place} && exec {filled(line, changes)}"], place / "log", env) as child:
         wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
         assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
@@ -642,7 +642,7 @@ def as_the_unit_says(folder: Path, cloud: Cloud, drop_ins: Sequence[str]) -> Non
             wait_until(lambda: run(words, 20, ok=None).stdout == "ready\n", 20, "the server is ready")
         else:
             push_and_pull(place, f"127.0.0.1:{port}")
-    left = {path.name for path in place.iterdir()} - {"users", "log", "back", "docker"}
+    left = {path.name for path in place.iterdir()} - {"log", "back", "docker"}
     assert not left, f"the server has left files on the host: {left}"
 
 
@@ -760,14 +760,14 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
     env = service_environment(cloud, kinds["ConfigMap"]["data"])
     place = folder / "pod"
     place.mkdir()
-    mounted = users(place)
+    first_account(README, {f"dynamodb://{NAME}": str(env["ROADSTEAD_METADATA"])}, env)
     ports, children = [free_port() for _ in range(kinds["Deployment"]["spec"]["replicas"])], []
     metrics = free_port()
     try:
         for number, port in enumerate(ports):
             changes = {
                 "--listen=0.0.0.0:5000": f"--listen=127.0.0.1:{port}",
-                "--htpasswd=/etc/roadstead/users": f"--htpasswd={mounted}",
+                f"--public-url=https://{REGISTRY}": f"--public-url=http://127.0.0.1:{port}",
                 "--metrics=0.0.0.0:9090": f"--metrics=127.0.0.1:{metrics if number == 0 else free_port()}",
             }
             assert "command" not in container and set(changes) <= set(container["args"]), container

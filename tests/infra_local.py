@@ -19,10 +19,10 @@ import ssl
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Set
+from typing import Dict, Iterator, List, Mapping, Optional, Set
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    LOCAL, PASSWORD, REGISTRY, TIMEOUT, USER, filled, knowing, need_root, path_with, shell, steps, tool, tools, users,
+    LOCAL, PASSWORD, REGISTRY, TIMEOUT, USER, commands, filled, knowing, need_root, path_with, shell, steps, tool, tools, users,
 )  # fmt: skip
 from harness import Child, Result, Server, cache_dir, check, free_port, run, scratch, wait_until
 from harness.build import roadstead
@@ -384,20 +384,18 @@ def as_the_unit_says(text: str) -> str:
     # A folder that this user can enter: this run's own is root's alone.
     with scratch("unit") as folder:
         folder.chmod(0o711)
-        program, state, credentials = folder / "roadstead", folder / "state", folder / "credentials"
+        program, state = folder / "roadstead", folder / "state"
         shutil.copy(roadstead(), program)
         state.mkdir(mode=0o700)
-        credentials.mkdir(mode=0o700)
-        users(credentials)
-        for path in (state, credentials, credentials / "users"):
-            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+        first_account(README, {"/var/lib/roadstead": str(state)})
+        give(state)
         port = free_port()
         line = filled(settings(text)["ExecStart"][0], {"/usr/local/bin/roadstead": str(program), "127.0.0.1:5000": f"127.0.0.1:{port}"})
         trace = state / "calls"
         command = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
         command += ["strace", "-f", "-qq", "-o", trace, "bash", "-c", f"umask 0077; exec {line}"]
         own = {name: None for name in os.environ if name.startswith("ROADSTEAD_")}
-        with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(credentials)}) as child:
+        with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state)}) as child:
             wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
             assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
             push_and_pull(folder, f"127.0.0.1:{port}")
@@ -411,6 +409,19 @@ def as_the_unit_says(text: str) -> str:
         refused = families - set(settings(text)["RestrictAddressFamilies"][0].split())
         assert not refused, f"RestrictAddressFamilies refuses {' '.join(sorted(refused))}"
         return f"{len(made)} kinds of calls"
+
+
+def first_account(readme: Path, changes: Mapping[str, str], env: Optional[Mapping[str, Optional[str]]] = None) -> None:
+    """The README's command for the first account, without its question for the password."""
+    (line,) = re.findall(r"^roadstead (user add .*?)(?: +#.*)?$", "".join(commands(readme)), re.MULTILINE)
+    words = filled(line, {"alice": USER, **changes}).split()
+    run([roadstead(), *words, "--password-stdin"], timeout=30, env=env, input=PASSWORD)
+
+
+def give(folder: Path) -> None:
+    """Gives the data to the service's user, as systemd does at the start."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
 
 
 def push_and_pull(folder: Path, address: str) -> None:
@@ -482,13 +493,11 @@ def renewed(outer: Path) -> None:
     need_root()
     with scratch("own-tls") as folder:
         folder.chmod(0o711)
-        program, state, credentials, files = (folder / name for name in ("roadstead", "state", "credentials", "tls"))
+        program, state, files = (folder / name for name in ("roadstead", "state", "tls"))
         shutil.copy(roadstead(), program)
-        for path in (state, credentials):
-            path.mkdir(mode=0o700)
-        users(credentials)
-        for path in (state, credentials, credentials / "users"):
-            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+        state.mkdir(mode=0o700)
+        first_account(README, {"/var/lib/roadstead": str(state)})
+        give(state)
         authority = Authority(folder / "authority")
         lineage = folder / "lineage"
         lineage.mkdir()
@@ -513,13 +522,29 @@ def renewed(outer: Path) -> None:
                 with trust.wrap_socket(plain, server_hostname=REGISTRY) as secured:
                     return secured.getpeercert(binary_form=True) or b""
 
-        with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(credentials)}) as child:
+        def answer(target: str, **headers: str) -> http.client.HTTPResponse:
+            connection = http.client.HTTPSConnection(REGISTRY, port, timeout=TIMEOUT)
+            plain = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+            connection.sock = trust.wrap_socket(plain, server_hostname=REGISTRY)
+            try:
+                connection.request("GET", target, headers=headers)
+                return connection.getresponse()
+            finally:
+                connection.close()
+
+        with Child(command, folder / "log", {**own, "STATE_DIRECTORY": str(state)}) as child:
             wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
             assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
             assert "every user of this host" not in child.log_tail(), child.log_tail()
             before = shown()
             asked = run([program, "health", "--tls", "--listen", f"0.0.0.0:{port}"], timeout=20)
             assert asked.stdout == "ready\n", asked
+            # The certificate says where tokens are, without a flag.
+            challenge = answer("/v2/").getheader("www-authenticate")
+            assert challenge == f'Bearer realm="https://{REGISTRY}:{port}/token",service="roadstead"', challenge
+            login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            assert answer("/token?service=roadstead", Authorization=f"Basic {login}").status == 200
+            assert "passwords with every request" not in child.log_tail(), child.log_tail()
             authority.renew()
             deploy()
             wait_until(lambda: shown() != before, 20, "the renewed certificate is served")
@@ -531,7 +556,7 @@ def renewed(outer: Path) -> None:
 
 
 def accepted_users(folder: Path) -> Iterator[Result]:
-    """The two ways that the README gives to write the file of users."""
+    """A server that takes users from a file, as the README says."""
     yield check("users: `htpasswd -B` writes what the server takes", htpasswd_of_apache, folder)
     yield check("users: the flags that README.md and the unit name exist", flags_exist)
 

@@ -259,6 +259,7 @@ def kubernetes(folder: Path) -> Iterator[Result]:
     with Server("--htpasswd", users(folder)) as server:
         checks = Kubernetes(folder, server)
         yield check("kubernetes: the commands that push the image", checks.push)
+        yield check("kubernetes: the robot of the cluster", checks.make_robot)
         yield check("kubernetes: the pull secret", checks.make_secret)
         yield check("kubernetes: the Deployment, its image by digest", checks.make_deployment)
         yield check("kubernetes: every field of the Deployment is one that Kubernetes knows", checks.known_fields)
@@ -273,6 +274,7 @@ class Kubernetes:
         self.folder, self.server, self.layout = folder, server, images().app
         self.secret: dict = {}
         self.deployment: dict = {}
+        self.key = folder / "cluster.key"
         self.env = {
             **home(folder), "KUBECONFIG": str(folder / "no-cluster"), "PATH": path_with(kubectl(), Path(tool("crane"))),
         }  # fmt: skip
@@ -289,9 +291,13 @@ class Kubernetes:
         self._shell("crane push", {}, input=f"{PASSWORD}\n")
         Registry(self.server.address, USER, PASSWORD).verify("team/app", "1", expect=root_digest(self.layout))
 
+    def make_robot(self) -> None:
+        command = filled(steps(KUBERNETES / "README.md", "robot add cluster"), {"> cluster.key": f"> {self.key}"})
+        shell(command, KUBERNETES, {**self.env, "PATH": path_with(roadstead()), "ROADSTEAD_DATA": str(self.server.data)})
+
     def make_secret(self) -> None:
-        changes = {"docker-registry roadstead": "docker-registry roadstead --dry-run=client -o json", "username=cluster": f"username={USER}"}
-        self.secret = json.loads(self._shell("create secret", changes, input=f"{PASSWORD}\n").stdout)
+        changes = {"docker-registry roadstead": "docker-registry roadstead --dry-run=client -o json", "cat cluster.key": f"cat {self.key}"}
+        self.secret = json.loads(self._shell("create secret", changes).stdout)
         assert self.secret["type"] == "kubernetes.io/dockerconfigjson", self.secret
 
     def make_deployment(self) -> None:
@@ -329,6 +335,8 @@ class Kubernetes:
         assert stranger.returncode != 0, "pulled without credentials"
         run([tool("crane"), "pull", "--format", "oci", image, node / "crane"], TIMEOUT, env={"DOCKER_CONFIG": str(node)})
         compare_layouts(self.layout, str(node / "crane"))
+        pushed = run([tool("crane"), "push", self.layout, f"{self.server.address}/team/app:2"], TIMEOUT, env={"DOCKER_CONFIG": str(node)}, ok=None)
+        assert pushed.returncode != 0 and "DENIED" in pushed.stderr, f"the cluster may push: {pushed}"
         # skopeo takes no tag beside a digest.
         by_digest = f"docker://{image.replace(':1@', '@')}"
         skopeo = [tool("skopeo"), "copy", "-q", "--preserve-digests", "--src-tls-verify=false", "--authfile", node / "config.json"]
@@ -493,8 +501,7 @@ class Compose:
         return run(["docker", "compose", *words], TIMEOUT, env=self.env, cwd=self.folder, ok=ok)
 
     def up(self) -> None:
-        changes = {"htpasswd alice": f"htpasswd {USER}", "run --rm": "run --network none --rm"}
-        commands = filled(steps(COMPOSE / "README.md", "htpasswd alice"), changes)
+        commands = filled(steps(COMPOSE / "README.md", "user add alice"), {"user add alice": f"user add {USER}"})
         shell(commands, self.folder, self.env, input=f"{PASSWORD}\n")
         assert infra_local.accepts(self.port)
 
@@ -517,12 +524,11 @@ class Compose:
     def push(self) -> None:
         (self.folder / "client").mkdir()
         infra_local.push_and_pull(self.folder / "client", self.address)
-        image_name = self._inspect()["Config"]["Image"]
-        words = ["run", "--rm", "-i", "--network", "none", image_name, "htpasswd", "bob"]
-        line = self.docker.docker(*words, input="other words").stdout
-        with open(self.folder / "config" / "users", "a") as users_file:
-            users_file.write(line)
-        later = Registry(self.address, "bob", "other words")
+        container = self.compose("ps", "--quiet").stdout.strip()
+        words = ["exec", "-i", container, "roadstead", "user", "add", "bob", "--password-stdin"]
+        assert "exec registry roadstead user add bob" in (COMPOSE / "README.md").read_text()
+        self.docker.docker(*words, input="other pass words")
+        later = Registry(self.address, "bob", "other pass words")
         wait_until(lambda: later.request("GET", "/v2/").status == 200, 20, "the added user is known")
 
     def down(self) -> None:
