@@ -64,6 +64,8 @@ pub struct AccessSettings<U> {
     pub anonymous: Option<AnonymousAccess>,
     /// From where clients reach the registry.
     pub exposure: Exposure,
+    /// Whether clients of other hosts reach it through a proxy, whatever its own address is.
+    pub is_proxied: bool,
     /// The hosts for which requests are answered; empty if the operator does not say.
     pub allowed_hosts: Vec<Host>,
 }
@@ -100,7 +102,7 @@ pub enum AccessRefusal {
     /// There are users, and all clients may do everything.
     #[error("all clients may do everything without credentials, so passwords would protect nothing")]
     UselessPasswords,
-    /// Other hosts reach the registry, there are neither accounts nor users, and the operator does not allow requests without
+    /// Other hosts reach the registry, perhaps through a proxy, there are neither accounts nor users, and the operator does not allow requests without
     /// credentials.
     #[error("without authentication, all clients that reach the registry could push and delete")]
     Unprotected,
@@ -123,18 +125,20 @@ impl<U> AccessSettings<U> {
             Some(Pull) if has_passwords => users(true),
             None if has_passwords => users(false),
             Some(anonymous) => ClientAccess::Everyone(anonymous),
-            None => match (self.exposure, self.has_accounts) {
-                (Exposure::Loopback, _) => ClientAccess::ThisMachine,
+            None => match self.has_accounts {
+                _ if self.exposure == Exposure::Loopback && !self.is_proxied => ClientAccess::ThisMachine,
                 // Nothing is open without being asked, and the accounts may come back.
-                (Exposure::Public, None) => users(false),
-                (Exposure::Public, Some(_)) => return Err(AccessRefusal::Unprotected),
+                None => users(false),
+                Some(_) => return Err(AccessRefusal::Unprotected),
             },
         };
         let only = match self.exposure {
             // Without passwords, pages of other sites must not reach the registry through a browser. Requests that a browser
             // marks as sent by another site are refused everywhere. Requests for other hosts are refused where the right
             // hosts are known.
-            Exposure::Loopback if !has_passwords => Some(self.allowed_hosts),
+            Exposure::Loopback if !has_passwords && !matches!(clients, ClientAccess::Users { .. }) => {
+                Some(self.allowed_hosts)
+            }
             Exposure::Loopback | Exposure::Public => Some(self.allowed_hosts).filter(|hosts| !hosts.is_empty()),
         };
         Ok(AccessDecision {
@@ -168,6 +172,7 @@ mod tests {
             has_bootstrap: false,
             anonymous,
             exposure,
+            is_proxied: false,
             allowed_hosts: Vec::new(),
         }
     }
@@ -244,6 +249,44 @@ mod tests {
             let what = format!("{has_accounts:?} {has_bootstrap} {anonymous:?} {exposure:?}");
             assert_eq!(decided.map(|access| access.clients), expected, "{what}");
         }
+    }
+
+    /// A proxy on the same machine brings the clients of other hosts to a loopback address.
+    #[test]
+    fn behind_a_proxy_a_loopback_address_is_as_open_as_any_other() {
+        use AnonymousAccess::{All, Pull};
+
+        for (has_users, has_accounts, anonymous) in [
+            (false, Some(false), None),
+            (false, Some(true), None),
+            (false, None, None),
+            (false, Some(false), Some(Pull)),
+            (false, Some(false), Some(All)),
+            (true, Some(false), None),
+            (true, Some(true), Some(All)),
+        ] {
+            let clients = |exposure, is_proxied| {
+                let settings = AccessSettings {
+                    has_accounts,
+                    is_proxied,
+                    ..settings(has_users, anonymous, exposure)
+                };
+                let decided = settings.decide(|setting| setting.name.to_owned());
+                decided.map(|access| access.clients)
+            };
+            let public = clients(PUBLIC, false);
+            let what = format!("{has_users} {has_accounts:?} {anonymous:?}");
+            assert_eq!(clients(LOOPBACK, true), public, "{what}");
+            assert_eq!(clients(PUBLIC, true), public, "{what}");
+        }
+        // The accounts cannot be read now. When they can, clients of the proxy come with its name.
+        let unknown = AccessSettings {
+            has_accounts: None,
+            is_proxied: true,
+            ..settings(false, None, LOOPBACK)
+        };
+        let decided = unknown.decide(|setting| setting.name.to_owned()).unwrap();
+        assert_eq!(decided.hosts.only, None);
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ROADSTEAD_HTPASSWD", value_name = "FILE")]
     pub(crate) htpasswd: Option<PathBuf>,
     /// What requests without credentials may do, besides what the policy says. Without this flag and without users, they may do
-    /// everything on a loopback address, and the server refuses to start on any other address. The first account ends what is
-    /// allowed on a loopback address, and `all`
+    /// everything on a loopback address, and the server refuses to start on any other address, and behind a proxy
+    /// (--trusted-proxy, --public-url). The first account ends what is allowed on a loopback address, and `all`
     #[arg(long, env = settings::ALLOW_ANONYMOUS.variable, value_name = "WHAT")]
     pub(crate) allow_anonymous: Option<AllowAnonymous>,
     /// A host name or address, without a port, for which requests are answered, in addition to localhost, 127.0.0.1 and

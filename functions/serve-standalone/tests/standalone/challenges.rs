@@ -165,7 +165,7 @@ fn s29_passwords_that_can_be_read_on_the_network_are_warned_of() {
         ("http://127.0.0.1:5000", false),
         ("https://registry.example", false),
     ] {
-        let server = Server::start(&["--public-url", url]);
+        let server = Server::start(&["--public-url", url, "--allow-anonymous", "all"]);
         assert_eq!(server.request("GET", "/v2/", &[], b"").status, 200, "{url}");
         let lines = server.lines();
         let is_warning = |line: &&serde_json::Value| line["message"].as_str().unwrap_or_default().starts_with(WARNING);
@@ -218,6 +218,30 @@ fn passwords_with_every_request_are_warned_of() {
             .collect();
         assert_eq!(said, expected, "{flags:?}");
     }
+}
+
+/// Without users, a proxy on this machine would open the registry to the clients of other hosts.
+#[test]
+fn s15_a_loopback_address_behind_a_proxy_is_refused_without_authentication() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    for flags in [
+        &["--trusted-proxy", "127.0.0.1"][..],
+        &["--public-url", "https://registry.example"],
+    ] {
+        let output = run([&["serve", "--listen", "127.0.0.1:0", "--data", data], flags].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {text}");
+        for remedy in [
+            "roadstead user add NAME --admin",
+            "--allow-anonymous",
+            "without --trusted-proxy",
+        ] {
+            assert!(text.contains(remedy), "{flags:?}: {text}");
+        }
+    }
+    assert!(!folder.path().join("data").exists(), "nothing is made before that");
 }
 
 #[test]

@@ -74,6 +74,8 @@ fn blobs_are_redirected_by_rules_and_the_object_store_is_not_asked() {
             rules,
             "--trusted-proxy",
             "127.0.0.1",
+            "--allow-anonymous",
+            "all",
             "--metrics",
             "here",
             "--log-level",

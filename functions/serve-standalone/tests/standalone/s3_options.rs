@@ -424,7 +424,14 @@ fn flags_about_pulls_reach_redirects() {
         ),
         (&["--pull", "proxy"], 0, &[]),
     ] {
-        let own = ["--s3-endpoint", &*url, "--trusted-proxy", NEAR];
+        let own = [
+            "--s3-endpoint",
+            &*url,
+            "--trusted-proxy",
+            NEAR,
+            "--allow-anonymous",
+            "all",
+        ];
         let server = over_bucket(&[&own, flags].concat(), &known());
         server.push_blob("app", b"a layer");
         let path = format!("/v2/app/blobs/{}", digest(b"a layer"));

@@ -48,7 +48,7 @@ fn sqlite_needs_no_table() {
 /// A proxy's word about its client is taken only from a proxy that is trusted.
 #[test]
 fn the_client_behind_a_trusted_proxy_is_known() {
-    let server = Server::start(&["--trusted-proxy", "127.0.0.0/8,::1"]);
+    let server = Server::start(&["--trusted-proxy", "127.0.0.0/8,::1", "--allow-anonymous", "all"]);
     let agent = |name| [("X-Forwarded-For", "192.0.2.7"), ("User-Agent", name)];
     assert_eq!(server.request("GET", "/v2/", &agent("behind"), b"").status, 200);
     let line = server.wait_for_line("the request is logged", |line| line["agent"] == "behind");

@@ -159,10 +159,17 @@ impl AccessFlags {
             has_bootstrap: self.bootstrap.is_some(),
             anonymous: args.allow_anonymous.map(Into::into),
             exposure: Exposure::of(args.listen.ip()),
+            is_proxied: is_proxied(args),
             allowed_hosts: args.allow_host.clone(),
         };
         settings.decide(flag).map_err(|refusal| refused(args, refusal))
     }
+}
+
+/// Whether the flags say that a proxy brings clients of other hosts.
+fn is_proxied(args: &ServeArgs) -> bool {
+    let url = args.public_url.as_ref();
+    !args.pulls.trusted_proxy.is_empty() || url.is_some_and(|url| !url.host().is_loopback())
 }
 
 /// Whether there is an account. `None`: the metadata cannot be read now.
@@ -230,6 +237,10 @@ fn read_secret(path: &Path) -> Result<String, Failure> {
 
 /// The text of a refusal, which names the flags.
 fn refused(args: &ServeArgs, refusal: AccessRefusal) -> Failure {
+    let alone = match Exposure::of(args.listen.ip()) {
+        Exposure::Public => format!("--listen 127.0.0.1:{}", args.listen.port()),
+        Exposure::Loopback => "without --trusted-proxy, and without --public-url of another host".to_owned(),
+    };
     Failure::Usage(match refusal {
         AccessRefusal::UselessPasswords => format!(
             "--{} all contradicts accounts and --htpasswd: passwords would protect nothing. Remove one of them, or use \
@@ -241,10 +252,9 @@ fn refused(args: &ServeArgs, refusal: AccessRefusal) -> Failure {
              add an administrator:    roadstead user add NAME --admin --password-stdin (with the flags of the stores)\n\
              use a file of users:     roadstead htpasswd users NAME, then add --htpasswd users\n\
              use the API alone:       --bootstrap-secret-file FILE, for the first administrator\n\
-             serve this machine only: --listen 127.0.0.1:{}\n\
+             serve this machine only: {alone}\n\
              allow it explicitly:     --allow-anonymous pull (no client may push), or --allow-anonymous all",
-            args.listen,
-            args.listen.port()
+            args.listen
         ),
     })
 }
