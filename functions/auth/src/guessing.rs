@@ -38,8 +38,9 @@ const DECAY_MS: u64 = WINDOW_MS / FREE_OF_ADDRESS as u64;
 const FIRST_WAIT_MS: u64 = 1000;
 const LONGEST_WAIT_MS: u64 = 15 * 60 * 1000;
 
-/// The secret by which the table's rows are found and wrong passwords are recognized. All instances have the same one. A wrong
-/// password is often almost right, so what is stored of it says nothing to those who read the table without the secret.
+/// The secret by which the table's rows are found and wrong passwords are recognized. All instances have the same one, and it
+/// does not change: with another one, a client that guesses would begin anew. A wrong password is often almost right, so what
+/// is stored of it says nothing to those who read the counters without the secret.
 #[derive(Clone)]
 pub struct GuessingKey(Hmac<Sha256>);
 
@@ -72,6 +73,14 @@ impl GuessingKey {
             password: u64::from_be_bytes(first(&self.hash(&[b"password", &pair, password.as_bytes()]))),
             pair: FailureKey(first(&pair)),
         }
+    }
+
+    /// Whether a refusal costs as much for `name`, which nobody has, as for a user without an account. If not, it costs as much
+    /// as for an account. No client can predict it, and it is the same on every instance and after each start: if it changed,
+    /// the time of refusals would tell which names exist, since theirs does not change.
+    #[must_use]
+    pub fn costs_like_user(&self, name: &str) -> bool {
+        self.hash(&[b"cost", name.as_bytes()])[0].is_multiple_of(2)
     }
 
     /// Length prefixes separate the parts.

@@ -251,7 +251,8 @@ impl AccessCache {
         accounts.get(name).filter(|known| is_young(known.read, now))
     }
 
-    fn context(&self) -> Context {
+    /// The context of a call of the store.
+    pub(super) fn context(&self) -> Context {
         context(&*self.environment, ClientKey::INTERNAL, READ_TIMEOUT_MS)
     }
 

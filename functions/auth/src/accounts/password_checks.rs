@@ -99,7 +99,7 @@ impl PasswordChecks {
     }
 
     /// Whether `password` is that of `owner`, who has the name `user`. `None`: it is wrong. `secret` is asked for what the
-    /// counters of guesses are found by, if a password must be hashed.
+    /// counters of guesses are found by. Without it no password is checked: it would not be counted.
     pub(super) async fn check<S, F>(
         &self,
         origin: &Origin,
@@ -113,27 +113,20 @@ impl PasswordChecks {
         F: Future<Output = Result<GuessingKey, AuthenticationError>> + Send,
     {
         let client = origin.client;
-        if let Some(known) = self.known(client, user, password, owner).await {
+        let secret = secret().await?;
+        if let Some(known) = self.known(client, user, password, owner, &secret).await {
             return Ok(known.then_some(RightPassword::Done));
         }
         let address = origin.address.filter(|address| !(self.is_proxy)(*address));
         let Some(address) = address else {
-            return self.hash(client, user, password, owner).await;
-        };
-        let secret = match secret().await {
-            Ok(secret) => secret,
-            Err(error) => {
-                // The state was read just now, so the table answers. A disk that is full must not keep users from pulls.
-                tracing::warn!(?error, "wrong passwords cannot be counted");
-                return self.hash(client, user, password, owner).await;
-            }
+            return self.hash(client, user, password, owner, &secret).await;
         };
         let guess = secret.guess(user, address, password);
         // Guesses for one pair, and guesses from one address, are hashed one after the other. So many at once do not read the
         // same counter. The pair comes first, always, so no two requests wait for each other.
         let _pair = self.guesses.lock(guess.pair()).await;
         let _address = self.guesses.lock(guess.address()).await;
-        if let Some(known) = self.known(client, user, password, owner).await {
+        if let Some(known) = self.known(client, user, password, owner, &secret).await {
             return Ok(known.then_some(RightPassword::Done));
         }
         self.count_unfinished(guess.address()).await?;
@@ -142,7 +135,7 @@ impl PasswordChecks {
             return Err(AuthenticationError::TooManyAttempts { retry_after });
         }
         lock(&self.unfinished).insert(guess.address(), guess);
-        let checked = self.hash(client, user, password, owner).await;
+        let checked = self.hash(client, user, password, owner, &secret).await;
         if let Ok(checked) = checked {
             self.record(&guess, pair, of_address, checked.is_some()).await;
         }
@@ -183,11 +176,18 @@ impl PasswordChecks {
     }
 
     /// What is known of a password without hashing it.
-    async fn known(&self, client: ClientKey, user: &str, password: &str, owner: &PasswordOwner<'_>) -> Option<bool> {
+    async fn known(
+        &self,
+        client: ClientKey,
+        user: &str,
+        password: &str,
+        owner: &PasswordOwner<'_>,
+        secret: &GuessingKey,
+    ) -> Option<bool> {
         match (owner, &self.users) {
             (PasswordOwner::User, Some(users)) => return users.known(client, user, password).await,
             // A refusal that is known is as fast for an unknown user as for a known one.
-            (PasswordOwner::Nobody, Some(users)) if self.costs_like_user(user) => {
+            (PasswordOwner::Nobody, Some(users)) if secret.costs_like_user(user) => {
                 return users.known(client, user, password).await.map(|_| false);
             }
             (PasswordOwner::Account(_) | PasswordOwner::User | PasswordOwner::Nobody, _) => {}
@@ -208,6 +208,7 @@ impl PasswordChecks {
         user: &str,
         password: &str,
         owner: &PasswordOwner<'_>,
+        secret: &GuessingKey,
     ) -> Result<Option<RightPassword>, AuthenticationError> {
         let account = match (owner, &self.users) {
             (PasswordOwner::User, Some(users)) => {
@@ -215,7 +216,7 @@ impl PasswordChecks {
                 return Ok(is_right.then_some(RightPassword::Done));
             }
             // Some unknown users cost as much as a user without an account, and the others as much as an account.
-            (PasswordOwner::Nobody, Some(users)) if self.costs_like_user(user) => {
+            (PasswordOwner::Nobody, Some(users)) if secret.costs_like_user(user) => {
                 users.verify(client, user, password).await?;
                 return Ok(None);
             }
@@ -338,11 +339,6 @@ impl PasswordChecks {
 
     fn of_client(&self, client: ClientKey, print: &Fingerprint) -> Fingerprint {
         self.keyed_hash(&[b"client", client.to_string().as_bytes(), print])
-    }
-
-    /// The same for a name each time, and no client can predict it.
-    fn costs_like_user(&self, user: &str) -> bool {
-        self.keyed_hash(&[b"cost", user.as_bytes()])[0].is_multiple_of(2)
     }
 
     fn keyed_hash(&self, parts: &[&[u8]]) -> [u8; 32] {

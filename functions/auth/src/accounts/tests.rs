@@ -6,6 +6,7 @@ mod first_start;
 mod guesses;
 mod login_log;
 mod logins;
+mod password_secret;
 mod reads;
 mod revocation;
 mod signers;

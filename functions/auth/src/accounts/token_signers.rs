@@ -1,25 +1,29 @@
-//! The keys of this instance that sign tokens: those of the table, or those of a file.
+//! The keys of this instance that sign tokens: those of the table, or those of a file. Beside their seeds the table has the
+//! secret by which counters of wrong passwords are found.
 //!
 //! The first token makes the first key. Its seed is written first and its public part then, so every key that others learn
 //! of can sign. If several instances do that at once, one of them publishes its key, and the others use that one.
+//!
+//! Seeds are not in the table of the state if there is a table of its own for them. If that one is lost, or is that of another
+//! region, there are published keys without a seed. They verify, and do not sign: the next token makes another key beside
+//! them, in the same way as the first one.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::lock::Mutex as AsyncMutex;
 use registry::auth::AuthenticationError;
-use registry::budget::ClientKey;
-use registry::environment::{Environment, context};
-use registry::store::access::{AccessChange, AccessState, AccessStore, Applied, KeyId};
-use registry::store::{Context, Timestamp};
+use registry::environment::Environment;
+use registry::store::Timestamp;
+use registry::store::access::{AccessChange, AccessState, AccessStore, Applied, KeyId, TokenSeed};
 
-use super::access_cache::{AccessCache, READ_TIMEOUT_MS, unavailable};
+use super::access_cache::{AccessCache, unavailable};
 use super::in_force::InForce;
 use crate::guessing::GuessingKey;
 use crate::key_set::KeySet;
 use crate::signing_key::TokenSigner;
 
-/// How often the first key is published, if other changes of the state come first.
+/// How often a new key is published, if other changes of the state come first.
 const MAX_ATTEMPTS: usize = 8;
 
 /// Where the keys that sign tokens are.
@@ -50,9 +54,25 @@ pub(super) struct TokenSigners {
     store: Arc<dyn AccessStore>,
     environment: Arc<dyn Environment>,
     source: TokenSignerSource,
-    known: Mutex<BTreeMap<KeyId, Arc<TokenSigner>>>,
+    seeds: Mutex<Seeds>,
     /// Held by the request that reads or makes seeds.
     reader: AsyncMutex<()>,
+}
+
+/// What was read of the seeds.
+#[derive(Default)]
+struct Seeds {
+    signers: BTreeMap<KeyId, Arc<TokenSigner>>,
+    /// Published keys without a seed. Seeds are written before their keys are published, and these were read after the state, so
+    /// none of them will come.
+    lost: BTreeSet<KeyId>,
+    guessing: Option<GuessingKey>,
+}
+
+impl Seeds {
+    fn is_lost(&self, kid: KeyId) -> bool {
+        self.lost.contains(&kid) && !self.signers.contains_key(&kid)
+    }
 }
 
 impl TokenSigners {
@@ -65,7 +85,7 @@ impl TokenSigners {
             store,
             environment,
             source,
-            known: Mutex::default(),
+            seeds: Mutex::default(),
             reader: AsyncMutex::default(),
         }
     }
@@ -81,75 +101,135 @@ impl TokenSigners {
             return Ok(key);
         }
         let _one = self.reader.lock().await;
-        let mut in_force = access.in_force().await?;
+        let in_force = access.in_force().await?;
         if let Some(key) = self.known(&in_force) {
             return Ok(key);
         }
         if in_force.state.keys.is_empty() {
-            in_force = self.make_first(access).await?;
+            return self.make(access).await;
         }
-        self.read().await?;
+        self.read(access).await?;
         if let Some(key) = self.known(&in_force) {
             return Ok(key);
         }
-        // The key was replaced at once, and its seed removed, after this instance has read the state.
-        in_force = access.read_now().await?;
-        if self.known(&in_force).is_none() {
-            self.read().await?;
+        // The key may have been replaced at once, and its seed removed, after this instance has read the state.
+        let in_force = access.read_now().await?;
+        if let Some(key) = self.known(&in_force) {
+            return Ok(key);
         }
-        self.known(&in_force)
-            .ok_or_else(|| unusable("the seed of the key that signs tokens is not in the table"))
+        self.read_after(&in_force, access).await?;
+        match self.known(&in_force) {
+            Some(key) => Ok(key),
+            None => self.make(access).await,
+        }
     }
 
-    /// What the counters of guesses are found by: all instances derive it from the key that signs.
+    /// What the counters of guesses are found by. The first password makes it. It does not depend on the key that signs: keys
+    /// are replaced, and instances with different keys count together.
     pub(super) async fn guessing(&self, access: &AccessCache) -> Result<GuessingKey, AuthenticationError> {
-        let key = self.signing(access).await?;
-        // A signature of this key is the same each time, and nobody without the seed can compute it. No token is signed so: its
-        // text has a dot.
-        Ok(GuessingKey::derive(&key.sign(b"counters of wrong passwords")))
+        if let Some(key) = self.known_guessing() {
+            return Ok(key);
+        }
+        let _one = self.reader.lock().await;
+        if let Some(key) = self.known_guessing() {
+            return Ok(key);
+        }
+        self.read(access).await?;
+        if let Some(key) = self.known_guessing() {
+            return Ok(key);
+        }
+        let mut secret = TokenSeed {
+            kid: KeyId::PASSWORD_SECRET,
+            seed: [0; 32],
+            created: self.environment.now(),
+        };
+        self.environment.random(&mut secret.seed);
+        // Of several instances that do this at once, one writes it, and all of them read that one.
+        let added = self.store.add_token_seed(access.context(), &secret).await;
+        added.map_err(unavailable)?;
+        self.read(access).await?;
+        self.known_guessing()
+            .ok_or_else(|| unusable("the secret of the counters of wrong passwords is not in the table"))
     }
 
+    fn known_guessing(&self) -> Option<GuessingKey> {
+        self.seeds().guessing.clone()
+    }
+
+    /// The key that signs now, if its seed was read. A key without a seed is passed over only after it was looked for.
     fn known(&self, in_force: &InForce) -> Option<Arc<TokenSigner>> {
-        let kid = in_force.keys.signs_at(self.environment.now())?;
-        self.seeds().get(&kid).cloned()
+        let now = self.environment.now();
+        let kid = in_force.keys.signs_at(now)?;
+        let seeds = self.seeds();
+        if !seeds.is_lost(kid) {
+            return seeds.signers.get(&kid).cloned();
+        }
+        let keys = in_force.state.keys.iter().filter(|key| !seeds.is_lost(key.kid));
+        let keys: Vec<_> = keys.cloned().collect();
+        let kid = KeySet::new(&keys).signs_at(now)?;
+        seeds.signers.get(&kid).cloned()
     }
 
-    async fn read(&self) -> Result<(), AuthenticationError> {
-        let seeds = self.store.token_seeds(self.context()).await.map_err(unavailable)?;
-        let mut known = BTreeMap::new();
-        for seed in &seeds {
+    async fn read(&self, access: &AccessCache) -> Result<(), AuthenticationError> {
+        let stored = self.store.token_seeds(access.context()).await.map_err(unavailable)?;
+        let mut signers = BTreeMap::new();
+        let mut guessing = None;
+        for seed in &stored {
+            if seed.kid == KeyId::PASSWORD_SECRET {
+                guessing = Some(GuessingKey::derive(&seed.seed));
+                continue;
+            }
             match TokenSigner::from_stored(seed) {
                 Ok(key) => {
-                    known.insert(key.kid(), Arc::new(key));
+                    signers.insert(key.kid(), Arc::new(key));
                 }
                 Err(error) => tracing::error!("{error}"),
             }
         }
-        *self.seeds() = known;
+        let mut seeds = self.seeds();
+        seeds.signers = signers;
+        if guessing.is_some() {
+            seeds.guessing = guessing;
+        }
         Ok(())
     }
 
-    /// Makes the first key, or learns of the one that another instance has made.
-    async fn make_first(&self, access: &AccessCache) -> Result<Arc<InForce>, AuthenticationError> {
+    /// Reads the seeds after a state, so it is known which of its keys have none.
+    async fn read_after(&self, in_force: &InForce, access: &AccessCache) -> Result<(), AuthenticationError> {
+        self.read(access).await?;
+        let mut seeds = self.seeds();
+        let kids = in_force.state.keys.iter().map(|key| key.kid);
+        let lost: BTreeSet<_> = kids.filter(|kid| !seeds.signers.contains_key(kid)).collect();
+        seeds.lost = lost;
+        Ok(())
+    }
+
+    /// Makes the first key, or another one beside keys without seeds, or learns of the one that another instance has made.
+    async fn make(&self, access: &AccessCache) -> Result<Arc<TokenSigner>, AuthenticationError> {
         let seed = TokenSigner::new_seed(&*self.environment);
         let key = TokenSigner::from_seed(&seed.seed);
-        let added = self.store.add_token_seed(self.context(), &seed).await;
+        let added = self.store.add_token_seed(access.context(), &seed).await;
         added.map_err(unavailable)?;
         for _ in 0..MAX_ATTEMPTS {
             let in_force = access.read_now().await?;
             let published = &in_force.state.keys;
             if !published.is_empty() {
+                self.read_after(&in_force, access).await?;
+            }
+            if let Some(known) = self.known(&in_force) {
                 // An earlier try of the loop may have published it although the answer was a conflict: its first answer was
                 // lost, and another change came before it was sent again.
                 if published.iter().all(|key| key.kid != seed.kid) {
-                    let removed = self.store.remove_token_seed(self.context(), seed.kid).await;
+                    let removed = self.store.remove_token_seed(access.context(), seed.kid).await;
                     removed.map_err(unavailable)?;
                 }
-                return Ok(in_force);
+                return Ok(known);
             }
+            let now = self.environment.now();
+            let verifying = published.iter().filter(|key| key.until.is_none_or(|until| until > now));
             let state = AccessState {
                 version: in_force.state.version + 1,
-                keys: vec![key.public(self.environment.now())],
+                keys: verifying.cloned().chain([key.public(now)]).collect(),
                 ..in_force.state.clone()
             };
             let change = AccessChange {
@@ -158,21 +238,24 @@ impl TokenSigners {
                 policy: None,
                 event: None,
             };
-            let applied = self.store.apply(self.context(), &change).await;
-            if applied.map_err(unavailable)? == Applied::Applied {
+            let applied = self.store.apply(access.context(), &change).await;
+            if applied.map_err(unavailable)? == Applied::Conflict {
+                continue;
+            }
+            if published.is_empty() {
                 tracing::info!(kid = %seed.kid, "the first key that signs tokens was made");
-                return access.read_now().await;
+            } else {
+                tracing::warn!(
+                    kid = %seed.kid,
+                    "another key that signs tokens was made: the seeds of the published ones are not in the table"
+                );
             }
         }
         Err(unusable("the access state changes all the time"))
     }
 
-    fn seeds(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyId, Arc<TokenSigner>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn context(&self) -> Context {
-        context(&*self.environment, ClientKey::INTERNAL, READ_TIMEOUT_MS)
+    fn seeds(&self) -> MutexGuard<'_, Seeds> {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

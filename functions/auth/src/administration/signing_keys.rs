@@ -135,8 +135,8 @@ impl Administration {
             }
             return Err(error);
         }
-        let is_published = |kid: KeyId| after.keys.iter().any(|key| key.kid == kid);
-        for seed in seeds.into_iter().filter(|seed| !is_published(seed.kid)) {
+        let stays = |kid: KeyId| kid == KeyId::PASSWORD_SECRET || after.keys.iter().any(|key| key.kid == kid);
+        for seed in seeds.into_iter().filter(|seed| !stays(seed.kid)) {
             self.store.remove_token_seed(self.cx(), seed.kid).await?;
         }
         let condition = if key.from > now {

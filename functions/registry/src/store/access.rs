@@ -130,12 +130,13 @@ impl Failures {
     pub const LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;
 }
 
-/// The seed of a key that signs tokens. It never leaves the table in an export, and is not in any replica of it.
+/// The seed of a key that signs tokens, or the secret with the id [`KeyId::PASSWORD_SECRET`]. It never leaves the table in an
+/// export, and is not in any replica of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSeed {
     /// The id of the key.
     pub kid: KeyId,
-    /// The Ed25519 seed.
+    /// The Ed25519 seed, or the secret.
     pub seed: [u8; 32],
     /// When it was made.
     pub created: Timestamp,
@@ -200,7 +201,7 @@ pub trait AccessStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Slice<AuditEvent>, StoreError>;
 
-    /// The seeds of the keys that sign tokens, in the order of their ids.
+    /// The seeds of the keys that sign tokens and the secret beside them, in the order of their ids. One read.
     async fn token_seeds(&self, cx: Context) -> Result<Vec<TokenSeed>, StoreError>;
 
     /// Writes a seed. `false`: there is a seed with that id already, and nothing was written.

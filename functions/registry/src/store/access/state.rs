@@ -27,6 +27,10 @@ impl KeyId {
     /// The length of an id, in bytes.
     pub const LEN: usize = 16;
 
+    /// The id, among the seeds, of the secret by which counters of wrong passwords are found. No key has it: ids of keys are
+    /// parts of hashes.
+    pub const PASSWORD_SECRET: Self = Self(*b"password-secret-");
+
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
