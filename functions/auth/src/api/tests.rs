@@ -7,6 +7,7 @@ mod answers;
 mod by_token;
 mod changes;
 mod explain;
+mod first_administrator;
 mod key_file;
 mod own_changes;
 mod pages;

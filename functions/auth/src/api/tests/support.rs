@@ -237,15 +237,28 @@ impl World {
 
     /// No accounts, and these changes of the settings.
     pub(super) fn with_settings(change: impl FnOnce(&mut AccountSettings)) -> Self {
-        Self::over(MemoryBlobs::new(), change)
+        Self::over(MemoryBlobs::new(), |records| records, change)
     }
 
     /// No accounts, over a blob store that redirects pulls to `https://objects.example/bucket/`.
     pub(super) fn redirecting() -> Self {
-        Self::over(MemoryBlobs::redirecting("https://objects.example/bucket"), |_| ())
+        let blobs = MemoryBlobs::redirecting("https://objects.example/bucket");
+        Self::over(blobs, |records| records, |_| ())
     }
 
-    fn over(blobs: MemoryBlobs, change: impl FnOnce(&mut AccountSettings)) -> Self {
+    /// The same as `with_settings`. Requests reach the records of accounts through a store of the test.
+    pub(super) fn through(
+        store: impl FnOnce(Arc<dyn AccessStore>) -> Arc<dyn AccessStore>,
+        change: impl FnOnce(&mut AccountSettings),
+    ) -> Self {
+        Self::over(MemoryBlobs::new(), store, change)
+    }
+
+    fn over(
+        blobs: MemoryBlobs,
+        store: impl FnOnce(Arc<dyn AccessStore>) -> Arc<dyn AccessStore>,
+        change: impl FnOnce(&mut AccountSettings),
+    ) -> Self {
         let clock = Arc::new(Clock {
             now: AtomicU64::new(1_796_000_000_000),
             random: Mutex::new(SplitMix64::new(7)),
@@ -255,10 +268,11 @@ impl World {
             blobs: Arc::new(blobs),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
             records: metadata.clone(),
-            access: metadata.clone(),
+            access: store(metadata.clone()),
             metadata: metadata.clone(),
             sessions,
         };
+        let access = stores.access.clone();
         let mut settings = AccountSettings {
             passwords: Parameters::CHEAPEST,
             bootstrap: BootstrapSecret::new(BOOTSTRAP).ok(),
@@ -266,13 +280,12 @@ impl World {
         };
         change(&mut settings);
         let parts = AccountParts {
-            store: metadata.clone(),
+            store: access.clone(),
             environment: clock.clone(),
             users: Some(Arc::new(FileUsers)),
             threads: Arc::new(SameThread),
         };
         let authenticator = Arc::new(AccountAuthenticator::new(parts, settings).unwrap());
-        let access: Arc<dyn AccessStore> = metadata.clone();
         let rival = Rival::default();
         let api = Api::new(ApiParts {
             authenticator: authenticator.clone(),
