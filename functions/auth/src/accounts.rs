@@ -136,7 +136,8 @@ pub struct AccessStatistics {
     /// How long ago the access state was read, in milliseconds. `None`: never. Only requests read it, so it grows while there
     /// are none. The state that decides about a request is younger than ten seconds.
     pub state_age_ms: Option<u64>,
-    /// How many keys end within 14 days. Only accounts that were read for requests of clients count, at most 4,096 of them,
+    /// How many keys end within 14 days, without those that were replaced: their account has a later key that allows as much and
+    /// lasts longer. Only accounts that were read for requests of clients count, at most 4,096 of them,
     /// so that nothing is read for this number.
     pub keys_ending_soon: usize,
 }

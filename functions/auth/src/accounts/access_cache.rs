@@ -12,7 +12,7 @@ use registry::auth::{AccountName, AuthenticationError, Subject};
 use registry::budget::ClientKey;
 use registry::environment::{Environment, context};
 use registry::policy::Policy;
-use registry::store::access::{AccessState, AccessStore, Account};
+use registry::store::access::{AccessState, AccessStore, Account, AccountKey};
 use registry::store::{Context, StoreError, Timestamp};
 use registry::{Identity, Principal};
 
@@ -65,6 +65,17 @@ pub(super) fn subject_of(account: &Account) -> Subject {
         groups: account.groups.clone(),
         grants: account.grants.clone(),
     }
+}
+
+/// Whether the account has a key that was made after `key`, which ends, allows as much, and lasts longer. `key rotate` makes one.
+fn has_successor(account: &Account, key: &AccountKey) -> bool {
+    account.keys.values().any(|other| {
+        let lasts_longer = other
+            .expires
+            .is_none_or(|later| key.expires.is_some_and(|ends| ends < later));
+        let allows_as_much = other.scope.is_none() || other.scope == key.scope;
+        key.created < other.created && lasts_longer && allows_as_much
+    })
 }
 
 /// The access state and the accounts that were read of late.
@@ -123,18 +134,20 @@ impl AccessCache {
         self.last().map(|last| now.0.saturating_sub(last.read.0))
     }
 
-    /// How many keys end within 14 days, of the accounts that are kept. Reads nothing.
+    /// How many keys without a successor end within 14 days, of the accounts that are kept. Reads nothing.
     pub(super) fn keys_ending_soon(&self) -> usize {
         let now = self.environment.now();
         let soon = now.plus_millis(ENDS_SOON_MS);
         let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let known = accounts.values().filter_map(|known| known.account.as_ref());
-        let keys = known
+        let ends_soon = |key: &AccountKey| key.expires.is_some_and(|ends| now < ends && ends <= soon);
+        known
             .filter(|account| !account.disabled)
-            .flat_map(|account| account.keys.values());
-        keys.filter_map(|key| key.expires)
-            .filter(|expires| now < *expires && *expires <= soon)
-            .count()
+            .map(|account| {
+                let keys = account.keys.values().filter(|key| ends_soon(key));
+                keys.filter(|key| !has_successor(account, key)).count()
+            })
+            .sum()
     }
 
     /// The principal of an account that was read, however old its record is.

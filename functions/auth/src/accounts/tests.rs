@@ -9,6 +9,7 @@ mod logins;
 mod password_secret;
 mod reads;
 mod revocation;
+mod rotated_keys;
 mod signers;
 mod support;
 mod token_requests;
