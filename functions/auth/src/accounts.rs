@@ -9,7 +9,7 @@
 //! 4. `token_signers`: the keys that sign tokens. `token_checks`: tokens of requests. `token_grants`: tokens for clients.
 //! 5. `authenticate`: the decision about a request. `api_access`: what the API asks. [`bootstrap`]: the secret for the first administrator.
 //!
-//! `recent_map` and `key_locks` are for the caches.
+//! [`recent_map`] and `key_locks` are for the caches.
 //!
 //! # How old a decision may be
 //!
@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use registry::auth::{AuthenticationError, Rules};
 use registry::environment::Environment;
+use registry::recent_map;
 use registry::store::access::AccessStore;
 
 mod access_cache;
@@ -35,7 +36,6 @@ mod login;
 mod login_log;
 mod password_checks;
 pub mod password_users;
-mod recent_map;
 mod token_checks;
 mod token_grants;
 mod token_signers;

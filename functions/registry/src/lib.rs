@@ -22,7 +22,7 @@
 //! 7. [`delivery`]: whether a blob is redirected or proxied. [`own_host`]: hosts to which the registry never redirects.
 //!    [`limits`]: every limit. [`environment`]: time and randomness. [`memory`]: the memory that requests may use.
 //!    [`budget`]: how clients share a resource. [`backoff`]: the times between retries. [`random`]: numbers that a seed
-//!    repeats.
+//!    repeats. [`recent_map`]: a map that forgets what was not used of late.
 //!
 //! Imports go one way: `dispatch` → `operations` → `call` → `registry`.
 //!
@@ -58,6 +58,7 @@ pub mod own_host;
 pub mod policy;
 mod query;
 pub mod random;
+pub mod recent_map;
 mod region;
 pub mod registry;
 pub mod releases;

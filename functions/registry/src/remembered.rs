@@ -1,10 +1,10 @@
 //! The repositories that are known to exist for good. Pushes to them need not ask the metadata store again.
 
-use std::collections::BTreeSet;
-use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use oci::RepositoryName;
+
+use crate::recent_map::RecentMap;
 
 /// The number of repositories that an instance remembers. At most 255 bytes each, and no heap but their names.
 const CAPACITY: usize = 8192;
@@ -13,16 +13,7 @@ const CAPACITY: usize = 8192;
 ///
 /// Absence is not remembered: a repository that is created now takes pushes at once. Nor is a repository that was only
 /// pushed to: it leaves the catalog when it has become empty, and a push would list it again.
-pub(crate) struct RememberedRepositories(Mutex<Halves>);
-
-/// A new name, and an old one that is used, goes to the recent half. When that is full, it becomes the older half, and
-/// the older half is dropped.
-struct Halves {
-    recent: BTreeSet<RepositoryName>,
-    older: BTreeSet<RepositoryName>,
-    /// The capacity of one half.
-    capacity: usize,
-}
+pub(crate) struct RememberedRepositories(Mutex<RecentMap<RepositoryName, ()>>);
 
 impl RememberedRepositories {
     /// None yet.
@@ -31,46 +22,21 @@ impl RememberedRepositories {
     }
 
     fn of(capacity: usize) -> Self {
-        Self(Mutex::new(Halves {
-            recent: BTreeSet::new(),
-            older: BTreeSet::new(),
-            capacity: (capacity / 2).max(1),
-        }))
+        Self(Mutex::new(RecentMap::new(capacity)))
     }
 
     /// Whether a repository is known to exist for good. It counts as used now.
     pub(crate) fn contain(&self, repository: &RepositoryName) -> bool {
-        self.change(|halves| {
-            if halves.recent.contains(repository) {
-                return true;
-            }
-            let Some(name) = halves.older.take(repository) else {
-                return false;
-            };
-            halves.insert(name);
-            true
-        })
+        self.map().get(repository).is_some()
     }
 
     /// Remembers that a repository exists for good.
     pub(crate) fn insert(&self, repository: RepositoryName) {
-        self.change(|halves| {
-            halves.older.remove(&repository);
-            halves.insert(repository);
-        });
+        self.map().insert(repository, ());
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Halves) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Halves {
-    fn insert(&mut self, repository: RepositoryName) {
-        if self.recent.len() >= self.capacity && !self.recent.contains(&repository) {
-            self.older = mem::take(&mut self.recent);
-        }
-        self.recent.insert(repository);
+    fn map(&self) -> MutexGuard<'_, RecentMap<RepositoryName, ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,7 +57,7 @@ mod tests {
         for number in 1..1000 {
             remembered.insert(name(number));
             assert!(remembered.contain(&name(0)), "{number}");
-            let length = remembered.change(|halves| halves.recent.len() + halves.older.len());
+            let length = remembered.map().values().count();
             assert!(length <= 8, "{number}: {length}");
         }
         for (number, expected) in [(999, true), (998, true), (1, false), (1000, false)] {

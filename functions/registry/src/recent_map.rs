@@ -6,27 +6,29 @@ use std::hash::Hash;
 
 /// A map with a maximum number of entries.
 ///
-/// It has two halves. A new entry, and an old one that is used, goes to the young half. When the young half is full, it
-/// becomes the old one, and the old one is dropped. So an entry that is used stays, and nothing is searched.
+/// It has young entries and old ones. A new entry is young, and so is an old one that is used. When there are as many young
+/// ones as half of the maximum, they become the old ones, and the old ones are dropped. So an entry that is used stays, and
+/// nothing is searched.
 #[derive(Debug)]
-pub(super) struct RecentMap<K, V> {
+pub struct RecentMap<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
-    half: usize,
+    max_young: usize,
 }
 
 impl<K: Hash + Eq, V: Clone> RecentMap<K, V> {
-    /// An empty map of at most `capacity` entries.
-    pub(super) fn new(capacity: usize) -> Self {
+    /// An empty map of at most `capacity` entries, or two if that is less.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
         Self {
             young: HashMap::new(),
             old: HashMap::new(),
-            half: (capacity / 2).max(1),
+            max_young: (capacity / 2).max(1),
         }
     }
 
     /// The value of a key, which counts as used now.
-    pub(super) fn get<Q>(&mut self, key: &Q) -> Option<V>
+    pub fn get<Q>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -40,16 +42,16 @@ impl<K: Hash + Eq, V: Clone> RecentMap<K, V> {
     }
 
     /// Adds or replaces an entry.
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub fn insert(&mut self, key: K, value: V) {
         self.old.remove(&key);
-        if self.young.len() >= self.half && !self.young.contains_key(&key) {
+        if self.young.len() >= self.max_young && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);
     }
 
     /// Drops an entry.
-    pub(super) fn remove<Q>(&mut self, key: &Q)
+    pub fn remove<Q>(&mut self, key: &Q)
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -59,14 +61,8 @@ impl<K: Hash + Eq, V: Clone> RecentMap<K, V> {
     }
 
     /// All values, in no order. It does not count as a use.
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.young.values().chain(self.old.values())
-    }
-
-    /// The number of entries.
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.young.len() + self.old.len()
     }
 }
 
@@ -81,13 +77,12 @@ mod tests {
         for key in 1..1000 {
             map.insert(key, "once");
             assert_eq!(map.get(&0), Some("used"), "{key}");
-            assert!(map.len() <= 8, "{key}");
+            assert!(map.values().count() <= 8, "{key}");
         }
         assert_eq!((map.get(&999), map.get(&1)), (Some("once"), None));
         map.insert(0, "again");
         assert_eq!(map.get(&0), Some("again"));
         assert_eq!(map.values().filter(|value| **value == "again").count(), 1);
-        assert_eq!(map.values().count(), map.len());
         map.remove(&0);
         assert_eq!(map.get(&0), None);
     }
