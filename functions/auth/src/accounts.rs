@@ -54,6 +54,7 @@ use self::login::Logins;
 use self::password_checks::PasswordChecks;
 use self::token_checks::TokenChecks;
 use self::token_signers::TokenSigners;
+use crate::access_token;
 use crate::password::{Parameters, PasswordError, PasswordHasher};
 use crate::signing_key::TokenSigner;
 
@@ -68,7 +69,7 @@ pub struct AccountSettings {
     pub open: Option<Rules>,
     /// Whether clients may pull everything without credentials, whatever the policy says.
     pub anonymous_pull: bool,
-    /// For how many seconds a client may use a token.
+    /// For how many seconds a client may use a token: within [`access_token::LIFETIME_SECONDS`].
     pub token_lifetime_s: u64,
     /// The name of the registry in tokens, as in its challenges ([`Challenge::service`](registry::auth::Challenge)).
     pub service: String,
@@ -82,19 +83,12 @@ pub struct AccountSettings {
     pub is_proxy: IsProxy,
 }
 
-impl AccountSettings {
-    /// The shortest and the longest lifetime of a token, in seconds.
-    pub const TOKEN_LIFETIME_S: std::ops::RangeInclusive<u64> = 60..=3600;
-    /// The lifetime of a token unless another one is set, in seconds.
-    pub const DEFAULT_TOKEN_LIFETIME_S: u64 = 600;
-}
-
 impl Default for AccountSettings {
     fn default() -> Self {
         Self {
             open: None,
             anonymous_pull: false,
-            token_lifetime_s: Self::DEFAULT_TOKEN_LIFETIME_S,
+            token_lifetime_s: access_token::DEFAULT_LIFETIME_SECONDS,
             service: registry::auth::Challenge::SERVICE.to_owned(),
             signers: TokenSignerSource::default(),
             bootstrap: None,

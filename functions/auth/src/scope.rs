@@ -281,14 +281,14 @@ fn without_class(kind: &str) -> Option<&str> {
 #[derive(Default)]
 struct Merged {
     resources: Vec<ResourceActions>,
-    places: HashMap<Resource, usize>,
+    positions: HashMap<Resource, usize>,
 }
 
 impl Merged {
     fn add(&mut self, new: ResourceActions) {
         let next = self.resources.len();
-        let place = *self.places.entry(new.resource.clone()).or_insert(next);
-        match self.resources.get_mut(place) {
+        let position = *self.positions.entry(new.resource.clone()).or_insert(next);
+        match self.resources.get_mut(position) {
             Some(old) => old.actions = old.actions.union(new.actions),
             None => self.resources.push(new),
         }

@@ -1,23 +1,18 @@
 //! What the token endpoint reads: the query of a GET and the form of a POST.
 //!
 //! Clients send `service`, `account` and `client_id` too. They are not checked and not read: the credentials say who asks, and
-//! there is one service.
+//! there is one service. `offline_token` and `access_type` are not read either: there is no refresh token to ask for.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::scope::{RequestedScope, TooManyScopes};
 
-/// The maximum length of a form, in bytes. The response to a longer one is 413.
-pub const MAX_FORM_LEN: usize = 16 << 10;
-
 /// A request for a token, whatever its method. Credentials of a GET are in its header.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TokenRequest {
     /// What the client asks for; nothing if it only proves its identity, as `docker login` does.
     pub scope: RequestedScope,
-    /// Whether it also asks for a token with which it can ask again: `offline_token=true` or `access_type=offline`.
-    pub wants_refresh_token: bool,
 }
 
 /// The form of a POST.
@@ -55,15 +50,12 @@ impl fmt::Debug for FormCredentials {
     }
 }
 
-/// Why a request for a token cannot be read. The response is 413 for [`TokenRequestError::TooLong`], else 400.
+/// Why a request for a token cannot be read. The response is 400.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TokenRequestError {
     /// There are too many scopes.
     #[error(transparent)]
     TooManyScopes(#[from] TooManyScopes),
-    /// The form is longer than [`MAX_FORM_LEN`].
-    #[error("the form is longer than {MAX_FORM_LEN} bytes")]
-    TooLong,
     /// The form is not text.
     #[error("the form is not text")]
     NotText,
@@ -88,20 +80,15 @@ impl TokenRequest {
     }
 
     fn from_fields(fields: &Fields<'_>) -> Result<Self, TokenRequestError> {
-        let is = |name: &str, expected: &str| fields.all(name).any(|value| value == expected);
         Ok(Self {
             scope: RequestedScope::read(fields.all("scope"))?,
-            wants_refresh_token: is("offline_token", "true") || is("access_type", "offline"),
         })
     }
 }
 
 impl TokenForm {
-    /// Reads the body of a POST.
+    /// Reads the body of a POST, of which the core has bounded the length.
     pub fn read(body: &[u8]) -> Result<Self, TokenRequestError> {
-        if body.len() > MAX_FORM_LEN {
-            return Err(TokenRequestError::TooLong);
-        }
         let body = std::str::from_utf8(body).map_err(|_| TokenRequestError::NotText)?;
         let fields = Fields::read(body);
         let credentials = match fields.required("grant_type")? {
@@ -178,74 +165,57 @@ mod tests {
 
     #[test]
     fn queries_of_clients() {
-        for (what, query, scope, refresh) in [
-            ("nothing", "", "", false),
+        for (what, query, scope) in [
+            ("nothing", "", ""),
             (
                 "docker login",
                 "account=alice&client_id=docker&offline_token=true&service=registry.example.com",
                 "",
-                true,
             ),
             (
                 "docker pull",
                 "account=alice&scope=repository%3Aa%2Fb%3Apull&service=registry.example.com",
                 "repository:a/b:pull",
-                false,
             ),
             (
                 "docker push with a mount",
                 "scope=repository%3Aa%3Apush%2Cpull&scope=repository%3Ab%3Apull&service=x",
                 "repository:a:pull,push repository:b:pull",
-                false,
             ),
             (
                 "crane, skopeo: nothing is encoded",
                 "scope=repository:a/b:pull&service=roadstead",
                 "repository:a/b:pull",
-                false,
             ),
             (
                 "scopes joined by a space",
                 "scope=repository:a:pull+repository:b:pull&service=",
                 "repository:a:pull repository:b:pull",
-                false,
             ),
             (
                 "joined by another form of a space, and repeated",
                 "scope=repository:a:pull%20repository:b:pull&scope=repository:a:push",
                 "repository:a:pull,push repository:b:pull",
-                false,
             ),
-            ("empty scopes", "service=x&scope=&scope=", "", false),
-            (
-                "every action",
-                "scope=repository:a:*",
-                "repository:a:pull,push,delete",
-                false,
-            ),
-            ("the catalog", "scope=registry:catalog:*", "registry:catalog:*", false),
-            ("offline by the other name", "access_type=offline", "", true),
-            ("no offline token", "offline_token=false&access_type=online", "", false),
+            ("empty scopes", "service=x&scope=&scope=", ""),
+            ("every action", "scope=repository:a:*", "repository:a:pull,push,delete"),
+            ("the catalog", "scope=registry:catalog:*", "registry:catalog:*"),
+            ("offline by the other name", "access_type=offline", ""),
+            ("no offline token", "offline_token=false&access_type=online", ""),
             (
                 "names are not those of others",
                 "Scope=repository:a:pull&scopes=repository:a:pull",
                 "",
-                false,
             ),
-            ("garbage", "&&=&%zz&%ff=%ff&scope=%ff&scope", "", false),
+            ("garbage", "&&=&%zz&%ff=%ff&scope=%ff&scope", ""),
             (
                 "credentials of a query are not read",
                 "grant_type=password&username=alice&password=secret&scope=repository:a:pull",
                 "repository:a:pull",
-                false,
             ),
         ] {
             let request = TokenRequest::from_query(query).unwrap();
-            assert_eq!(
-                (granted(&request), request.wants_refresh_token),
-                (scope.to_owned(), refresh),
-                "{what}"
-            );
+            assert_eq!(granted(&request), scope, "{what}");
         }
     }
 
@@ -255,72 +225,60 @@ mod tests {
             user: user.into(),
             password: password.into(),
         };
-        for (what, form, expected, scope, refresh) in [
+        for (what, form, expected, scope) in [
             (
                 "containerd with a password",
                 "client_id=containerd-client&grant_type=password&password=p%26ss+w%C3%B6rd&scope=repository%3Aa%2Fb%3Apull&service=x&username=alice",
                 password("alice", "p&ss w\u{f6}rd"),
                 "repository:a/b:pull",
-                false,
             ),
             (
                 "containerd, several scopes joined",
                 "grant_type=password&username=alice&password=x&scope=repository:a:pull+repository:b:pull%2Cpush",
                 password("alice", "x"),
                 "repository:a:pull repository:b:pull,push",
-                false,
             ),
             (
                 "containerd with an identity token",
                 "client_id=containerd-client&grant_type=refresh_token&refresh_token=rsk_ci.x&scope=repository:a:pull&service=x",
                 FormCredentials::RefreshToken("rsk_ci.x".into()),
                 "repository:a:pull",
-                false,
             ),
             (
                 "a key as password",
                 "grant_type=password&username=key&password=rsk_ci.x&access_type=offline&scope=",
                 password("key", "rsk_ci.x"),
                 "",
-                true,
             ),
             (
                 "no credentials",
                 "grant_type=password&username=&password=&scope=repository:a:pull",
                 FormCredentials::Absent,
                 "repository:a:pull",
-                false,
             ),
             (
                 "an empty password",
                 "grant_type=password&username=alice&password=",
                 password("alice", ""),
                 "",
-                false,
             ),
             (
                 "a colon in the password, scopes repeated",
                 "grant_type=password&username=alice&password=a:b&scope=repository:a:pull&scope=repository:b:pull",
                 password("alice", "a:b"),
                 "repository:a:pull repository:b:pull",
-                false,
             ),
             (
                 "an empty refresh token",
                 "grant_type=refresh_token&refresh_token=",
                 FormCredentials::RefreshToken(String::new()),
                 "",
-                false,
             ),
         ] {
             let form = TokenForm::read(form.as_bytes()).unwrap();
             assert_eq!(form.credentials, expected, "{what}");
             let request = form.request;
-            assert_eq!(
-                (granted(&request), request.wants_refresh_token),
-                (scope.to_owned(), refresh),
-                "{what}"
-            );
+            assert_eq!(granted(&request), scope, "{what}");
         }
     }
 
@@ -365,14 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn s07_a_form_of_one_byte_more_is_too_long() {
-        let form = |len: usize| format!("grant_type=refresh_token&refresh_token={}", "x".repeat(len - 39));
-        assert_eq!(form(MAX_FORM_LEN).len(), MAX_FORM_LEN);
-        assert!(TokenForm::read(form(MAX_FORM_LEN).as_bytes()).is_ok());
-        assert_eq!(
-            TokenForm::read(form(MAX_FORM_LEN + 1).as_bytes()),
-            Err(TokenRequestError::TooLong)
-        );
+    fn asking_for_an_offline_token_changes_nothing() {
+        for rest in ["", "account=alice&scope=repository:a:pull&service=x"] {
+            let plain = TokenRequest::from_query(rest).unwrap();
+            for offline in ["offline_token=true", "offline_token=false", "access_type=offline"] {
+                let query = format!("{offline}&{rest}");
+                assert_eq!(TokenRequest::from_query(&query).unwrap(), plain, "{query}");
+                let form = |more: &str| format!("grant_type=refresh_token&refresh_token=x&{rest}{more}");
+                assert_eq!(
+                    TokenForm::read(form(&format!("&{offline}")).as_bytes()),
+                    TokenForm::read(form("").as_bytes()),
+                    "{query}"
+                );
+            }
+        }
     }
 
     #[test]
