@@ -1,4 +1,4 @@
-//! How often the table is read and written: AUTH.md, section 6, row by row.
+//! How often the table is read and written for each kind of credentials, as docs/metadata.md says.
 
 use registry::Authenticator as _;
 use registry::auth::{Credentials, Principal, Rules};
