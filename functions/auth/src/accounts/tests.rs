@@ -8,6 +8,7 @@ mod login_log;
 mod logins;
 mod password_secret;
 mod reads;
+mod regions;
 mod revocation;
 mod rotated_keys;
 mod signers;

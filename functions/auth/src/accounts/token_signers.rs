@@ -156,7 +156,8 @@ impl TokenSigners {
         self.seeds().guessing.clone()
     }
 
-    /// The key that signs now, if its seed was read. A key without a seed is passed over only after it was looked for.
+    /// The key that signs now, if its seed was read. A key without a seed is passed over only after it was looked for. Then one
+    /// signs that was not replaced: another one may end before its tokens.
     fn known(&self, in_force: &InForce) -> Option<Arc<TokenSigner>> {
         let now = self.environment.now();
         let kid = in_force.keys.signs_at(now)?;
@@ -164,7 +165,8 @@ impl TokenSigners {
         if !seeds.is_lost(kid) {
             return seeds.signers.get(&kid).cloned();
         }
-        let keys = in_force.state.keys.iter().filter(|key| !seeds.is_lost(key.kid));
+        let keys = in_force.state.keys.iter();
+        let keys = keys.filter(|key| key.until.is_none() && !seeds.is_lost(key.kid));
         let keys: Vec<_> = keys.cloned().collect();
         let kid = KeySet::new(&keys).signs_at(now)?;
         seeds.signers.get(&kid).cloned()
@@ -226,7 +228,9 @@ impl TokenSigners {
                 return Ok(known);
             }
             let now = self.environment.now();
-            let verifying = published.iter().filter(|key| key.until.is_none_or(|until| until > now));
+            let verifying = published
+                .iter()
+                .filter(|key| key.kid != seed.kid && key.until.is_none_or(|until| until > now));
             let state = AccessState {
                 version: in_force.state.version + 1,
                 keys: verifying.cloned().chain([key.public(now)]).collect(),
