@@ -9,6 +9,7 @@
 //! them, in the same way as the first one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::lock::Mutex as AsyncMutex;
@@ -55,8 +56,10 @@ pub(super) struct TokenSigners {
     environment: Arc<dyn Environment>,
     source: TokenSignerSource,
     seeds: Mutex<Seeds>,
-    /// Held by the request that reads or makes seeds.
-    reader: AsyncMutex<()>,
+    /// Held by the request that reads or makes seeds. It is the number of the last such request that failed.
+    reader: AsyncMutex<u64>,
+    /// How many such requests have begun.
+    begun: AtomicU64,
 }
 
 /// What was read of the seeds.
@@ -87,6 +90,7 @@ impl TokenSigners {
             source,
             seeds: Mutex::default(),
             reader: AsyncMutex::default(),
+            begun: AtomicU64::new(0),
         }
     }
 
@@ -100,16 +104,30 @@ impl TokenSigners {
         if let Some(key) = self.known(&in_force) {
             return Ok(key);
         }
-        let _one = self.reader.lock().await;
+        let arrived = self.begun.load(Ordering::SeqCst);
+        let mut failed = self.reader.lock().await;
         let in_force = access.in_force().await?;
         if let Some(key) = self.known(&in_force) {
             return Ok(key);
         }
+        let number = self.begin(arrived, *failed)?;
+        let key = self.read_or_make(&in_force, access).await;
+        if key.is_err() {
+            *failed = number;
+        }
+        key
+    }
+
+    async fn read_or_make(
+        &self,
+        in_force: &InForce,
+        access: &AccessCache,
+    ) -> Result<Arc<TokenSigner>, AuthenticationError> {
         if in_force.state.keys.is_empty() {
             return self.make(access).await;
         }
         self.read(access).await?;
-        if let Some(key) = self.known(&in_force) {
+        if let Some(key) = self.known(in_force) {
             return Ok(key);
         }
         // The key may have been replaced at once, and its seed removed, after this instance has read the state.
@@ -130,10 +148,20 @@ impl TokenSigners {
         if let Some(key) = self.known_guessing() {
             return Ok(key);
         }
-        let _one = self.reader.lock().await;
+        let arrived = self.begun.load(Ordering::SeqCst);
+        let mut failed = self.reader.lock().await;
         if let Some(key) = self.known_guessing() {
             return Ok(key);
         }
+        let number = self.begin(arrived, *failed)?;
+        let key = self.read_or_make_guessing(access).await;
+        if key.is_err() {
+            *failed = number;
+        }
+        key
+    }
+
+    async fn read_or_make_guessing(&self, access: &AccessCache) -> Result<GuessingKey, AuthenticationError> {
         self.read(access).await?;
         if let Some(key) = self.known_guessing() {
             return Ok(key);
@@ -150,6 +178,15 @@ impl TokenSigners {
         self.read(access).await?;
         self.known_guessing()
             .ok_or_else(|| unusable("the secret of the counters of wrong passwords is not in the table"))
+    }
+
+    /// The number of a request that reads. An error if one has failed that began after `arrived` other ones: the request that
+    /// asks has waited for it.
+    fn begin(&self, arrived: u64, failed: u64) -> Result<u64, AuthenticationError> {
+        if failed > arrived {
+            return Err(unusable("the seeds could not be read by another request"));
+        }
+        Ok(self.begun.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
     fn known_guessing(&self) -> Option<GuessingKey> {

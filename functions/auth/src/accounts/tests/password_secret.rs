@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use registry::auth::Credentials;
@@ -159,13 +159,20 @@ async fn the_first_passwords_make_one_secret() {
     }
 }
 
-/// A store whose calls for seeds fail while it is out.
-struct WithoutSeeds(Outage);
+/// A store whose calls for seeds fail while it is out. Counts them.
+#[derive(Clone, Default)]
+struct WithoutSeeds {
+    outage: Outage,
+    calls: Arc<AtomicUsize>,
+}
 
 impl Hook for WithoutSeeds {
     fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
         match method {
-            StoreMethod::TokenSeeds | StoreMethod::AddTokenSeed => self.0.before(method),
+            StoreMethod::TokenSeeds | StoreMethod::AddTokenSeed => {
+                self.calls.fetch_add(1, Ordering::SeqCst);
+                self.outage.before(method)
+            }
             _ => Ok(()),
         }
     }
@@ -173,16 +180,21 @@ impl Hook for WithoutSeeds {
     fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn pauses(&self) -> u32 {
+        3
+    }
 }
 
 /// Nothing is said about a password that could not be counted.
 #[tokio::test]
 async fn no_password_is_checked_while_the_secret_cannot_be_read() {
     let (world, key) = World::new().await;
-    let outage = Outage::default();
+    let hook = WithoutSeeds::default();
+    let outage = &hook.outage;
     outage.set(true);
     let store: Arc<dyn AccessStore> = world.store.clone();
-    let store = Arc::new(Wrapped::new(store, WithoutSeeds(outage.clone())));
+    let store = Arc::new(Wrapped::new(store, hook.clone()));
     let instance = world.instance_over(store, World::settings(), Some(FileUsers::new()));
     let passwords = [
         ("alice", PASSWORD, "alice"),
@@ -194,6 +206,13 @@ async fn no_password_is_checked_while_the_secret_cannot_be_read() {
         assert_eq!(login(&instance, &basic(user, password)).await, "503", "{user}");
         assert_eq!(world.threads.take(), 0, "{user}");
     }
+    // Those that wait for one that fails do not ask again, one after the other.
+    let before = hook.calls.load(Ordering::SeqCst);
+    let wrong = basic("alice", "a wrong password");
+    let answers = join_all((0..50).map(|_| login(&instance, &wrong))).await;
+    assert!(answers.iter().all(|answer| answer == "503"), "{answers:?}");
+    let calls = hook.calls.load(Ordering::SeqCst) - before;
+    assert!((1..10).contains(&calls), "{calls}");
     let by_key = login(&instance, &bearer(key.expose())).await;
     assert_eq!(by_key, format!("robot:ci by {}", key.id()));
     outage.set(false);
