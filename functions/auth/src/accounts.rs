@@ -6,7 +6,8 @@
 //! 2. `in_force` and `access_cache`: the access state, the policy and accounts, and how seldom they are read.
 //! 3. `login`: user names and keys. `login_log`: how logins are counted and logged. `password_checks`: what a password costs,
 //!    and how clients that guess wait. [`password_users`]: what a shell adds to that.
-//! 4. `token_signers`: the keys that sign tokens. `token_checks`: tokens of requests. `token_grants`: tokens for clients.
+//! 4. `token_signers`: the keys that sign tokens, and the secret of the counters of wrong passwords. `token_checks`: tokens of
+//!    requests. `token_grants`: tokens for clients.
 //! 5. `authenticate`: the decision about a request. `api_access`: what the API asks. [`bootstrap`]: the secret for the first administrator.
 //!
 //! [`recent_map`] and `key_locks` are for the caches.
@@ -130,9 +131,9 @@ pub struct AccessStatistics {
     /// How long ago the access state was read, in milliseconds. `None`: never. Only requests read it, so it grows while there
     /// are none. The state that decides about a request is younger than ten seconds.
     pub state_age_ms: Option<u64>,
-    /// How many keys end within 14 days, without those that were replaced: their account has a later key that allows as much and
-    /// lasts longer. Only accounts that were read for requests of clients count, at most 4,096 of them,
-    /// so that nothing is read for this number.
+    /// How many keys end within 14 days, without those that were replaced: their account has a later key that allows as much
+    /// and lasts longer. Only accounts that were read for requests of clients count, at most 4,096 of them, so that nothing is
+    /// read for this number.
     pub keys_ending_soon: usize,
 }
 

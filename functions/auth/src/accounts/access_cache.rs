@@ -67,7 +67,8 @@ pub(super) fn subject_of(account: &Account) -> Subject {
     }
 }
 
-/// Whether the account has a key that was made after `key`, which ends, allows as much, and lasts longer. `key rotate` makes one.
+/// Whether the account has a key that was made after `key`, which ends, allows as much, and lasts longer. `key rotate` makes
+/// one.
 fn has_successor(account: &Account, key: &AccountKey) -> bool {
     account.keys.values().any(|other| {
         let lasts_longer = other

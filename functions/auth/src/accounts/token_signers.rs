@@ -66,8 +66,8 @@ pub(super) struct TokenSigners {
 #[derive(Default)]
 struct Seeds {
     signers: BTreeMap<KeyId, Arc<TokenSigner>>,
-    /// Published keys without a seed. Seeds are written before their keys are published, and these were read after the state, so
-    /// none of them will come.
+    /// Published keys without a seed. Seeds are written before their keys are published, and were read after the state, so none
+    /// will come for these.
     lost: BTreeSet<KeyId>,
     guessing: Option<GuessingKey>,
 }
