@@ -44,7 +44,7 @@ impl From<io::Error> for Failure {
 
 impl From<OpenFailure> for Failure {
     fn from(failure: OpenFailure) -> Self {
-        Self::Failed(failure.0)
+        Self::Failed(failure.to_string())
     }
 }
 

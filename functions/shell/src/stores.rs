@@ -44,8 +44,14 @@ pub use store_embedded::SCHEMA_VERSION;
 
 /// Why stores could not be opened: a text for the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenFailure(pub String);
+pub enum OpenFailure {
+    /// There is no registry on this host, and none was to be created.
+    #[error("{0}")]
+    Absent(String),
+    /// The stores cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
 
 /// Opens the stores that `config` names. Also fails if this program was built without one of them.
 pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened, OpenFailure> {
@@ -75,7 +81,7 @@ pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened,
             Ok(opening.finish(config, blobs, metadata.clone(), metadata))
         }
         #[cfg(not(all(feature = "cloud", feature = "embedded")))]
-        _ => Err(OpenFailure(format!(
+        _ => Err(OpenFailure::Unusable(format!(
             "this program was built without a store for blobs on {} or for metadata in {}",
             config.describe_blobs(),
             config.describe_metadata()

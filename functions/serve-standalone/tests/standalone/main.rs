@@ -33,6 +33,7 @@ mod passwords;
 mod policies;
 mod probes;
 mod protocol;
+mod public_start;
 mod readiness;
 mod releases;
 mod resets;

@@ -61,7 +61,7 @@ async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> R
         ..store_s3::S3Options::new(&bucket.name)
     };
     let opened = S3Blobs::open(own).await;
-    opened.map_err(|error| OpenFailure(format!("cannot use {bucket}: {error}")))
+    opened.map_err(|error| OpenFailure::Unusable(format!("cannot use {bucket}: {error}")))
 }
 
 /// Opens a table, which [`init`] must have created.
@@ -76,7 +76,7 @@ pub(super) async fn open_metadata(
         Contact::Now => DynamoStore::open(&own).await,
         Contact::Later => DynamoStore::connect(&own).await,
     };
-    let store = opened.map_err(|error| OpenFailure(format!("cannot use dynamodb://{}: {error}", table.0)))?;
+    let store = opened.map_err(|error| OpenFailure::Unusable(format!("cannot use dynamodb://{}: {error}", table.0)))?;
     opening.parts.services.push(time_of_table(&store));
     opening.statistics.metadata = Some(Arc::new(TableProbe(store.clone())));
     Ok(Arc::new(store))

@@ -1,13 +1,12 @@
 //! Opens the stores on this host: files and `SQLite`.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry::store::blobs::BlobStore;
 use registry::store::{Context, Location, StoreError};
-use store_embedded::{DiskBlobs, Embedded, PathWatch, Space, SqliteStore};
+use store_embedded::{DiskBlobs, Embedded, OpenError, PathWatch, Space, SqliteStore};
 
 use super::{Absent, OpenFailure, OpenOptions, Opening, StoreConfig};
 use crate::probe::{LocalFiles, MetadataProbe, ProbeError, TableCounts};
@@ -136,12 +135,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn unusable(data: &Path, options: &OpenOptions, error: &dyn fmt::Display) -> OpenFailure {
-    OpenFailure(format!(
+fn unusable(data: &Path, options: &OpenOptions, error: &OpenError) -> OpenFailure {
+    let text = format!(
         "cannot open the data directory {}: {error}. If this is not the directory of the server, name that with {}",
         data.display(),
         (options.spelling)(DATA)
-    ))
+    );
+    match error {
+        OpenError::Absent(_) => OpenFailure::Absent(text),
+        _ => OpenFailure::Unusable(text),
+    }
 }
 
 /// The space and the paths of one store.

@@ -16,7 +16,7 @@ use shell::challenge::AskedClients;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::settings;
-use shell::stores::{self, Absent, OpenOptions};
+use shell::stores::{self, Absent, Backends, OpenFailure, OpenOptions};
 use shell::text::count;
 
 use crate::cli::{ServeArgs, flag};
@@ -89,10 +89,16 @@ impl AccessFlags {
             absent: Absent::Refuse,
             ..options.clone()
         };
-        // Without stores there are no accounts. Any other fault is reported when the server opens them.
-        let has_accounts = match stores::open(&args.stores.config(), &options).await {
+        let config = args.stores.config();
+        let has_accounts = match stores::open(&config, &options).await {
             Ok(opened) => has_accounts(&*opened.stores.access).await,
-            Err(_) => Some(false),
+            Err(OpenFailure::Absent(_)) => match config.backends {
+                // Only the directory of the blobs is absent. The table is asked when the server has opened it.
+                Backends::DiskAndDynamoDb { .. } => None,
+                _ => Some(false),
+            },
+            // It is not known whether there are accounts, and the operator must not be told that there are none.
+            Err(failure) => return Err(failure.into()),
         };
         self.decide(args, has_accounts).map(drop)
     }
