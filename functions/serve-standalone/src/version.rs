@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use shell::stores::{SCHEMA_VERSION, TABLE_LAYOUT_VERSION};
+use shell::stores::{SCHEMA_ACCESS_VERSION, SCHEMA_VERSION, TABLE_ACCESS_VERSION, TABLE_LAYOUT_VERSION};
 
 use crate::commands::EXPORT_VERSION;
 
@@ -17,10 +17,9 @@ pub(crate) fn long(commit: Option<&str>) -> &'static str {
             .filter(|commit| !commit.is_empty())
             .unwrap_or("unknown (ROADSTEAD_COMMIT was not set when this was built)");
         format!(
-            "{}\ncommit: {commit}\nlayouts: SQLite schema {}, DynamoDB table {}, export {EXPORT_VERSION}",
+            "{}\ncommit: {commit}\nlayouts: SQLite schema {SCHEMA_VERSION} ({SCHEMA_ACCESS_VERSION} with accounts), DynamoDB \
+             table {TABLE_LAYOUT_VERSION} ({TABLE_ACCESS_VERSION} with accounts), export {EXPORT_VERSION}",
             env!("CARGO_PKG_VERSION"),
-            SCHEMA_VERSION,
-            TABLE_LAYOUT_VERSION,
         )
     })
 }

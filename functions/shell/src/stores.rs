@@ -38,9 +38,9 @@ pub use self::unused::UnusedSetting;
 use crate::condition::{Condition, ConditionParts};
 use crate::opened::{Opened, StoreStatistics};
 #[cfg(feature = "cloud")]
-pub use store_dynamodb::LAYOUT_VERSION as TABLE_LAYOUT_VERSION;
+pub use store_dynamodb::{ACCESS_LAYOUT_VERSION as TABLE_ACCESS_VERSION, LAYOUT_VERSION as TABLE_LAYOUT_VERSION};
 #[cfg(feature = "embedded")]
-pub use store_embedded::SCHEMA_VERSION;
+pub use store_embedded::{ACCESS_VERSION as SCHEMA_ACCESS_VERSION, SCHEMA_VERSION};
 
 /// Why stores could not be opened: a text for the operator.
 #[derive(Debug, thiserror::Error)]

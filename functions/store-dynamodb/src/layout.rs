@@ -8,7 +8,7 @@ pub const VERSION: u64 = 2;
 
 /// The layout version of a table that has an account or a policy. The change that makes the first one raises the version to
 /// this one, so that programs before version 2, which know neither and would let every client in, do not use the table.
-pub(crate) const WITH_ACCOUNTS: u64 = 3;
+pub const WITH_ACCOUNTS: u64 = 3;
 
 /// Why the tables cannot be used. The texts are for the operator and say what to do.
 #[derive(Debug, thiserror::Error)]

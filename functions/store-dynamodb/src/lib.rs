@@ -75,7 +75,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use layout::{OpenError, VERSION as LAYOUT_VERSION};
+pub use layout::{OpenError, VERSION as LAYOUT_VERSION, WITH_ACCOUNTS as ACCESS_LAYOUT_VERSION};
 pub use open::TableOptions;
 pub use retrying::TableStatistics;
 pub use schema::Prepared;

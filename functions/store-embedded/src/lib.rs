@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use blobs::{DiskBlobs, READ_FILES};
 pub use open::OpenError;
 pub use space::{MinFree, Space};
-pub use sqlite::{SCHEMA_VERSION, SqliteStatistics, SqliteStore};
+pub use sqlite::{ACCESS_VERSION, SCHEMA_VERSION, SqliteStatistics, SqliteStore};
 pub use turns::MAX_THREADS;
 pub use watch::PathWatch;
 

@@ -145,7 +145,7 @@ fn the_version_names_the_commit_and_the_layouts() {
     assert_eq!(stdout("-V"), short);
     let commit = option_env!("ROADSTEAD_COMMIT").filter(|commit| !commit.is_empty());
     let commit = commit.unwrap_or("unknown (ROADSTEAD_COMMIT was not set when this was built)");
-    let layouts = "layouts: SQLite schema 3, DynamoDB table 2, export 1";
+    let layouts = "layouts: SQLite schema 3 (4 with accounts), DynamoDB table 2 (3 with accounts), export 1";
     assert_eq!(stdout("--version"), format!("{short}commit: {commit}\n{layouts}\n"));
 }
 

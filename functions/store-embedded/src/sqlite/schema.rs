@@ -21,8 +21,8 @@ pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// The version of a file that has, or had, an account or a policy. Its tables are those of [`SCHEMA_VERSION`]: the version
 /// differs only to refuse the file to programs that know no accounts and would let every client in. The next migration
-/// begins at this version, so an empty one comes before it in [`MIGRATIONS`].
-const ACCESS_VERSION: usize = SCHEMA_VERSION + 1;
+/// begins at this version, so an empty one comes before it in the list.
+pub const ACCESS_VERSION: usize = SCHEMA_VERSION + 1;
 
 /// The tables of accounts, which each opening makes. See the file.
 const ACCESS: &str = include_str!("access.sql");
