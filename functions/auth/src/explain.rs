@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use oci::{RepositoryName, Tag};
-use registry::auth::{ActionKind, Creation, Decision, GroupName, Principal, Rules, Subject};
+use registry::auth::{ActionKind, Creation, Decision, GroupName, Principal, PrincipalKind, Rules, Subject};
 use registry::policy::units::format_size;
 use registry::policy::{ANONYMOUS_PULL, Policy};
 use registry::store::metadata::{HistoryRecord, MetadataStore};
@@ -184,6 +184,19 @@ impl Explanation {
             line: None,
             reason: format!("the account {principal} is disabled"),
         }
+    }
+
+    /// The answer about a principal without an account. If that is a user, the answer says for whom it holds: the name may be
+    /// mistyped.
+    #[must_use]
+    pub fn without_account(mut self, principal: &Principal) -> Self {
+        if principal.kind() == PrincipalKind::User {
+            self.reason = format!(
+                "{}; there is no account {principal}: this is the answer for a user of a htpasswd file",
+                self.reason
+            );
+        }
+        self
     }
 }
 

@@ -4,7 +4,7 @@ use oci::{RepositoryName, Tag};
 use registry::api_endpoint::{ApiRefusal, ApiRequest, ApiResponse, ApiSuccess};
 use registry::auth::{Principal, Pull, Push, Subject};
 use registry::store::access::AuditQuery;
-use registry::store::{Cursor, StoreError, Timestamp};
+use registry::store::{Cursor, Reason, Timestamp};
 
 use super::query::ListQuery;
 use super::refusal::invalid;
@@ -62,7 +62,8 @@ impl Api {
         };
         let found = match account {
             AccountCondition::Disabled => Explanation::of_disabled(&subject.principal),
-            AccountCondition::Enabled | AccountCondition::None => explain(&policy, &subject, &question),
+            AccountCondition::Enabled => explain(&policy, &subject, &question),
+            AccountCondition::None => explain(&policy, &subject, &question).without_account(&subject.principal),
         };
         Ok(shown(&ExplainView {
             decision: if found.allowed { "allowed" } else { "denied" }.to_owned(),
@@ -129,12 +130,15 @@ impl Api {
             event: query.value("event")?,
         };
         let (after, limit) = (query.text("after").map(Cursor), query.limit()?);
-        let slice = self.access.audit(self.cx(), &asked, after.as_ref(), limit).await;
-        let slice = slice.map_err(|error| match error {
-            // The position is the client's.
-            StoreError::Failed(_) if after.is_some() => invalid("the parameter after cannot be read"),
-            error => error.into(),
-        })?;
+        let slice = match self.access.audit(self.cx(), &asked, after.as_ref(), limit).await {
+            Ok(slice) => slice,
+            // The position is the client's. It is at fault if the store answers without it.
+            Err(error) if after.is_some() && error.reason() == Reason::Failed => {
+                self.access.audit(self.cx(), &asked, None, 1).await?;
+                return Err(invalid("the parameter after cannot be read"));
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(shown(&Listed {
             items: slice.items.into_iter().map(AuditEventView::from).collect(),
             next: slice.next.map(|Cursor(text)| text),

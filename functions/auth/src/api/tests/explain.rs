@@ -418,7 +418,11 @@ create = "listed"
                 false,
                 "its settings (line 17) do not let a push create it",
             ),
-            ("filer push team/app latest", true, "the rule \"team\""),
+            (
+                "filer push team/app latest",
+                true,
+                "allows it; there is no account filer: this is the answer for a user of a htpasswd file",
+            ),
             ("root push other", true, "members of the group admins may do everything"),
             ("robot:ci create team/app", true, "the grant robot:ci#1 allows it"),
             (
