@@ -81,7 +81,7 @@ class Recipes:
         shell(filled(make, {"$(mktemp -d)": str(self.data)}), POLICIES, self.env)
         done = shell(steps(POLICIES / "README.md", "roadstead policy set"), POLICIES, self.env)
         (name,) = re.findall(r"policy set (\S+\.toml)", steps(POLICIES / "README.md", "roadstead policy set"))
-        assert done.stdout.endswith((POLICIES / name).read_text()), done.stdout
+        assert (POLICIES / name).read_text() in done.stdout, done.stdout
         assert "warning" not in done.stderr, done.stderr
 
     def checked(self, file: Path) -> str:
@@ -357,7 +357,13 @@ def policies_page(folder: Path) -> None:
     (text,) = blocks(POLICIES_PAGE, "toml")
     (folder / "policy.toml").write_text(text)
     done = shell(steps(POLICIES_PAGE, "policy check"), folder, env)
-    assert (folder / "policy.toml").read_text() == text, "policy show prints something else"
+    shown = (folder / "policy.toml").read_text()
+    assert re.fullmatch(re.escape(text) + r"# roadstead policy version \d+\n", shown), "policy show prints something else"
+    # What it has printed can be set again, and then has one such line, of the version after.
+    number = int(shown.split()[-1])
+    again = shell("roadstead policy set policy.toml\nroadstead policy show", folder, env)
+    assert again.stdout.endswith(f"{text}# roadstead policy version {number + 1}\n"), again
+    assert f"set version {number + 1} of the policy, made from version {number};" in again.stdout, again
     assert "no mistakes" in done.stdout and "warning" not in done.stderr, done
     assert re.search(r'^allowed: the rule "payments team".*; the rule "releases" \(line \d+\) freezes', done.stdout, re.MULTILINE), done
 

@@ -143,11 +143,11 @@ KEY = r"rsk_{0}\.[0-9A-Za-z]{{{{57}}}}"
 
 # Run twice: as text with one pair of names, and with --json with another one. `{u}` is a user, `{r}` a robot, `{id}` a key of the robot.
 STEPS = (
-    Step("user add {u} --group dev,ops --no-password", "^added the user {u}, groups: dev,ops$", {"name": "{u}", "password": False}),
+    Step("user add {u} --group dev,ops --no-password", "^added the user {u}, groups: dev,ops$", {"name": "{u}", "has_password": False}),
     Step("user list", "^{u}$", {"kind": "user"}),
     Step("user show {u}", "^groups\tdev,ops$", {"name": "{u}", "groups": ["dev", "ops"], "by": ":operator"}),
     Step("user set {u} --add-group more --remove-group ops", "^changed the user {u}, groups: dev,more$", {"groups": ["dev", "more"]}),
-    Step("user passwd {u} --password-stdin", "^set the password of the user {u}", {"password": True}, f"{PASSWORD}\n"),
+    Step("user passwd {u} --password-stdin", "^set the password of the user {u}", {"has_password": True}, f"{PASSWORD}\n"),
     Step("user disable {u}", "^disabled the user {u}", {"disabled": True}),
     Step("user disable {u}", "^unchanged: ", {"disabled": True}),
     Step("user enable {u}", "^enabled the user {u}", {"disabled": False}),
@@ -158,9 +158,9 @@ STEPS = (
     Step("robot set {r} --disallow delete:rob/**", "grants: pull,create:rob/\\*\\*$", {"groups": ["bots", "dev"]}),
     Step("robot disable {r}", "^disabled the robot {r}", {"disabled": True}),
     Step("robot enable {r}", "^enabled the robot {r}", {"disabled": False}),
-    Step("key add {u} --expires never --scope pull:**", f"^{KEY.format('{u}')}$", {"account": "{u}", "expires": None}),
-    Step("key list {r}", "^{id}\t.*\t-\teverything$", {"id": "{id}", "lastUsed": None, "scope": None}),
-    Step("key rotate {r} {id} --expires 30d --overlap 1h", "^the old key {id} ends at ", {"account": "{r}"}),
+    Step("key add {u} --expires never --scope pull:**", f"^{KEY.format('{u}')}$", {"account": "{u}", "expires": "never"}),
+    Step("key list {r}", "^{id}\t.*\t-\teverything$", {"id": "{id}", "last_used": None, "scope": None}),
+    Step("key rotate {r} {id} --expires 30d --overlap 1h", "^the old key {id} ends at ", {"account": "{r}", "old_id": "{id}"}),
     Step("key remove {r} {id}", "^removed the key {id} of {r}$", {"id": "{id}"}),
     Step("group list", "^bots\t.*{r}", {"group": "admins", "members": ["root"]}),
     Step("signing-key rotate", "^the key \\S+ signs from ", {"condition": "published"}),
@@ -273,6 +273,13 @@ class Commands:
         for words in (("user", "add", "typing"), ("user", "passwd", "typing")):
             shown = typed([roadstead(), *words, *self.backend.words()], self.backend.environment(), PASSWORD)
             assert shown.count(": ") == 2 and "Again: " in shown and PASSWORD not in shown, shown
+        # Nobody types a password for nothing.
+        for words, code, said in (
+            (("user", "add", "typing"), 1, "there is a user typing already"),
+            (("user", "passwd", "nobody"), 3, "there is no user nobody"),
+        ):
+            shown = refused([roadstead(), *words, *self.backend.words()], self.backend.environment(), code)
+            assert said in shown and "Password: " not in shown, shown
         server = self.servers[0]
         within_ten_seconds("the user", [server], lambda one: login(one, "typing", PASSWORD, "127.0.0.2") == 200)
 
@@ -409,9 +416,9 @@ class Commands:
         done = at_once(*(partial(self.run, *words, ok=(0, 1), input=source) for source in sources))
         made = [source for source, one in zip(sources, done) if one.returncode == 0]
         assert len(made) == 1 and all(NOTHING_CHANGED in one.stderr for one in done if one.returncode == 1), done
-        assert self.run("policy", "show").stdout == made[0]
         versions = [one["version"] for one in self.json("policy", "versions")]
         assert versions.index(version) == 1, versions
+        assert self.run("policy", "show").stdout == f"{made[0]}# roadstead policy version {versions[0]}\n"
 
     def signing_keys(self) -> str:
         """Replaced twenty times, each key published for ten seconds instead of thirty, while clients get tokens and use them at every
@@ -489,6 +496,33 @@ def login(server: Server, user: str, secret: str, source: str) -> int:
         connection.close()
 
 
+def refused(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]], code: int) -> str:
+    """What a terminal shows while a command fails, without being asked anything."""
+    keyboard, terminal = pty.openpty()
+    words = [str(word) for word in command]
+    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment(env), start_new_session=True)
+    os.close(terminal)
+    shown = b""
+    try:
+        while select.select([keyboard], [], [], TIMEOUT)[0] and (read := _read(keyboard)):
+            shown += read
+        assert process.wait(TIMEOUT) == code, f"{spell(words)}: {shown!r}"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+    return shown.decode()
+
+
+def _read(keyboard: int) -> bytes:
+    """What comes next from a terminal; nothing at its end."""
+    try:
+        return os.read(keyboard, 1024)
+    except OSError:
+        # The command has ended, and its end of the terminal is closed.
+        return b""
+
+
 def typed(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]], password: str) -> str:
     """What a terminal shows while a command asks twice for a password. It must succeed."""
     keyboard, terminal = pty.openpty()
@@ -502,12 +536,8 @@ def typed(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]], pa
                 assert select.select([keyboard], [], [], TIMEOUT)[0], f"{spell(words)} does not ask: {shown!r}"
                 shown += os.read(keyboard, 1)
             os.write(keyboard, f"{password}\n".encode())
-        try:
-            while True:
-                shown += os.read(keyboard, 1024)
-        except OSError:
-            # The command has ended, and its end of the terminal is closed.
-            pass
+        while read := _read(keyboard):
+            shown += read
         assert process.wait(TIMEOUT) == 0, shown
     finally:
         process.kill()

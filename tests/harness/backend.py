@@ -51,7 +51,7 @@ class Backend:
         self.operate("user", "add", name, "--password-stdin", input=f"{password}\n")
 
     def set_policy(self, policy: str) -> None:
-        """Puts a policy in TOML in force, and makes the registry if there is none yet. A server that runs already follows within 10 s."""
+        """Puts a policy in TOML in force. A server that runs already follows within 10 s."""
         self.operate("policy", "set", "-", input=policy)
 
     def objects(self) -> Dict[str, int]:

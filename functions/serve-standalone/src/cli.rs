@@ -35,7 +35,8 @@ pub(crate) use operate::{
     RepoCommand, Target,
 };
 pub(crate) use policy::{
-    FormWord, PolicyCheckArgs, PolicyCommand, PolicyExplainArgs, PolicyFileArgs, PolicySetArgs, PolicyShowArgs,
+    FormWord, IfVersion, PolicyCheckArgs, PolicyCommand, PolicyExplainArgs, PolicyFileArgs, PolicySetArgs,
+    PolicyShowArgs,
 };
 pub(crate) use serve::{ServeArgs, SyncMode};
 pub(crate) use stores::StoreArgs;
@@ -245,6 +246,7 @@ mod tests {
             "roadstead key remove ci",
             "roadstead key remove ci short",
             "roadstead policy set",
+            "roadstead policy set policy.toml --if-version latest",
             "roadstead policy explain alice pull",
             "roadstead audit --event login",
             "roadstead audit --since yesterday",

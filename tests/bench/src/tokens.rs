@@ -118,10 +118,11 @@ impl Guarded {
         let policy = folder.join("policy.toml");
         std::fs::write(&policy, POLICY).map_err(system(&policy))?;
         let administer = |words: &[&str], input: &str| administer(program, &data, words, input);
+        // First, because only this command makes a registry.
+        administer(&["user", "add", USER, "--password-stdin"], PASSWORD)?;
         let added = administer(&["robot", "add", ROBOT, "--expires", "never", "--json"], "")?;
         let key = text_of(added.as_bytes(), "key")
             .ok_or_else(|| Failure::Unready("`roadstead robot add` printed no key".to_owned()))?;
-        administer(&["user", "add", USER, "--password-stdin"], PASSWORD)?;
         administer(&["policy", "set", &policy.to_string_lossy()], "")?;
         let port = free_port()?;
         let mut command = Command::new(&program.path);

@@ -35,6 +35,8 @@ pub struct NewPolicy {
 pub struct PolicySet {
     /// The version.
     pub version: PolicyVersion,
+    /// The version that was in force before; `None`: no policy was set.
+    pub replaced: Option<u64>,
     /// What its author may not have meant.
     pub warnings: Vec<Warning>,
 }
@@ -124,17 +126,23 @@ impl Administration {
         // What instances could not read would end in 503 on all of them.
         Policy::from_json(&document).map_err(AdministrationError::Mistakes)?;
         let warnings = policy.warnings(&self.known_names().await?);
-        let version = self.persist(|| self.try_set_policy(author, new, &document)).await?;
-        Ok(PolicySet { version, warnings })
+        let (version, replaced) = self.persist(|| self.try_set_policy(author, new, &document)).await?;
+        Ok(PolicySet {
+            version,
+            replaced,
+            warnings,
+        })
     }
 
+    /// The new version, and the number of the one that it replaces.
     async fn try_set_policy(
         &self,
         author: &Author,
         new: &NewPolicy,
         document: &str,
-    ) -> Result<PolicyVersion, AdministrationError> {
+    ) -> Result<(PolicyVersion, Option<u64>), AdministrationError> {
         let before = self.state().await?;
+        let replaced = before.policy;
         if let MadeFrom::Version(made_from) = new.made_from
             && made_from != before.policy
         {
@@ -170,7 +178,7 @@ impl Administration {
             event: Some(event),
         })
         .await?;
-        Ok(version)
+        Ok((version, replaced))
     }
 
     /// A principal as the policy sees it. A user without an account is one of a htpasswd file.

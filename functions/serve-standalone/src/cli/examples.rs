@@ -29,7 +29,7 @@ Examples:
       Blobs in S3 and metadata in DynamoDB; region and credentials are found as AWS tools find them
   roadstead serve --blobs s3://bucket --s3-endpoint https://s3.example.com --aws-region main
       Blobs in an S3-compatible object store, metadata in SQLite
-  roadstead serve --blobs s3://bucket --pull redirect --pull-rule proxy,network=10.0.0.0/8,repository=team/**
+  roadstead serve --blobs s3://bucket --pull redirect --pull-rule 'proxy,network=10.0.0.0/8,repository=team/**'
       Redirect pulls to S3, except those of a network that cannot reach it
   roadstead serve --listen 0.0.0.0:5000 --htpasswd users --trusted-proxy 10.0.0.2 --public-url https://registry.example.com
       Behind a proxy that serves HTTPS: clients reach the registry at that URL
@@ -241,7 +241,7 @@ Examples:
       On the table of a registry in the cloud
 
 A password has at least 12 bytes. The first account closes a registry that was open to everyone, within 10 seconds. Users \
-and robots share one name space.
+and robots share one name space. If there is no registry yet, this command makes one, and says where.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage";
 
@@ -253,29 +253,39 @@ Examples:
 pub(super) const USER_SHOW: &str = "\
 Examples:
   roadstead user show alice
-  roadstead user show alice --json | jq .keys";
+  roadstead user show alice --json | jq .keys
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such user";
 
 pub(super) const USER_SET: &str = "\
 Examples:
   roadstead user set alice --add-group payments --add-group auditors
   roadstead user set alice --remove-group payments
-      Takes effect on every server within 10 seconds, also for tokens that were issued before";
+      Takes effect on every server within 10 seconds, also for tokens that were issued before
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such user";
 
 pub(super) const USER_DISABLE: &str = "\
 Examples:
   roadstead user disable alice
       Takes effect on every server within 10 seconds, also for tokens that were issued before
 
-URLs of redirected pulls that were issued before work until they end (15 minutes by default).";
+URLs of redirected pulls that were issued before work until they end (15 minutes by default).
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such user";
 
 pub(super) const USER_ENABLE: &str = "\
 Examples:
-  roadstead user enable alice";
+  roadstead user enable alice
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such user";
 
 pub(super) const USER_REMOVE: &str = "\
 Examples:
   roadstead user remove alice
-      Remove the user and the user's keys. What the user has pushed stays";
+      Remove the user and the user's keys. What the user has pushed stays
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such user";
 
 pub(super) const USER_PASSWD: &str = "\
 Examples:
@@ -284,19 +294,24 @@ Examples:
   printf %s \"$PASSWORD\" | roadstead user passwd alice --password-stdin
       Read it from a pipe
 
-Tokens that were issued for the old password are refused within 10 seconds. Keys stay.";
+Tokens that were issued for the old password are refused within 10 seconds. Keys stay.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such user";
 
 pub(super) const ROBOT_ADD: &str = "\
 Examples:
-  roadstead robot add ci --allow pull,create:payments/** --expires 90d
+  roadstead robot add ci --allow 'pull,create:payments/**' --expires 90d
       May pull, push new tags and not move existing ones; prints the key
-  roadstead robot add ci --group builders --expires never > ci.key
-      The policy says what the group may do; standard output has the key alone
-  roadstead robot add ci --allow pull:** --expires 30d --json | jq -r .key
+  umask 077; roadstead robot add ci --group builders --expires never > ci.key
+      The policy says what the group may do; standard output has the key alone, in a file that nobody else can read
+  roadstead robot add ci --allow 'pull:**' --expires 30d --json | jq -r .key
   roadstead robot add ci --expires 90d | docker login registry.example.com -u ci --password-stdin
       Use the key without storing it
 
-The key is shown once. If it is lost, add another one with `roadstead key add`.";
+The key is shown once. If it is lost, add another one with `roadstead key add`. The registry must exist: only \
+`roadstead user add` makes one.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage";
 
 pub(super) const ROBOT_LIST: &str = "\
 Examples:
@@ -306,56 +321,76 @@ Examples:
 pub(super) const ROBOT_SHOW: &str = "\
 Examples:
   roadstead robot show ci
-  roadstead robot show ci --json | jq -r '.keys[].expires'";
+  roadstead robot show ci --json | jq .grants
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such robot";
 
 pub(super) const ROBOT_SET: &str = "\
 Examples:
-  roadstead robot set ci --allow push:payments/**
+  roadstead robot set ci --allow 'push:payments/**'
       Add actions to the grant for payments/**, or add the grant
-  roadstead robot set ci --disallow delete:payments/** --add-group builders
-      Takes effect on every server within 10 seconds, also for tokens that were issued before";
+  roadstead robot set ci --disallow 'delete:payments/**' --add-group builders
+      Takes effect on every server within 10 seconds, also for tokens that were issued before
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such robot";
 
 pub(super) const ROBOT_DISABLE: &str = "\
 Examples:
   roadstead robot disable ci
-      Takes effect on every server within 10 seconds, also for tokens that were issued before";
+      Takes effect on every server within 10 seconds, also for tokens that were issued before
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such robot";
 
 pub(super) const ROBOT_ENABLE: &str = "\
 Examples:
-  roadstead robot enable ci";
+  roadstead robot enable ci
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such robot";
 
 pub(super) const ROBOT_REMOVE: &str = "\
 Examples:
   roadstead robot remove ci
-      Remove the robot and its keys. What it has pushed stays";
+      Remove the robot and its keys. What it has pushed stays
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such robot";
 
 pub(super) const KEY_ADD: &str = "\
 Examples:
   roadstead key add alice --expires 90d
       A key for alice's laptop; docker login takes it as her password
-  roadstead key add ci --expires 30d --scope pull:**
+  roadstead key add ci --expires 30d --scope 'pull:**'
       A key that only pulls, whatever ci may do
   roadstead key add ci --expires never --json | jq -r .key
 
-The key is shown once. Standard output has the key alone.";
+The key is shown once. Standard output has the key alone.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such account";
 
 pub(super) const KEY_LIST: &str = "\
 Examples:
   roadstead key list ci
-  roadstead key list ci --json | jq -r 'select(.lastUsed == null) | .id'";
+  roadstead key list ci --json | jq -r 'select(.last_used == null) | .id'
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such account";
 
 pub(super) const KEY_ROTATE: &str = "\
 Examples:
-  roadstead key rotate ci --expires 90d > ci.key
+  umask 077; roadstead key rotate ci --expires 90d > ci.key
       Replace the only key of ci; the old key works for another 24 hours
   roadstead key rotate ci 3f9aK2dQ --overlap 1h --expires 90d
   roadstead key rotate ci 3f9aK2dQ --overlap 0 --expires 90d
-      For a key that others may know: it is removed at once";
+      For a key that others may know: it is removed at once
+
+With --json, the new key also says which key it replaces (old_id), and when that one ends (old_ends; null: it is removed).
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such account or key";
 
 pub(super) const KEY_REMOVE: &str = "\
 Examples:
   roadstead key remove ci 3f9aK2dQ
-      Takes effect on every server within 10 seconds, also for tokens that were issued for the key";
+      Takes effect on every server within 10 seconds, also for tokens that were issued for the key
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such account or key";
 
 pub(super) const GROUP_LIST: &str = "\
 Examples:
@@ -392,7 +427,7 @@ Examples:
   roadstead signing-key rotate --publish-ahead 2h
       For programs that verify tokens themselves and read the public keys once an hour
   roadstead signing-key rotate --now
-      For a key that others may know: all tokens are refused, and clients get new ones
+      For a key that others may know: all tokens are refused, and clients get new ones, unless servers have their keys in a file
 
 If there is no key yet, the new one signs at once. It has no effect on servers that have their keys in a file
 (--token-key-file).";
@@ -400,8 +435,12 @@ If there is no key yet, the new one signs at once. It has no effect on servers t
 pub(super) const POLICY_SHOW: &str = "\
 Examples:
   roadstead policy show > policy.toml
-  roadstead policy show --version 7
-  roadstead policy show --json | jq -r .version";
+      The last line names the version: `roadstead policy set policy.toml` sets it only if that one is still in force
+  roadstead policy show --version 7 > policy.toml
+      An earlier version has no such line: set it to go back to it
+  roadstead policy show --json | jq -r .version
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such version";
 
 pub(super) const POLICY_VERSIONS: &str = "\
 Examples:
@@ -410,16 +449,19 @@ Examples:
 
 pub(super) const POLICY_SET: &str = "\
 Examples:
-  roadstead policy set policy.toml --note \"payments may push\"
-      Every server follows within 10 seconds, also for tokens that were issued before
+  roadstead policy show > policy.toml && $EDITOR policy.toml && roadstead policy set policy.toml --note \"payments may push\"
+      Every server follows within 10 seconds, also for tokens that were issued before. If somebody else has set a policy \
+meanwhile, nothing is changed
   roadstead policy set policy.toml --if-version 7
       Only if nobody has set another policy since you read version 7
+  roadstead policy set policy.toml --if-version any
+      In place of any version. So it is without this flag, too, for a file that `roadstead policy show` has not printed
   roadstead policy set - --form json < policy.json
 
 If the policy has a mistake, nothing is changed, and every mistake is printed with its line. If another change is made at \
 the same time, the command says so and changes nothing.
 
-Exit codes: 0 success, 1 failure, also because of mistakes, 2 wrong usage";
+Exit codes: 0 success, 1 failure, also because of mistakes or another version, 2 wrong usage, 3 no such file";
 
 pub(super) const POLICY_CHECK: &str = "\
 Examples:
@@ -428,7 +470,7 @@ Examples:
   roadstead policy check policy.toml --accounts --data /var/lib/roadstead
       Also warn of users, robots and groups that do not exist
 
-Exit codes: 0 no mistakes, 1 mistakes, 2 wrong usage";
+Exit codes: 0 no mistakes, 1 mistakes, 2 wrong usage, 3 no such file";
 
 pub(super) const POLICY_EXPLAIN: &str = "\
 Examples:
@@ -439,4 +481,7 @@ Examples:
       What would be decided, before the policy is in force
   roadstead policy explain workload:acme-main:acme/app create acme/app --json | jq -r .decision
 
-It knows the policy and the accounts, and not the flags of servers: with `--allow-anonymous pull` everyone may pull as well.";
+It knows the policy and the accounts, and not the flags of servers: with `--allow-anonymous pull` everyone may pull as well. \
+A user without an account is taken for one of a file of users.
+
+Exit codes: 0 it is decided, allowed or denied, 1 failure, 2 wrong usage, 3 no such robot or file";

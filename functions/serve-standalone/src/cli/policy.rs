@@ -1,6 +1,7 @@
 //! The flags of `roadstead policy`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use registry::store::access::PolicyForm;
@@ -55,9 +56,11 @@ pub(crate) struct PolicyFileArgs {
 pub(crate) struct PolicySetArgs {
     #[command(flatten)]
     pub(crate) file: PolicyFileArgs,
-    /// Set it only if this version is in force: the one that you have changed. 0 means that no policy was set
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) if_version: Option<u64>,
+    /// Set it only if this version is in force: the one that you have changed. 0 means that no policy was set, `any` sets it in
+    /// place of any version [default: the version that the last line of `roadstead policy show` names; any if there is no
+    /// such line]
+    #[arg(long, value_name = "NUMBER|any")]
+    pub(crate) if_version: Option<IfVersion>,
     /// Why it is set, for the list of versions and the audit trail
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
@@ -104,6 +107,29 @@ pub(crate) struct PolicyExplainArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) stores: StoreArgs,
+}
+
+/// Which version a policy may replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfVersion {
+    /// Any version.
+    Any,
+    /// This one; 0: none was set.
+    Version(u64),
+}
+
+impl FromStr for IfVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "any" => Ok(Self::Any),
+            _ => text
+                .parse()
+                .map(Self::Version)
+                .map_err(|_| "expected the number of a version, or any".into()),
+        }
+    }
 }
 
 /// The word of a syntax.

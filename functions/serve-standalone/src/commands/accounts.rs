@@ -1,6 +1,5 @@
 //! What the commands for users, robots, keys and groups share: how they open the stores, and how they print an account.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use registry::store::access::{Account, AccountKey, AccountKind};
 use serde_json::{Value, json};
 use shell::clock::{self, SystemEnvironment};
 use shell::opened::Opened;
-use shell::stores::Absent;
+use shell::stores::{Absent, Backends};
 use shell::text::count;
 use shell::timestamp::seconds;
 
 use super::output::{Form, Output};
-use super::store::{OPERATION_TIMEOUT_MS, PAGE, with};
+use super::store::{OPERATION_TIMEOUT_MS, PAGE, with, with_or_create};
 use crate::cli::{Expiry, ForcedArgs, GroupArgs, NameArgs, ReadArgs, StoreArgs};
 use crate::failure::Failure;
 
@@ -30,28 +29,84 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl From<AdministrationError> for Failure {
     fn from(error: AdministrationError) -> Self {
-        match &error {
+        let text = match next_step(&error) {
+            Some(step) => format!("{error}; {step}"),
+            None => error.to_string(),
+        };
+        match error {
             AdministrationError::NoAccount { .. }
             | AdministrationError::NoKey { .. }
-            | AdministrationError::NoPolicy(_) => Self::NotFound(error.to_string()),
-            AdministrationError::OtherKind { name, kind } => {
-                Self::Failed(format!("{error}; use `roadstead {} …` for {name}", kind_word(*kind)))
-            }
-            AdministrationError::LastAdmin(_) => {
-                Self::Failed(format!("{error}; add another one first, or use --force"))
-            }
-            _ => Self::Failed(error.to_string()),
+            | AdministrationError::NoPolicy(_) => Self::NotFound(text),
+            _ => Self::Failed(text),
         }
     }
 }
 
-/// Runs `work` on the accounts, policy and signing keys of a registry. `absent` says what to do if there is no registry.
-pub(super) fn administer<R, F>(args: &StoreArgs, absent: Absent, work: R) -> Result<(), Failure>
+/// What an operator can do about a change that is not made. `None`: the error says it.
+fn next_step(error: &AdministrationError) -> Option<String> {
+    Some(match error {
+        AdministrationError::NoAccount { kind: Some(kind), .. } => {
+            format!("`roadstead {} list` lists those that there are", kind_word(*kind))
+        }
+        AdministrationError::NoAccount { kind: None, .. } => {
+            "`roadstead user list` and `roadstead robot list` list those that there are".to_owned()
+        }
+        AdministrationError::NoKey { name, .. } => format!("`roadstead key list {name}` lists its keys"),
+        AdministrationError::NoPolicy(_) => "`roadstead policy versions` lists those that there are".to_owned(),
+        AdministrationError::OtherKind { name, kind } => format!("use `roadstead {} …` for {name}", kind_word(*kind)),
+        AdministrationError::Exists { name, kind } => format!(
+            "choose another name, or change it with `roadstead {} set {name}`",
+            kind_word(*kind)
+        ),
+        AdministrationError::NoGrant { name, .. } => format!("`roadstead robot show {name}` shows its grants"),
+        AdministrationError::NotInGroup { .. } => "`roadstead group list` lists the members of groups".to_owned(),
+        AdministrationError::LastAdmin(_) => "add another one first, or use --force".to_owned(),
+        AdministrationError::TooMany { name, what: "keys", .. } => format!(
+            "remove one with `roadstead key remove {name} ID`, or replace one at once with `roadstead key rotate {name} ID \
+             --overlap 0`"
+        ),
+        AdministrationError::PolicyConflict { .. } => {
+            "make your change in what `roadstead policy show` prints now, or set yours in its place with --if-version any"
+                .to_owned()
+        }
+        AdministrationError::TooManySigningKeys { .. } => "`roadstead signing-key rotate --now` does that".to_owned(),
+        AdministrationError::UnreadablePolicy(_) => {
+            "use the version of this program that has set it, or set another policy".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// Runs `work` on the accounts, policy and signing keys of a registry.
+pub(super) fn administer<R, F>(args: &StoreArgs, work: R) -> Result<(), Failure>
 where
     R: FnOnce(Administration) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
-    with(args, absent, |opened| work(administration_of(&opened)))
+    with(args, Absent::Refuse, |opened| work(administration_of(&opened)))
+}
+
+/// The same for a command that may be the first one on this host: if the metadata is in a table, the directory of the blobs may
+/// be absent.
+pub(super) fn administer_table<R, F>(args: &StoreArgs, work: R) -> Result<(), Failure>
+where
+    R: FnOnce(Administration) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    if matches!(args.config().backends, Backends::DiskAndDynamoDb { .. }) {
+        administer_or_create(args, work)
+    } else {
+        administer(args, work)
+    }
+}
+
+/// The same for a command that may come before the first server. If there is no registry, it makes one.
+pub(super) fn administer_or_create<R, F>(args: &StoreArgs, work: R) -> Result<(), Failure>
+where
+    R: FnOnce(Administration) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    with_or_create(args, |opened| work(administration_of(&opened)))
 }
 
 /// The accounts, policy and signing keys of opened stores.
@@ -94,7 +149,7 @@ pub(super) fn ends(expiry: Expiry) -> Option<Timestamp> {
 
 /// Lists the accounts of a kind. In a pipe, it prints only their names, for scripts.
 pub(super) fn list(kind: AccountKind, args: &ReadArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let mut output = Output::new(args.json, LIST)?;
         let mut last: Option<AccountName> = None;
         loop {
@@ -113,7 +168,7 @@ pub(super) fn list(kind: AccountKind, args: &ReadArgs) -> Result<(), Failure> {
 
 fn list_one(output: &mut Output, account: &Account) -> io::Result<()> {
     match output.form() {
-        Form::Json => output.json(&account_json(account, &BTreeMap::new())),
+        Form::Json => output.json(&account_json(account)),
         Form::Lines => output.columns(&[account.name.to_string()]),
         Form::Table => {
             let status = if account.disabled { "disabled" } else { "enabled" };
@@ -130,14 +185,14 @@ fn list_one(output: &mut Output, account: &Account) -> io::Result<()> {
 
 /// Shows one account.
 pub(super) fn show(kind: AccountKind, name: &AccountName, args: &ReadArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let account = administration.account(of_kind(name, kind)).await?;
-        let uses = administration.last_uses(name).await?;
         let mut output = Output::new(args.json, FIELDS)?;
         if output.form() == Form::Json {
-            output.json(&account_json(&account, &uses))?;
+            output.json(&account_json(&account))?;
             return Ok(output.finish()?);
         }
+        let uses = administration.last_uses(name).await?;
         let status = if account.disabled { "disabled" } else { "enabled" };
         let mut field = |name: &str, value: String| output.columns(&[name.to_owned(), value]);
         field("name", account.name.to_string())?;
@@ -207,7 +262,7 @@ fn apply(
     last_admin: LastAdmin,
     done: &str,
 ) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let account = of_kind(&args.name, kind);
         let changed = administration
             .change(&Author::operator(), account, edit, last_admin)
@@ -224,7 +279,7 @@ fn apply(
 /// Removes an account.
 pub(super) fn remove(kind: AccountKind, args: &ForcedArgs) -> Result<(), Failure> {
     let ForcedArgs { account: args, force } = args;
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let account = of_kind(&args.name, kind);
         let removed = administration
             .remove(&Author::operator(), account, last_admin(*force))
@@ -259,7 +314,7 @@ pub(super) fn warn_of_grants(grants: &[RepositoryGrant]) {
 pub(super) fn report(json: bool, account: &Account, done: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     if json {
-        writeln!(stdout, "{}", account_json(account, &BTreeMap::new()))?;
+        writeln!(stdout, "{}", account_json(account))?;
         return Ok(());
     }
     let kind = kind_word(account.kind);
@@ -274,54 +329,64 @@ pub(super) fn report(json: bool, account: &Account, done: &str) -> Result<(), Fa
     Ok(())
 }
 
-/// Prints a new key: alone on standard output, so that it can be piped. What it is goes to standard error.
-pub(super) fn report_key(json: bool, account: &AccountName, key: &IssuedKey, note: &str) -> Result<(), Failure> {
-    if json {
-        let mut value = key_json(key.id, &key.record, None);
-        value["account"] = json!(account);
-        value["key"] = json!(key.key.expose());
-        writeln!(io::stdout(), "{value}")?;
-        return Ok(());
-    }
-    // The key first: if standard output is closed, the operator must learn of it.
-    let printed = writeln!(io::stdout(), "{}", key.key.expose());
+/// Prints a new key: alone on standard output, so that it can be piped, or as `json`. What it is goes to standard error.
+pub(super) fn report_key(
+    json: Option<Value>,
+    account: &AccountName,
+    key: &IssuedKey,
+    note: &str,
+) -> Result<(), Failure> {
+    let text = json.map_or_else(|| key.key.expose().to_owned(), |json| json.to_string());
+    // The key first: if it cannot be printed, the operator must learn of it.
+    let mut stdout = io::stdout();
+    let printed = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     let ends = key
         .record
         .expires
         .map_or("never ends".to_owned(), |at| format!("ends at {}", seconds(at)));
     eprintln!("{note}; the key {} of {account} {ends} and is not shown again", key.id);
-    Ok(printed?)
+    // Also if the reader has closed standard output: the key exists, and nobody has it.
+    printed.map_err(|error| {
+        Failure::Failed(format!(
+            "cannot print the key: {error}; nobody has it, so remove it with `roadstead key remove {account} {}`",
+            key.id
+        ))
+    })
 }
 
-/// An account as JSON, without anything secret.
-pub(super) fn account_json(account: &Account, uses: &BTreeMap<CredentialId, u32>) -> Value {
-    let keys: Vec<_> = account
-        .keys
-        .iter()
-        .map(|(id, key)| key_json(*id, key, uses.get(id).copied()))
-        .collect();
+/// A new key as JSON, with the key itself.
+pub(super) fn new_key_json(account: &AccountName, key: &IssuedKey) -> Value {
+    let mut value = key_json(key.id, &key.record, None);
+    value["account"] = json!(account);
+    value["key"] = json!(key.key.expose());
+    value
+}
+
+/// An account as JSON, without anything secret. The members are called as in the API.
+pub(super) fn account_json(account: &Account) -> Value {
+    let keys: Vec<_> = account.keys.keys().collect();
     json!({
         "name": account.name,
         "kind": account.kind,
         "disabled": account.disabled,
         "groups": account.groups,
         "grants": account.grants,
-        "password": account.password.is_some(),
+        "has_password": account.password.is_some(),
         "keys": keys,
         "created": seconds(account.created),
         "by": account.by,
     })
 }
 
-/// A key as JSON, without its hash.
+/// A key as JSON, without its hash. The members are called as in the API.
 pub(super) fn key_json(id: CredentialId, key: &AccountKey, last_use: Option<u32>) -> Value {
     json!({
         "id": id,
         "scope": key.scope,
         "created": seconds(key.created),
         "by": key.by,
-        "expires": key.expires.map(seconds),
-        "lastUsed": last_use.map(day),
+        "expires": key.expires.map_or_else(|| "never".to_owned(), seconds),
+        "last_used": last_use.map(day),
     })
 }
 

@@ -1,7 +1,6 @@
 //! `roadstead group`.
 
 use serde_json::json;
-use shell::stores::Absent;
 
 use super::accounts::administer;
 use super::output::{Form, Output};
@@ -12,7 +11,7 @@ const LIST: &[(&str, usize)] = &[("GROUP", 24), ("MEMBERS", 0)];
 
 /// Lists the groups of all accounts.
 pub(super) fn list(args: &ReadArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let mut output = Output::new(args.json, LIST)?;
         for (group, members) in administration.groups().await? {
             if output.form() == Form::Json {

@@ -6,11 +6,11 @@ use auth::administration::keys::NewKey;
 use auth::administration::{Administration, Author};
 use registry::auth::{AccountName, CredentialId};
 use registry::store::access::Account;
+use serde_json::json;
 use shell::clock;
-use shell::stores::Absent;
 use shell::timestamp::seconds;
 
-use super::accounts::{administer, ends, key_columns, key_json, report_key};
+use super::accounts::{administer, ends, key_columns, key_json, new_key_json, report_key};
 use super::output::{Form, Output};
 use crate::cli::{KeyAddArgs, KeyCommand, KeyRemoveArgs, KeyRotateArgs, ReadArgs};
 use crate::failure::Failure;
@@ -34,7 +34,7 @@ pub(super) fn run(command: &KeyCommand) -> Result<(), Failure> {
 }
 
 fn add(args: &KeyAddArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let new = NewKey {
             scope: (!args.scope.is_empty()).then(|| args.scope.clone()),
             expires: ends(args.expires),
@@ -42,12 +42,13 @@ fn add(args: &KeyAddArgs) -> Result<(), Failure> {
         let key = administration
             .add_key(&Author::operator(), (&args.account).into(), &new)
             .await?;
-        report_key(args.json, &args.account, &key, "added a key")
+        let json = args.json.then(|| new_key_json(&args.account, &key));
+        report_key(json, &args.account, &key, "added a key")
     })
 }
 
 fn list(name: &AccountName, args: &ReadArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let account = administration.account(name.into()).await?;
         let days = administration.last_uses(name).await?;
         let mut output = Output::new(args.json, LIST)?;
@@ -65,7 +66,7 @@ fn list(name: &AccountName, args: &ReadArgs) -> Result<(), Failure> {
 }
 
 fn rotate(args: &KeyRotateArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let id = match args.id {
             Some(id) => id,
             None => only_key(&administration, &args.account).await?,
@@ -83,7 +84,13 @@ fn rotate(args: &KeyRotateArgs) -> Result<(), Failure> {
             Some(at) => format!("the old key {id} ends at {}", seconds(at)),
             None => format!("removed the old key {id}"),
         };
-        report_key(args.json, &args.account, &rotated.new, &note)
+        let json = args.json.then(|| {
+            let mut value = new_key_json(&args.account, &rotated.new);
+            value["old_id"] = json!(id);
+            value["old_ends"] = json!(rotated.old_ends.map(seconds));
+            value
+        });
+        report_key(json, &args.account, &rotated.new, &note)
     })
 }
 
@@ -106,7 +113,7 @@ async fn only_key(administration: &Administration, name: &AccountName) -> Result
 }
 
 fn remove(args: &KeyRemoveArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let removed = administration
             .remove_key(&Author::operator(), (&args.account).into(), args.id)
             .await?;

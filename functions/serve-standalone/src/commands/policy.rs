@@ -19,14 +19,16 @@ use shell::stores::Absent;
 use shell::text::count;
 use shell::timestamp::seconds;
 
-use super::accounts::{administer, administration_of};
+use super::accounts::{administer, administer_table, administration_of};
 use super::output::{Form, Output};
 use super::store::{PAGE, cx, with};
 use crate::cli::{
-    FormWord, PolicyCheckArgs, PolicyCommand, PolicyExplainArgs, PolicyFileArgs, PolicySetArgs, PolicyShowArgs,
-    ReadArgs,
+    FormWord, IfVersion, PolicyCheckArgs, PolicyCommand, PolicyExplainArgs, PolicyFileArgs, PolicySetArgs,
+    PolicyShowArgs, ReadArgs,
 };
 use crate::failure::Failure;
+
+mod version_line;
 
 const VERSIONS: &[(&str, usize)] = &[("VERSION", 7), ("SET AT", 20), ("BY", 16), ("NOTE", 0)];
 /// The default policy, as it would be written.
@@ -54,12 +56,9 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), Failure> {
 }
 
 fn show(args: &PolicyShowArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
-        let number = match args.version {
-            Some(number) => Some(number),
-            None => administration.state().await?.policy,
-        };
-        let version = match number {
+    administer(&args.stores, async |administration| {
+        let in_force = administration.state().await?.policy;
+        let version = match args.version.or(in_force) {
             Some(number) => Some(administration.policy(number).await?),
             None => None,
         };
@@ -69,12 +68,23 @@ fn show(args: &PolicyShowArgs) -> Result<(), Failure> {
             writeln!(stdout, "{value}")?;
             return Ok(());
         }
-        let (description, source) = version.as_ref().map_or_else(
-            || ("no policy was set; this is the default policy".to_owned(), DEFAULT),
-            |version| (description(version), version.source.as_str()),
-        );
-        eprintln!("{description}");
-        Ok(print_source(source)?)
+        let Some(version) = &version else {
+            eprintln!("no policy was set; this is the default policy");
+            return Ok(print_source(&version_line::add(DEFAULT, 0))?);
+        };
+        let number = version.version;
+        let (note, source) = match (in_force == Some(number), version.form) {
+            (true, PolicyForm::Toml) => (String::new(), version_line::add(&version.source, number)),
+            // JSON has no comments.
+            (true, PolicyForm::Json) => (
+                format!("; set a changed one with --if-version {number}"),
+                version.source.clone(),
+            ),
+            // Who sets an earlier version wants it in place of the one in force.
+            (false, _) => ("; it is not in force".to_owned(), version.source.clone()),
+        };
+        eprintln!("{}{note}", description(version));
+        Ok(print_source(&source)?)
     })
 }
 
@@ -85,7 +95,7 @@ fn print_source(source: &str) -> io::Result<()> {
 }
 
 fn versions(args: &ReadArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let mut output = Output::new(args.json, VERSIONS)?;
         let mut before = None;
         loop {
@@ -112,56 +122,63 @@ fn versions(args: &ReadArgs) -> Result<(), Failure> {
 }
 
 fn set(args: &PolicySetArgs) -> Result<(), Failure> {
-    let (form, source) = read(&args.file)?;
-    let made_from = match args.if_version {
-        None => MadeFrom::Any,
-        Some(0) => MadeFrom::Version(None),
-        Some(version) => MadeFrom::Version(Some(version)),
+    let written = read(&args.file)?;
+    let made_from = match (args.if_version, written.version) {
+        (Some(IfVersion::Any), _) | (None, None) => MadeFrom::Any,
+        // No policy has the version 0.
+        (Some(IfVersion::Version(version)), _) | (None, Some(version)) => {
+            MadeFrom::Version(Some(version).filter(|version| *version > 0))
+        }
     };
     let new = NewPolicy {
-        form,
-        source,
+        form: written.form,
+        source: written.source,
         note: args.note.clone(),
         made_from,
     };
-    administer(&args.stores, Absent::Create, async |administration| {
+    administer_table(&args.stores, async |administration| {
         let set = match administration.set_policy(&Author::operator(), &new).await {
             Ok(set) => set,
             Err(AdministrationError::Mistakes(mistakes)) => {
-                return Err(refused(&args.file.file, &mistakes, "nothing was changed"));
+                return Err(refused(&args.file.file, &mistakes, args.json, "nothing was changed"));
             }
             Err(error) => return Err(error.into()),
         };
-        warn(&args.file.file, &set.warnings);
         let mut stdout = io::stdout();
         if args.json {
-            writeln!(stdout, "{}", listed_json(&set.version))?;
-        } else {
-            writeln!(
-                stdout,
-                "set version {} of the policy; every server follows within 10 seconds",
-                set.version.version
-            )?;
+            let mut value = listed_json(&set.version);
+            value["replaced"] = json!(set.replaced);
+            writeln!(stdout, "{value}")?;
+            for warning in &set.warnings {
+                print_finding("warning", &args.file.file, warning.at, &warning.message)?;
+            }
+            return Ok(());
         }
+        warn(&args.file.file, &set.warnings);
+        let relation = match made_from {
+            MadeFrom::Any => "in place of",
+            MadeFrom::Version(_) => "made from",
+        };
+        let replaced = match set.replaced {
+            None => "the default policy".to_owned(),
+            Some(version) => format!("version {version}"),
+        };
+        writeln!(
+            stdout,
+            "set version {} of the policy, {relation} {replaced}; every server follows within 10 seconds",
+            set.version.version
+        )?;
         Ok(())
     })
 }
 
 fn check(args: &PolicyCheckArgs) -> Result<(), Failure> {
-    let (form, source) = read(&args.file)?;
+    let written = read(&args.file)?;
     let file = &args.file.file;
-    let policy = match parse(form, &source) {
-        Ok(policy) => policy,
-        Err(mistakes) if args.json => {
-            for mistake in &mistakes {
-                print_finding("mistake", file, mistake.at, &mistake.message)?;
-            }
-            return Err(Failure::Failed(mistakes_text(&mistakes)));
-        }
-        Err(mistakes) => return Err(refused(file, &mistakes, "a server would refuse it")),
-    };
+    let policy = parse(written.form, &written.source)
+        .map_err(|mistakes| refused(file, &mistakes, args.json, "a server would refuse it"))?;
     if args.accounts {
-        administer(&args.stores, Absent::Refuse, async |administration| {
+        administer(&args.stores, async |administration| {
             warn_of(args, &policy.warnings(&administration.known_names().await?))
         })?;
     } else {
@@ -226,7 +243,8 @@ fn explain_one(args: &PolicyExplainArgs) -> Result<(), Failure> {
         };
         let answer = match account {
             AccountCondition::Disabled => Explanation::of_disabled(&principal),
-            AccountCondition::Enabled | AccountCondition::None => explain(&policy.policy, &subject, &question),
+            AccountCondition::Enabled => explain(&policy.policy, &subject, &question),
+            AccountCondition::None => explain(&policy.policy, &subject, &question).without_account(&principal),
         };
         let mut stdout = io::stdout();
         let decision = if answer.allowed { "allowed" } else { "denied" };
@@ -284,16 +302,25 @@ fn candidate(file: &Path, form: Option<FormWord>) -> Result<Policy, Failure> {
         file: file.to_owned(),
         form,
     };
-    let (form, source) = read(&args)?;
-    parse(form, &source).map_err(|mistakes| refused(file, &mistakes, "a server would refuse it"))
+    let written = read(&args)?;
+    parse(written.form, &written.source).map_err(|mistakes| refused(file, &mistakes, false, "a server would refuse it"))
 }
 
-/// Reads a file with a policy. It is not longer than a policy may be by more than one byte, so that the checker says so.
-fn read(args: &PolicyFileArgs) -> Result<(PolicyForm, String), Failure> {
+/// A policy in a file.
+struct Written {
+    form: PolicyForm,
+    /// Its text, without the line that `policy show` adds.
+    source: String,
+    /// The version that the line names.
+    version: Option<u64>,
+}
+
+/// Reads a file with a policy. If it is longer than a policy may be, only so much is read that the checker says so.
+fn read(args: &PolicyFileArgs) -> Result<Written, Failure> {
     let file = args.file.as_path();
     let cannot = |error: &dyn Display| Failure::failed(format!("cannot read {}", name(file)), error);
     let mut bytes = Vec::new();
-    let limit = Policy::MAX_BYTES as u64 + 1;
+    let limit = (Policy::MAX_BYTES + version_line::MAX_BYTES) as u64 + 1;
     let done = if file == Path::new(STANDARD_INPUT) {
         io::stdin().lock().take(limit).read_to_end(&mut bytes)
     } else {
@@ -318,7 +345,11 @@ fn read(args: &PolicyFileArgs) -> Result<(PolicyForm, String), Failure> {
         None if is_json => PolicyForm::Json,
         None => PolicyForm::Toml,
     };
-    Ok((form, source))
+    let (source, version) = match form {
+        PolicyForm::Toml => version_line::take(&source),
+        PolicyForm::Json => (source, None),
+    };
+    Ok(Written { form, source, version })
 }
 
 fn name(file: &Path) -> String {
@@ -330,16 +361,16 @@ fn name(file: &Path) -> String {
 }
 
 /// Prints all mistakes, and sums them up as a failure.
-fn refused(file: &Path, mistakes: &[Mistake], consequence: &str) -> Failure {
+fn refused(file: &Path, mistakes: &[Mistake], json: bool, consequence: &str) -> Failure {
     for mistake in mistakes {
-        eprintln!("{}", located(file, mistake.at, "", &mistake.message));
+        if !json {
+            eprintln!("{}", located(file, mistake.at, "", &mistake.message));
+        } else if let Err(error) = print_finding("mistake", file, mistake.at, &mistake.message) {
+            return error.into();
+        }
     }
-    Failure::Failed(format!("{}; {consequence}", mistakes_text(mistakes)))
-}
-
-fn mistakes_text(mistakes: &[Mistake]) -> String {
     let number = count(mistakes.len() as u64, "mistake", "mistakes");
-    format!("the policy has {number}")
+    Failure::Failed(format!("the policy has {number}; {consequence}"))
 }
 
 fn warn(file: &Path, warnings: &[Warning]) {

@@ -8,9 +8,14 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use super::signals;
 use crate::failure::Failure;
 
+/// Whether a new password is typed on a terminal.
+pub(super) fn is_typed(piped: bool) -> bool {
+    io::stdin().is_terminal() && !piped
+}
+
 /// Reads a new password of `user`: typed twice on a terminal, or one line of standard input if that is no terminal or `piped`.
 pub(super) fn new_password(user: &str, piped: bool) -> Result<String, Failure> {
-    let password = if io::stdin().is_terminal() && !piped {
+    let password = if is_typed(piped) {
         let terminal = Terminal::new()?;
         let first = terminal.ask("Password: ")?;
         if terminal.ask("Again: ")? != first {

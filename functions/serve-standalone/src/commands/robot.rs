@@ -1,17 +1,13 @@
 //! `roadstead robot`.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write as _};
-
 use auth::administration::Author;
 use auth::administration::accounts::NewAccount;
 use auth::administration::keys::NewKey;
 use registry::store::access::AccountKind;
 use serde_json::json;
-use shell::stores::Absent;
 
 use super::accounts::{
-    account_json, administer, ends, last_admin, list, remove, report_key, set, set_disabled, show, warn_of_grants,
+    account_json, administer_table, ends, last_admin, list, remove, report_key, set, set_disabled, show, warn_of_grants,
 };
 use crate::cli::{RobotAddArgs, RobotCommand, RobotSetArgs};
 use crate::failure::Failure;
@@ -32,7 +28,7 @@ pub(super) fn run(command: &RobotCommand) -> Result<(), Failure> {
 }
 
 fn add(args: &RobotAddArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Create, async |administration| {
+    administer_table(&args.stores, async |administration| {
         let new = NewAccount {
             groups: args.group.iter().cloned().collect(),
             grants: args.allow.clone(),
@@ -45,13 +41,12 @@ fn add(args: &RobotAddArgs) -> Result<(), Failure> {
         let created = administration.create(&Author::operator(), new).await?;
         warn_of_grants(&created.account.grants);
         let Some(key) = &created.key else { return Ok(()) };
-        if args.json {
-            let mut value = account_json(&created.account, &BTreeMap::new());
+        let json = args.json.then(|| {
+            let mut value = account_json(&created.account);
             value["key"] = json!(key.key.expose());
-            writeln!(io::stdout(), "{value}")?;
-            return Ok(());
-        }
-        report_key(false, &args.name, key, &format!("added the robot {}", args.name))
+            value
+        });
+        report_key(json, &args.name, key, &format!("added the robot {}", args.name))
     })
 }
 

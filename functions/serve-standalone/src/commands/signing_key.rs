@@ -5,10 +5,9 @@ use std::io::{self, Write as _};
 use auth::administration::Author;
 use auth::administration::signing_keys::{Rotation, SigningKeyCondition, SigningKeyEntry};
 use serde_json::{Value, json};
-use shell::stores::Absent;
 use shell::timestamp::seconds;
 
-use super::accounts::administer;
+use super::accounts::{administer, administer_table};
 use super::output::{Form, Output};
 use crate::cli::{ReadArgs, SigningKeyCommand, SigningKeyRotateArgs};
 use crate::failure::Failure;
@@ -24,7 +23,7 @@ pub(super) fn run(command: &SigningKeyCommand) -> Result<(), Failure> {
 }
 
 fn list(args: &ReadArgs) -> Result<(), Failure> {
-    administer(&args.stores, Absent::Refuse, async |administration| {
+    administer(&args.stores, async |administration| {
         let mut output = Output::new(args.json, LIST)?;
         for entry in administration.signing_keys().await? {
             if output.form() == Form::Json {
@@ -49,7 +48,7 @@ fn rotate(args: &SigningKeyRotateArgs) -> Result<(), Failure> {
     } else {
         Rotation::Published(args.publish_ahead.millis)
     };
-    administer(&args.stores, Absent::Create, async |administration| {
+    administer_table(&args.stores, async |administration| {
         let entry = administration
             .rotate_signing_keys(&Author::operator(), rotation)
             .await?;
@@ -59,7 +58,8 @@ fn rotate(args: &SigningKeyRotateArgs) -> Result<(), Failure> {
         } else if args.now {
             writeln!(
                 stdout,
-                "the key {} signs now; all tokens of older keys are refused within 10 seconds",
+                "the key {} signs now; all tokens of older keys are refused within 10 seconds, unless servers have their keys \
+                 in a file (--token-key-file)",
                 entry.key.kid
             )?;
         } else if entry.condition == SigningKeyCondition::Signing {

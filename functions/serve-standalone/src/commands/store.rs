@@ -12,7 +12,7 @@ use registry::store::{Context, Page, StoreError};
 use shell::admission::Admission;
 use shell::clock::SystemEnvironment;
 use shell::opened::Opened;
-use shell::stores::{self, Absent, Contact, OpenOptions};
+use shell::stores::{self, Absent, Backends, Contact, OpenFailure, OpenOptions};
 use shell::values::PresignLifetime;
 
 use crate::cli::{ReadArgs, StoreArgs, flag};
@@ -36,6 +36,45 @@ where
         let opened = open(args, absent).await?;
         work(opened).await
     })
+}
+
+/// The same for a command that may come before the first server. If there is no registry, it makes one, and says so.
+pub(super) fn with_or_create<R, F, T>(args: &StoreArgs, work: R) -> Result<T, Failure>
+where
+    R: FnOnce(Opened) -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    args.check(false).map_err(Failure::Usage)?;
+    run(async {
+        let opened = match open_if_present(args).await? {
+            Some(opened) => opened,
+            None => create(args).await?,
+        };
+        work(opened).await
+    })
+}
+
+/// Opens the stores that the flags name. `None`: there is no registry.
+pub(super) async fn open_if_present(args: &StoreArgs) -> Result<Option<Opened>, Failure> {
+    match stores::open(&args.config(), &how(Absent::Refuse)).await {
+        Ok(opened) => Ok(Some(opened)),
+        Err(OpenFailure::Absent(_)) => Ok(None),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+async fn create(args: &StoreArgs) -> Result<Opened, Failure> {
+    let config = args.config();
+    let opened = stores::open(&config, &how(Absent::Create)).await?;
+    match &config.backends {
+        Backends::DiskAndSqlite { data } | Backends::S3AndSqlite { data, .. } => {
+            eprintln!("made a new registry in {}", data.display());
+        }
+        Backends::DiskAndDynamoDb { data, .. } => eprintln!("made a new directory for blobs in {}", data.display()),
+        // Nothing of it is on this host.
+        Backends::S3AndDynamoDb { .. } => {}
+    }
+    Ok(opened)
 }
 
 /// Runs a command's future to its end.

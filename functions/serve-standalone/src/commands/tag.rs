@@ -50,7 +50,7 @@ pub(super) fn list(repository: &str, args: &ReadArgs) -> Result<(), Failure> {
                     "repository": name.to_string(),
                     "tag": tag.to_string(),
                     "digest": digest,
-                    "mediaType": record.media_type.to_string(),
+                    "media_type": record.media_type.to_string(),
                     "size": record.size,
                     "version": record.version,
                     "updated": updated,
@@ -99,7 +99,7 @@ pub(super) fn history(repository: &str, tag: &str, args: &ReadArgs) -> Result<()
                     "after": after,
                 });
                 if let Some(source) = promoted {
-                    change["promotedFrom"] = json!(source);
+                    change["promoted_from"] = json!(source);
                 }
                 output.json(&change)?;
             } else {
@@ -192,7 +192,7 @@ pub(super) fn promote(args: &TagPromoteArgs) -> Result<(), Failure> {
                 "manifests": promoted.manifests,
                 "referrers": promoted.referrers,
                 "kept": kept,
-                "copiedBytes": promoted.copied_bytes,
+                "copied_bytes": promoted.copied_bytes,
             });
             writeln!(stdout, "{value}")?;
             return Ok(());

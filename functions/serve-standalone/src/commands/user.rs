@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use auth::administration::Author;
 use auth::administration::accounts::NewAccount;
+use auth::administration::{AdministrationError, Author};
 use auth::password::{Parameters, PasswordHasher};
 use registry::auth::{AccountName, GroupName};
-use registry::store::access::{AccountKind, PasswordHash};
+use registry::store::access::{Account, AccountKind, PasswordHash};
 use shell::clock::SystemEnvironment;
-use shell::stores::Absent;
 
-use super::accounts::{administer, last_admin, list, remove, report, set, set_disabled, show};
-use super::prompt::new_password;
+use super::accounts::{
+    administer, administer_or_create, administration_of, last_admin, list, of_kind, remove, report, set, set_disabled,
+    show,
+};
+use super::prompt::{is_typed, new_password};
+use super::store::{self, open_if_present};
 use crate::cli::{PasswdArgs, UserAddArgs, UserCommand};
 use crate::failure::Failure;
 
@@ -36,13 +39,16 @@ fn add(args: &UserAddArgs) -> Result<(), Failure> {
     if args.admin {
         groups.insert(GroupName::ADMINS.parse().expect("the name of a group"));
     }
-    // Before the stores are opened: the user may take a while to type.
     let password = if args.no_password {
         None
     } else {
+        if is_typed(args.password_stdin) {
+            require_new(args)?;
+        }
+        // Before the stores are opened: the user may take a while to type.
         Some(hashed(&args.name, args.password_stdin)?)
     };
-    administer(&args.stores, Absent::Create, async |administration| {
+    administer_or_create(&args.stores, async |administration| {
         let new = NewAccount {
             groups,
             password,
@@ -53,10 +59,31 @@ fn add(args: &UserAddArgs) -> Result<(), Failure> {
     })
 }
 
+/// Fails if there is an account of this name, before anybody types a password for nothing. Makes no registry.
+fn require_new(args: &UserAddArgs) -> Result<(), Failure> {
+    args.stores.check(false).map_err(Failure::Usage)?;
+    store::run(async {
+        let Some(opened) = open_if_present(&args.stores).await? else {
+            return Ok(());
+        };
+        match administration_of(&opened).account((&args.name).into()).await {
+            Ok(Account { name, kind, .. }) => Err(AdministrationError::Exists { name, kind }.into()),
+            Err(AdministrationError::NoAccount { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
 fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
     let (account, piped) = (&args.account, args.password_stdin);
+    if is_typed(piped) {
+        administer(&account.stores, async |administration| {
+            administration.account(of_kind(&account.name, KIND)).await?;
+            Ok(())
+        })?;
+    }
     let password = hashed(&account.name, piped)?;
-    administer(&account.stores, Absent::Refuse, async |administration| {
+    administer(&account.stores, async |administration| {
         let changed = administration
             .set_password(&Author::operator(), &account.name, password)
             .await?;

@@ -25,12 +25,19 @@ impl Registry {
         }
     }
 
+    /// The same, with the administrator `root`, who has no password.
+    pub(super) fn with_admin() -> Self {
+        let registry = Self::new();
+        registry.run(&["user", "add", "root", "--admin", "--no-password"]);
+        registry
+    }
+
     pub(super) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// Runs a command on the registry, with `input` on its standard input.
-    fn run_with(&self, arguments: &[&str], input: &str) -> Output {
+    pub(super) fn run_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = roadstead()
             .args(arguments)
             .args(["--data", &self.path("data")])
@@ -91,11 +98,11 @@ fn users_are_added_changed_and_removed() {
     let alice = &registry.json(&["user", "show", "alice"])[0];
     assert_eq!(alice["groups"], json!(["admins", "ops", "payments"]));
     assert_eq!(
-        (&alice["password"], &alice["disabled"], &alice["by"]),
+        (&alice["has_password"], &alice["disabled"], &alice["by"]),
         (&json!(true), &json!(false), &json!(":operator"))
     );
     assert!(!alice.to_string().contains("argon2"), "{alice}");
-    assert_eq!(registry.json(&["user", "show", "bob"])[0]["password"], false);
+    assert_eq!(registry.json(&["user", "show", "bob"])[0]["has_password"], false);
 
     registry.run(&["user", "set", "bob", "--add-group", "payments", "--add-group", "dev"]);
     let bob = &registry.json(&["user", "set", "bob", "--remove-group", "dev"])[0];
@@ -112,14 +119,14 @@ fn users_are_added_changed_and_removed() {
     assert_eq!(registry.json(&["user", "show", "bob"])[0]["disabled"], true);
     registry.run(&["user", "enable", "bob"]);
     registry.run(&["user", "passwd", "bob", "--password-stdin"]);
-    assert_eq!(registry.json(&["user", "show", "bob"])[0]["password"], true);
+    assert_eq!(registry.json(&["user", "show", "bob"])[0]["has_password"], true);
     registry.run(&["user", "remove", "bob"]);
     assert_eq!(registry.run(&["user", "list"]).0, "alice\n");
 }
 
 #[test]
 fn s18_a_key_is_printed_once_and_alone() {
-    let registry = Registry::new();
+    let registry = Registry::with_admin();
     let (key, said) = registry.run(&[
         "robot",
         "add",
@@ -141,14 +148,16 @@ fn s18_a_key_is_printed_once_and_alone() {
         robot["grants"],
         json!([{ "repositories": "payments/**", "actions": ["pull", "create"] }])
     );
-    assert_eq!(robot["keys"][0]["lastUsed"], Value::Null);
+    let listed = registry.json(&["key", "list", "ci"]).remove(0);
+    assert_eq!(robot["keys"], json!([listed["id"]]));
+    assert_eq!(listed["last_used"], Value::Null);
     let shown = registry.run(&["robot", "show", "ci"]).0 + &robot.to_string();
     assert!(!shown.contains(&key[20..]), "{shown}");
 
     // In JSON, the key is a member.
     let added = &registry.json(&["key", "add", "ci", "--expires", "never", "--scope", "pull:**"])[0];
     assert!(is_key(added["key"].as_str().unwrap(), "ci"));
-    assert_eq!((&added["expires"], &added["account"]), (&Value::Null, &json!("ci")));
+    assert_eq!((&added["expires"], &added["account"]), (&json!("never"), &json!("ci")));
     assert_eq!(added["scope"], json!([{ "repositories": "**", "actions": ["pull"] }]));
     assert_eq!(registry.json(&["key", "list", "ci"]).len(), 2);
     // No file of the registry holds a key.
@@ -174,7 +183,7 @@ fn is_key(key: &str, account: &str) -> bool {
 
 #[test]
 fn keys_are_rotated_and_removed() {
-    let registry = Registry::new();
+    let registry = Registry::with_admin();
     registry.run(&["robot", "add", "ci", "--expires", "30d"]);
     let old = registry.json(&["key", "list", "ci"])[0]["id"]
         .as_str()
@@ -191,6 +200,19 @@ fn keys_are_rotated_and_removed() {
     let (_, said) = registry.run(&["key", "rotate", "ci", &old, "--overlap", "0", "--expires", "never"]);
     assert!(said.contains(&format!("removed the old key {old}")), "{said}");
     let keys = registry.json(&["key", "list", "ci"]);
+    // In JSON, the new key names the old one.
+    registry.run(&["robot", "add", "other", "--expires", "never"]);
+    let first = registry.json(&["key", "list", "other"])[0]["id"].clone();
+    let second = registry
+        .json(&["key", "rotate", "other", "--expires", "never"])
+        .remove(0);
+    let ends = &registry.json(&["key", "list", "other"]);
+    let ends = &ends.iter().find(|key| key["id"] == first).unwrap()["expires"];
+    assert_eq!((&second["old_id"], &second["old_ends"]), (&first, ends));
+    assert!(ends.as_str().is_some_and(|at| at.ends_with('Z')), "{ends}");
+    let id = second["id"].as_str().unwrap();
+    let third = &registry.json(&["key", "rotate", "other", id, "--overlap", "0", "--expires", "never"])[0];
+    assert_eq!((&third["old_id"], &third["old_ends"]), (&second["id"], &Value::Null));
     assert!(keys.len() == 2 && keys.iter().all(|key| key["id"] != old.as_str()));
     let id = keys[0]["id"].as_str().unwrap();
     assert_eq!(
@@ -202,7 +224,7 @@ fn keys_are_rotated_and_removed() {
 
 #[test]
 fn grants_with_which_most_clients_cannot_push_are_warned_of() {
-    let registry = Registry::new();
+    let registry = Registry::with_admin();
     let warned = |arguments: &[&str], grants: &[&str]| {
         let (_, said) = registry.run(arguments);
         let warnings: Vec<_> = said.lines().filter(|line| line.starts_with("warning: ")).collect();
@@ -237,9 +259,21 @@ fn failures_of_administration_have_exit_codes_and_say_what_to_do() {
     registry.run(&["user", "add", "root", "--admin", "--password-stdin"]);
     registry.run(&["robot", "add", "ci", "--allow", "pull:a", "--expires", "never"]);
     for (arguments, code, reported) in [
-        (&["user", "show", "nobody"][..], 3, "there is no user nobody"),
-        (&["robot", "show", "nobody"], 3, "there is no robot nobody"),
-        (&["key", "list", "nobody"], 3, "there is no account nobody"),
+        (
+            &["user", "show", "nobody"][..],
+            3,
+            "there is no user nobody; `roadstead user list`",
+        ),
+        (
+            &["robot", "show", "nobody"],
+            3,
+            "there is no robot nobody; `roadstead robot list`",
+        ),
+        (
+            &["key", "list", "nobody"],
+            3,
+            "there is no account nobody; `roadstead user list`",
+        ),
         (&["user", "show", "ci"], 1, "roadstead robot"),
         (
             &["user", "add", "ci", "--no-password"],
@@ -257,7 +291,11 @@ fn failures_of_administration_have_exit_codes_and_say_what_to_do() {
             "not in the group dev",
         ),
         (&["robot", "set", "ci", "--disallow", "push:a"], 1, "no grant push:a"),
-        (&["key", "remove", "ci", "unknown0"], 3, "no key unknown0"),
+        (
+            &["key", "remove", "ci", "unknown0"],
+            3,
+            "no key unknown0; `roadstead key list ci`",
+        ),
         (&["policy", "show", "--version", "7"], 3, "no version 7"),
         (
             &["policy", "explain", "robot:nobody", "pull", "a"],
@@ -278,9 +316,27 @@ fn failures_of_administration_have_exit_codes_and_say_what_to_do() {
     assert_eq!(short.status.code(), Some(1));
     assert!(text(&short.stderr).contains("at least 12 bytes"));
     registry.run(&["user", "disable", "root", "--force"]);
-    let absent = Registry::new();
-    absent.fail(&["user", "list"], 1, "--data");
-    assert!(!Path::new(&absent.path("data")).exists());
+}
+
+/// A mistyped path makes no second registry. The first account may, and says so.
+#[test]
+fn only_the_first_user_makes_a_registry() {
+    let registry = Registry::new();
+    let file = registry.path("policy.toml");
+    std::fs::write(&file, PAYMENTS_POLICY).unwrap();
+    for arguments in [
+        &["user", "list"][..],
+        &["robot", "add", "ci", "--expires", "never"],
+        &["policy", "set", &file],
+        &["signing-key", "rotate"],
+    ] {
+        registry.fail(arguments, 1, "--data");
+    }
+    let data = registry.path("data");
+    assert!(!Path::new(&data).exists());
+    let add = |name: &str| registry.run(&["user", "add", name, "--no-password"]).1;
+    assert_eq!(add("alice"), format!("made a new registry in {data}\n"));
+    assert_eq!(add("bob"), "");
 }
 
 #[test]
@@ -297,6 +353,13 @@ fn a_policy_is_set_shown_checked_and_explained() {
         explained.starts_with("allowed: ") && explained.contains("default"),
         "{explained}"
     );
+    // A name may be mistyped.
+    assert!(
+        explained.ends_with("; there is no account bob: this is the answer for a user of a htpasswd file\n"),
+        "{explained}"
+    );
+    let (explained, _) = registry.run(&["policy", "explain", "zoe", "push", "anything"]);
+    assert!(!explained.contains("account"), "{explained}");
 
     let file = registry.path("policy.toml");
     std::fs::write(&file, PAYMENTS_POLICY).unwrap();
@@ -307,7 +370,7 @@ fn a_policy_is_set_shown_checked_and_explained() {
         .0;
     assert!(set.contains("set version 2"), "{set}");
     let (shown, said) = registry.run(&["policy", "show"]);
-    assert_eq!(shown, PAYMENTS_POLICY);
+    assert_eq!(shown, format!("{PAYMENTS_POLICY}# roadstead policy version 2\n"));
     assert!(said.contains("version 2") && said.contains("first\\nlines"), "{said}");
     let versions = registry.json(&["policy", "versions"]);
     assert_eq!(
@@ -413,7 +476,7 @@ fn a_frozen_tag_is_explained_beside_a_running_server() {
 
 #[test]
 fn signing_keys_are_rotated() {
-    let registry = Registry::new();
+    let registry = Registry::with_admin();
     let rotate = |ahead: &[&str]| registry.json(&[&["signing-key", "rotate"], ahead].concat()).remove(0);
     let first = rotate(&[]);
     // No other key could sign.

@@ -27,6 +27,7 @@ mod logs;
 mod lost;
 mod metrics;
 mod moving;
+mod new_keys;
 mod operator;
 mod own_host;
 mod passwords;

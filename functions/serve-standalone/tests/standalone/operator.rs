@@ -65,7 +65,7 @@ fn lists_are_lines_in_a_pipe_and_json_where_asked_for() {
     assert_eq!(tags[1]["tag"], "v1");
     assert_eq!(tags[1]["digest"], digest(&manifest("v1")));
     assert_eq!(tags[1]["size"], manifest("v1").len());
-    assert_eq!(tags[1]["mediaType"], MANIFEST_TYPE.1);
+    assert_eq!(tags[1]["media_type"], MANIFEST_TYPE.1);
     assert!(tags[1]["updated"].as_str().unwrap().ends_with('Z'));
 
     put(&server, "team/app", "v1", "v1 again");

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::administration::Registry;
 use crate::support::{Server, basic, eventually, roadstead};
@@ -97,7 +97,7 @@ fn follow(server: &Server, authorization: &str, set: &OnceLock<Instant>, request
 
 #[test]
 fn three_servers_follow_a_policy_while_requests_run() {
-    let registry = Registry::new();
+    let registry = Registry::with_admin();
     let ci = registry.add_robot("ci", &[]);
     registry.set_policy(&policy("**"));
     let servers = [(); 3].map(|()| Server::start_in(registry.folder.clone(), &[]));
@@ -162,6 +162,101 @@ fn of_two_policies_set_at_the_same_time_one_wins() {
         assert_eq!(registry.json(&["policy", "versions"]).len(), round);
         version = shown["version"].as_u64().unwrap();
     }
+}
+
+/// What `policy show` has printed is conditional on the version that it was, and the line that says so is never stored.
+#[test]
+fn a_shown_policy_is_set_only_if_nobody_has_set_another_one_since() {
+    let registry = Registry::with_admin();
+    let file = registry.path("shown.toml");
+    let show = |flags: &[&str]| {
+        let (shown, _) = registry.run(&[&["policy", "show"], flags].concat());
+        std::fs::write(&file, &shown).unwrap();
+        shown
+    };
+    let set = |flags: &[&str]| registry.run(&[&["policy", "set", &file], flags].concat()).0;
+    // The root is version 1 of the accounts and the policy. The default policy is version 0.
+    let default = show(&[]);
+    assert!(default.ends_with("\n# roadstead policy version 0\n"), "{default}");
+    assert_eq!(
+        set(&[]),
+        "set version 2 of the policy, made from the default policy; every server follows within 10 seconds\n"
+    );
+    registry.fail(&["policy", "set", &file], 1, "version 2 is in force now");
+
+    let shown = show(&[]);
+    let (text, line) = shown.rsplit_once("# ").unwrap();
+    assert_eq!(line, "roadstead policy version 2\n");
+    assert!(default.starts_with(text), "{shown}");
+    // Rules are added after the line, and a colleague is faster.
+    let more = policy("more/**").replace("syntax = 1\n", "");
+    std::fs::write(&file, format!("{shown}{more}")).unwrap();
+    let other = registry.write_policy("other.toml", &policy("other/**"));
+    let (said, _) = registry.run(&["policy", "set", &other]);
+    assert!(
+        said.contains("set version 3 of the policy, in place of version 2;"),
+        "{said}"
+    );
+    registry.fail(
+        &["policy", "set", &file],
+        1,
+        "version 3 is in force now, and yours was made from version 2",
+    );
+    registry.fail(&["policy", "set", &file], 1, "`roadstead policy show`");
+    registry.fail(&["policy", "set", &file, "--if-version", "2"], 1, "nothing was changed");
+    assert_eq!(registry.json(&["policy", "show"])[0]["source"], policy("other/**"));
+
+    let forced = set(&["--if-version", "any"]);
+    assert!(
+        forced.contains("set version 4 of the policy, in place of version 3;"),
+        "{forced}"
+    );
+    let shown = show(&[]);
+    assert_eq!(shown.matches("# roadstead policy version ").count(), 1, "{shown}");
+    assert!(shown.ends_with("# roadstead policy version 4\n"), "{shown}");
+    let made = set(&[]);
+    assert!(
+        made.contains("set version 5 of the policy, made from version 4;"),
+        "{made}"
+    );
+    for version in registry.json(&["policy", "versions"]) {
+        let number = version["version"].to_string();
+        let stored = registry.json(&["policy", "show", "--version", &number]).remove(0);
+        let source = stored["source"].as_str().unwrap();
+        assert!(!source.contains("# roadstead policy version"), "{number}: {source}");
+    }
+
+    // An earlier version is shown to go back to it.
+    assert_eq!(show(&["--version", "3"]), policy("other/**"));
+    let back = registry.json(&["policy", "set", &file]);
+    assert_eq!((&back[0]["version"], &back[0]["replaced"]), (&json!(6), &json!(5)));
+    // There is no robot `ci`.
+    assert_eq!((back.len(), &back[1]["kind"]), (2, &json!("warning")));
+}
+
+/// As `policy check` does.
+#[test]
+fn mistakes_in_a_policy_that_is_set_are_objects_if_asked() {
+    let registry = Registry::with_admin();
+    let file = registry.write_policy("wrong.toml", &policy("**").replace("who =", "whom ="));
+    let mut printed = Vec::new();
+    for command in ["check", "set"] {
+        let output = registry.run_with(&["policy", command, &file, "--json"], "");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let found: Vec<Value> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(
+            !found.is_empty() && found.iter().all(|one| one["kind"] == "mistake"),
+            "{found:?}"
+        );
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("wrong.toml:"));
+        printed.push(found);
+    }
+    assert_eq!(printed[0], printed[1]);
+    assert_eq!(registry.json(&["policy", "versions"]).len(), 0);
 }
 
 /// Neither the default policy nor the one from before would be what an administrator has set.

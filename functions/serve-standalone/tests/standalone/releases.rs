@@ -96,7 +96,7 @@ fn an_image_is_promoted_beside_a_running_server() {
             "manifests": 2,
             "referrers": 1,
             "kept": [],
-            "copiedBytes": 0,
+            "copied_bytes": 0,
         });
         assert_eq!(json_of(&server, &promote), [expected]);
     }
@@ -119,7 +119,7 @@ fn an_image_is_promoted_beside_a_running_server() {
     );
     let history = json_of(&server, &["tag", "history", "other", "x"]);
     assert_eq!(
-        (history.len(), &history[0]["principal"], &history[0]["promotedFrom"]),
+        (history.len(), &history[0]["principal"], &history[0]["promoted_from"]),
         (1, &json!(":operator"), &json!(from))
     );
     let lines = succeed(&server, &["tag", "history", "prod/app", "1.0.0"]);
@@ -148,7 +148,7 @@ fn a_tag_is_rolled_back_beside_a_running_server() {
     assert_eq!(named(&server, "app", "latest").as_ref(), Some(&two));
     let history = json_of(&server, &["tag", "history", "app", "latest"]);
     assert_eq!((history.len(), &history[0]["principal"]), (4, &json!(":operator")));
-    assert_eq!(history[0].get("promotedFrom"), None);
+    assert_eq!(history[0].get("promoted_from"), None);
 }
 
 #[test]
