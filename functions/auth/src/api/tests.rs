@@ -16,3 +16,4 @@ mod repositories;
 mod scanner;
 mod slow_bodies;
 mod support;
+mod trail;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -21,8 +21,8 @@ use registry::random::SplitMix64;
 use registry::store::access::{AccessStore, AccountKind, PolicyForm};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore as _, NewContent, PutManifest};
-use registry::store::wrapped::Wrapped;
-use registry::store::{Context, Timestamp, Uid};
+use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
+use registry::store::{Context, StoreError, Timestamp, Uid};
 use registry::{Client, Registry, RequestBody, Settings, Stores};
 use serde_json::{Value, json};
 
@@ -91,12 +91,36 @@ impl PasswordUsers for FileUsers {
     fn hidden_by_account(&self, _: &str) {}
 }
 
+/// Whether the audit trail fails, for reasons that do not pass.
+#[derive(Clone, Default)]
+pub(super) struct BrokenTrail(Arc<AtomicBool>);
+
+impl BrokenTrail {
+    pub(super) fn set(&self, is_broken: bool) {
+        self.0.store(is_broken, Ordering::SeqCst);
+    }
+}
+
+impl Hook for BrokenTrail {
+    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
+        if method == StoreMethod::Audit && self.0.load(Ordering::SeqCst) {
+            return Err(StoreError::failed("the trail is broken"));
+        }
+        Ok(())
+    }
+
+    fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
 /// A registry with an API, and what is in it.
 pub(super) struct World {
     pub(super) clock: Arc<Clock>,
     pub(super) administration: Administration,
     pub(super) metadata: Arc<MemoryMetadata>,
     stores: Stores,
+    pub(super) trail: BrokenTrail,
     registry: Registry,
     /// Makes other changes before those of the API.
     pub(super) rival: Rival,
@@ -286,10 +310,11 @@ impl World {
             threads: Arc::new(SameThread),
         };
         let authenticator = Arc::new(AccountAuthenticator::new(parts, settings).unwrap());
-        let rival = Rival::default();
+        let (rival, trail) = (Rival::default(), BrokenTrail::default());
+        let records: Arc<dyn AccessStore> = Arc::new(Wrapped::new(access, trail.clone()));
         let api = Api::new(ApiParts {
             authenticator: authenticator.clone(),
-            access: Arc::new(Wrapped::new(access, rival.clone())),
+            access: Arc::new(Wrapped::new(records, rival.clone())),
             metadata: metadata.clone(),
             environment: clock.clone(),
         });
@@ -305,6 +330,7 @@ impl World {
             metadata,
             clock,
             stores,
+            trail,
             registry: registry
                 .with_token_endpoint(authenticator)
                 .with_api_endpoint(Arc::new(api)),
