@@ -52,12 +52,26 @@ def login(setting: Setting, generation: str = "") -> Iterator[Result]:
         yield setting.check(f"{label}: push without login is refused", stranger.refused_push)
         if registry.public:
             yield setting.check(f"{label}: pull of a public image without login", stranger.pull_public)
+            yield setting.check(f"{label}: pull of a private image without login is refused", stranger.refused_private)
         wrong = Ctr(setting, daemon, f"{short}-stranger", f"{registry.user}:wrong")
         yield setting.check(f"{label}: push with a wrong password is refused", wrong.refused_push)
         known = Ctr(setting, daemon, short, f"{registry.user}:{registry.password}")
         yield setting.check(f"{label}: push with --user", known.push, "app")
         yield setting.check(f"{label}: pull with --user", known.pull, "app")
         yield setting.check(f"{label}: the same pull without --user is refused", stranger.refused_pull, known)
+
+
+def public(setting: Setting, generation: str = "") -> Iterator[Result]:
+    """Everyone may pull, and users of a file may push."""
+    need_root()
+    registry = setting.registry
+    short = f"{generation.strip('/')}ctr"
+    with Containerd(setting.folder(short), setting.home(short), generation) as daemon:
+        label = f"containerd {daemon.version}"
+        stranger, known = Ctr(setting, daemon, short), Ctr(setting, daemon, short, f"{registry.user}:{registry.password}")
+        yield setting.check(f"{label}: push without login is refused", stranger.refused_push)
+        yield setting.check(f"{label}: push with --user", known.push, "app")
+        yield setting.check(f"{label}: pull without --user", stranger.pull, "app")
 
 
 class Ctr:
@@ -125,7 +139,13 @@ class Ctr:
         self.daemon.ctr("-n", "public", "images", "pull", "--plain-http", reference)
 
     def refused_pull(self, known: "Ctr") -> None:
-        done = self.daemon.ctr("-n", "stranger", "images", "pull", "--plain-http", known.reference("app"), ok=None)
+        self.refused(known.reference("app"))
+
+    def refused_private(self) -> None:
+        self.refused(self.setting.pushed("app", f"{self.short}/private:1"))
+
+    def refused(self, reference: str) -> None:
+        done = self.daemon.ctr("-n", "stranger", "images", "pull", "--plain-http", reference, ok=None)
         is_refusal(done, "401", *UNAUTHORIZED)
 
     def refused_push(self) -> None:

@@ -34,6 +34,7 @@ def login(setting: Setting) -> Iterator[Result]:
     yield setting.check("crane: push without login is refused", checks.refused_push)
     if setting.registry.public:
         yield setting.check("crane: pull of a public image without login", checks.pull_public)
+        yield setting.check("crane: pull of a private image without login is refused", checks.refused_private)
     yield setting.check("crane: push with a wrong password is refused", checks.wrong_login)
     yield setting.check("crane: auth login", checks.login)
     yield setting.check("crane: push after login", checks.push, "app")
@@ -73,8 +74,14 @@ class Crane:
 
     def refused_pull(self) -> None:
         self.logout()
+        self.refused(self.reference("app:1"))
+
+    def refused_private(self) -> None:
+        self.refused(self.setting.pushed("app", "crane/private:1"))
+
+    def refused(self, reference: str) -> None:
         folder = self.setting.folder("back") / "refused"
-        refused([tool("crane"), "--insecure", "pull", self.reference("app:1"), folder], self.env, *UNAUTHORIZED)
+        refused([tool("crane"), "--insecure", "pull", reference, folder], self.env, *UNAUTHORIZED)
 
     def pull_public(self) -> None:
         reference, folder = self.setting.pushed("app", f"{self.registry.public}crane:1"), self.setting.folder("back") / "public"

@@ -60,12 +60,13 @@ def login(setting: Setting, generation: str = "", snapshotter: bool = False) -> 
         yield setting.check(f"{label}: pull after logout is refused", checks.logout)
 
 
-def public(setting: Setting) -> Iterator[Result]:
+def public(setting: Setting, generation: str = "", snapshotter: bool = False) -> Iterator[Result]:
     """Everyone may pull, and users of a file may push: docker asks for a token without a login too."""
     need_root()
-    with Dockerd(setting.folder("docker-a"), setting.home("docker")) as one:
-        checks = Docker(setting, one, one, "docker")
-        label = f"docker {one.version}"
+    short = (generation.strip("/") or "docker") + ("c" if snapshotter else "")
+    with Dockerd(setting.folder(f"{short}-a"), setting.home(short), generation, snapshotter) as one:
+        checks = Docker(setting, one, one, short)
+        label = f"docker {one.version}" + (" containerd store" if snapshotter else "")
         yield setting.check(f"{label}: push without login is refused", checks.refused_push)
         yield setting.check(f"{label}: login", checks.login)
         yield setting.check(f"{label}: push after login", checks.push, "app")

@@ -54,6 +54,22 @@ def docker_28_containerd_login(setting: Setting) -> Iterator[Result]:
     yield from docker.login(setting, "docker28/", snapshotter=True)
 
 
+def docker_26_public(setting: Setting) -> Iterator[Result]:
+    yield from docker.public(setting, "docker26/")
+
+
+def docker_26_containerd_public(setting: Setting) -> Iterator[Result]:
+    yield from docker.public(setting, "docker26/", snapshotter=True)
+
+
+def docker_28_public(setting: Setting) -> Iterator[Result]:
+    yield from docker.public(setting, "docker28/")
+
+
+def docker_28_containerd_public(setting: Setting) -> Iterator[Result]:
+    yield from docker.public(setting, "docker28/", snapshotter=True)
+
+
 def buildkit(setting: Setting) -> Iterator[Result]:
     """BuildKit, which pulls the base and pushes the result itself, with an attestation beside the image in an index."""
     need_root()
@@ -87,12 +103,22 @@ def buildkit(setting: Setting) -> Iterator[Result]:
             done = daemon.docker("run", "--rm", "--pull=always", "--network", "none", target)
             assert RUNS in done.stdout, f"the container says {done.stdout!r} {done.stderr!r}"
 
+        def login() -> None:
+            registry = setting.registry
+            daemon.docker("login", "-u", registry.user, "--password-stdin", registry.address, input=registry.password)
+
+        if setting.registry.user is not None:
+            yield setting.check(f"docker {daemon.version} buildkit: login", login)
         yield setting.check(f"docker {daemon.version} buildkit: build on a pulled base and push with provenance", build)
         yield setting.check(f"docker {daemon.version} buildkit: pull and run what was built", runs)
 
 
 def containerd_2_login(setting: Setting) -> Iterator[Result]:
     yield from containerd.login(setting, "docker28/")
+
+
+def containerd_2_public(setting: Setting) -> Iterator[Result]:
+    yield from containerd.public(setting, "docker28/")
 
 
 def containerd_2(setting: Setting) -> Iterator[Result]:

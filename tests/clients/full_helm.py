@@ -41,11 +41,22 @@ def login(setting: Setting) -> Iterator[Result]:
     yield setting.check("helm: push without login is refused", checks.refused_push)
     if setting.registry.public:
         yield setting.check("helm: pull of a public chart without login", checks.pull_public)
+        yield setting.check("helm: pull of a private chart without login is refused", checks.refused_private)
     yield setting.check("helm: login with a wrong password is refused", checks.wrong_login)
     yield setting.check("helm: registry login", checks.login)
     yield setting.check("helm: push after login", checks.push)
     yield setting.check("helm: pull after login and compare", checks.pull)
     yield setting.check("helm: pull after logout is refused", checks.logout)
+
+
+def public(setting: Setting) -> Iterator[Result]:
+    """Everyone may pull, and users of a file may push."""
+    checks = Helm(setting)
+    yield setting.check("helm: push without login is refused", checks.refused_push)
+    yield setting.check("helm: registry login", checks.login)
+    yield setting.check("helm: push after login", checks.push)
+    yield setting.check("helm: registry logout", checks.leave)
+    yield setting.check("helm: pull without login and compare", checks.pull)
 
 
 class Helm:
@@ -92,12 +103,22 @@ class Helm:
         words = [tool("helm"), "push", "--plain-http", self.package("0.0.1"), self.remote]
         refused(words, self.env, *UNAUTHORIZED, cwd=self.folder)
 
-    def pull_public(self) -> None:
-        registry, version = self.setting.registry, "0.0.2"
-        remote, credentials = f"oci://{self.setting.reference(registry.public + 'helm')}", self.setting.home("helm-publisher")
+    def published(self, name: str, version: str) -> str:
+        """Where another user has pushed a version of the chart."""
+        registry, remote, credentials = self.setting.registry, f"oci://{self.setting.reference(name)}", self.setting.home("helm-publisher")
         words = ["--plain-http", "-u", registry.user, "--password-stdin", registry.address]
         client([tool("helm"), "registry", "login", *words], credentials, input=registry.password)
         client([tool("helm"), "push", "--plain-http", self.folder / self.package(version), remote], credentials)
+        return remote
+
+    def refused_private(self) -> None:
+        version = "0.0.3"
+        words = ["pull", "--plain-http", f"{self.published('helm-private', version)}/boat", "--version", version]
+        refused([tool("helm"), *words], self.env, *UNAUTHORIZED, cwd=self.setting.folder("private"))
+
+    def pull_public(self) -> None:
+        version = "0.0.2"
+        remote = self.published(f"{self.setting.registry.public}helm", version)
         folder = self.setting.folder("public")
         self.helm("pull", "--plain-http", f"{remote}/boat", "--version", version, "-d", folder)
         assert (folder / self.archive(version)).read_bytes() == (self.folder / self.archive(version)).read_bytes()
@@ -111,8 +132,11 @@ class Helm:
         words = ["--plain-http", "-u", registry.user, "--password-stdin", registry.address]
         self.helm("registry", "login", *words, input=registry.password)
 
-    def logout(self) -> None:
+    def leave(self) -> None:
         self.helm("registry", "logout", self.setting.address)
+
+    def logout(self) -> None:
+        self.leave()
         words = [tool("helm"), "pull", "--plain-http", f"{self.remote}/boat", "--version", self.VERSIONS[0]]
         refused(words, self.env, *UNAUTHORIZED, cwd=self.folder)
 

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Iterator, List
 
-from common import Setting, client, refused, tool
+from common import UNAUTHORIZED, Setting, client, refused, tool
 from harness import Result, RoundRobinProxy
 from harness.process import Finished
 from layout import noise, sha256
@@ -20,8 +20,11 @@ BILL = "application/vnd.example.sbom"
 def results(setting: Setting) -> Iterator[Result]:
     # Through a relay that counts: whether a layer went in chunks is not seen in what is stored.
     with RoundRobinProxy([setting.address]) as relay:
-        registry = Registry(relay.address, log=setting.registry.log)
+        registry = Registry(relay.address, setting.registry.user, setting.registry.password, setting.registry.log)
         checks = Regctl(Setting(setting.name, registry, setting.images, setting.work, setting.space, setting.own), relay)
+        if registry.user is not None:
+            yield setting.check("regctl: push without login is refused", checks.refused_push)
+            yield setting.check("regctl: registry login", checks.login)
         yield setting.check("regctl: copy an index there and back", checks.there_and_back, "multi", "--force-recursive")
         yield setting.check("regctl: copy an artifact with its referrers", checks.referrers)
         yield setting.check("regctl: push in chunks", checks.chunks)
@@ -42,6 +45,16 @@ class Regctl:
 
     def reference(self, name: str) -> str:
         return self.setting.reference(f"regctl/{name}")
+
+    def refused_push(self) -> None:
+        words = [tool("regctl"), "image", "copy", f"ocidir://{self.setting.images.app}:1", self.reference("refused:1")]
+        refused(words, self.env, *UNAUTHORIZED)
+
+    def login(self) -> None:
+        words = ["-u", self.registry.user, "--password-stdin", self.setting.address]
+        self.regctl("registry", "login", self.setting.address, "-u", self.registry.user, "-p", self.registry.password)
+        # It puts there what regctl copies.
+        client([tool("oras"), "login", "--plain-http", *words], self.env, input=self.registry.password)
 
     def there_and_back(self, image: str, *flags: str) -> None:
         layout = getattr(self.setting.images, image)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Iterator
+import os
+from typing import Iterator, List
 
-from common import Setting, client, refused, tool
+from common import UNAUTHORIZED, Setting, client, refused, tool
 from harness import Result
 from harness.process import Finished
 from verify import root_digest
@@ -19,10 +20,24 @@ POLICY = {
         }
     ],
 }
+# notation saves a login with a helper alone, and never in a file of its own.
+HELPER = "docker-credential-of-this-test"
+SAVING = """\
+#!/bin/sh
+login="$(dirname "$0")/login.json"
+case "$1" in
+store) cat > "$login" ;;
+get) cat > /dev/null && cat "$login" 2> /dev/null || { echo "credentials not found in native keychain" && exit 1; } ;;
+erase) cat > /dev/null && rm -f "$login" ;;
+esac
+"""
 
 
 def cosign(setting: Setting) -> Iterator[Result]:
     checks = Cosign(setting)
+    if setting.registry.user is not None:
+        yield setting.check("cosign: sign without login is refused", checks.refused_sign)
+        yield setting.check("cosign: login", checks.login)
     yield setting.check("cosign: sign", checks.sign)
     yield setting.check("cosign: verify", checks.verify)
     yield setting.check("cosign: verify with another key is refused", checks.verify_other)
@@ -32,6 +47,10 @@ def cosign(setting: Setting) -> Iterator[Result]:
 
 def notation(setting: Setting) -> Iterator[Result]:
     checks = Notation(setting)
+    if setting.registry.user is not None:
+        yield setting.check("notation: list without login is refused", checks.refused_list)
+        yield setting.check("notation: login with a wrong password is refused", checks.wrong_login)
+        yield setting.check("notation: login", checks.login)
     yield setting.check("notation: sign", checks.sign)
     yield setting.check("notation: list, inspect", checks.inspect)
     yield setting.check("notation: verify", checks.verify)
@@ -52,8 +71,19 @@ class Cosign:
         command, *rest = words
         return client([tool("cosign"), command, "--allow-http-registry", *rest], self.env, cwd=self.folder, **more)
 
+    def refused_sign(self) -> None:
+        refused([tool("cosign"), "sign", "--allow-http-registry", *self.signing()], self.env, *UNAUTHORIZED, cwd=self.folder)
+
+    def login(self) -> None:
+        registry = self.setting.registry
+        words = ["login", registry.address, "-u", registry.user, "--password-stdin"]
+        client([tool("cosign"), *words], self.env, input=registry.password)
+
+    def signing(self) -> List[str]:
+        return ["-y", "--key", "own.key", "--tlog-upload=false", "--use-signing-config=false", self.subject]
+
     def sign(self) -> None:
-        self.cosign("sign", "-y", "--key", "own.key", "--tlog-upload=false", "--use-signing-config=false", self.subject)
+        self.cosign("sign", *self.signing())
 
     def verify(self) -> None:
         done = self.cosign("verify", "--key", "own.pub", "--insecure-ignore-tlog", self.subject)
@@ -79,7 +109,15 @@ class Cosign:
 
 class Notation:
     def __init__(self, setting: Setting) -> None:
-        self.setting, self.env = setting, setting.home("notation")
+        folder = setting.folder("helper")
+        self.setting = setting
+        self.env = {**setting.home("notation"), "PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
+        if setting.registry.user is not None:
+            helper, config = folder / HELPER, setting.folder("home-notation") / "docker"
+            helper.write_text(SAVING)
+            helper.chmod(0o755)
+            config.mkdir(exist_ok=True)
+            (config / "config.json").write_text(json.dumps({"credsStore": HELPER.replace("docker-credential-", "")}))
         self.subject = self.referenced("app")
         self.notation("cert", "generate-test", "--default", "roadstead-test")
         policy = setting.folder("home-notation") / "policy.json"
@@ -92,6 +130,19 @@ class Notation:
 
     def notation(self, *words: object, **more: object) -> Finished:
         return client([tool("notation"), *words], self.env, **more)
+
+    def refused_list(self) -> None:
+        refused([tool("notation"), "list", "--insecure-registry", self.subject], self.env, *UNAUTHORIZED)
+
+    def wrong_login(self) -> None:
+        refused([tool("notation"), *self.logging_in()], self.env, *UNAUTHORIZED, input="wrong")
+
+    def login(self) -> None:
+        self.notation(*self.logging_in(), input=self.setting.registry.password)
+
+    def logging_in(self) -> List[str]:
+        registry = self.setting.registry
+        return ["login", "--insecure-registry", "-u", str(registry.user), "--password-stdin", registry.address]
 
     def sign(self) -> None:
         self.notation("sign", "--insecure-registry", self.subject)

@@ -38,11 +38,22 @@ def login(setting: Setting) -> Iterator[Result]:
     yield setting.check("oras: push without login is refused", checks.refused_push)
     if setting.registry.public:
         yield setting.check("oras: copy of a public image without login", checks.pull_public)
+        yield setting.check("oras: copy of a private image without login is refused", checks.refused_private)
     yield setting.check("oras: login with a wrong password is refused", checks.wrong_login)
     yield setting.check("oras: login", checks.login)
     yield setting.check("oras: push after login", checks.push)
     yield setting.check("oras: pull after login", checks.pull)
     yield setting.check("oras: pull after logout is refused", checks.logout)
+
+
+def public(setting: Setting) -> Iterator[Result]:
+    """Everyone may pull, and users of a file may push."""
+    checks = Oras(setting)
+    yield setting.check("oras: push without login is refused", checks.refused_push)
+    yield setting.check("oras: login", checks.login)
+    yield setting.check("oras: push after login", checks.push)
+    yield setting.check("oras: logout", checks.leave)
+    yield setting.check("oras: pull without login", checks.pull)
 
 
 class Oras:
@@ -163,8 +174,16 @@ class Oras:
         self.oras("cp --from-plain-http --to-oci-layout", reference, f"{back}:1")
         compare_layouts(self.setting.images.app, str(back))
 
-    def logout(self) -> None:
+    def refused_private(self) -> None:
+        reference, back = self.setting.pushed("app", "oras/private:1"), self.setting.folder("back") / "private"
+        words = [tool("oras"), "cp", "--from-plain-http", "--to-oci-layout", reference, f"{back}:1"]
+        refused(words, self.env, *UNAUTHORIZED)
+
+    def leave(self) -> None:
         self.oras("logout", self.setting.address)
+
+    def logout(self) -> None:
+        self.leave()
         words = [tool("oras"), "manifest", "fetch", "--plain-http", self.reference("artifact:1")]
         refused(words, self.env, *UNAUTHORIZED)
 

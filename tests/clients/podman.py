@@ -47,11 +47,29 @@ def login(setting: Setting) -> Iterator[Result]:
         yield setting.check("podman: push without login is refused", checks.refused_push)
         if setting.registry.public:
             yield setting.check("podman: pull and run of a public image without login", checks.pull_public)
+            yield setting.check("podman: pull of a private image without login is refused", checks.refused_pull)
+        yield setting.check("buildah: pull without login is refused", checks.refused_base)
         yield setting.check("podman: login with a wrong password is refused", checks.login, "wrong", False)
         yield setting.check("podman: login", checks.login, setting.registry.password, True)
         yield setting.check("podman: push after login", checks.push, "app")
         yield setting.check("podman: pull after login, run", checks.pull_and_run, "app")
         yield setting.check("podman: pull after logout is refused", checks.logout)
+        yield setting.check("buildah: login", checks.buildah_login)
+        yield setting.check("buildah: bud on a pulled base, push, run after login", checks.bud)
+    finally:
+        checks.stop()
+
+
+def public(setting: Setting) -> Iterator[Result]:
+    """Everyone may pull, and users of a file may push."""
+    need_root()
+    checks = Podman(setting)
+    try:
+        yield setting.check("podman: push without login is refused", checks.refused_push)
+        yield setting.check("podman: login", checks.login, setting.registry.password, True)
+        yield setting.check("podman: push after login", checks.push, "app")
+        yield setting.check("podman: logout", checks.leave)
+        yield setting.check("podman: pull without login, run", checks.pull_and_run, "app")
     finally:
         checks.stop()
 
@@ -174,13 +192,29 @@ class Podman:
         done = self.podman(self.first, "push", "-q", "--tls-verify=false", "docker.io/local/app:1", target, ok=None)
         assert done.returncode != 0 and "auth" in done.stderr.lower(), f"not refused: {done}"
 
+    def refused_pull(self) -> None:
+        reference = self.setting.pushed("app", "podman/private:1")
+        done = self.podman(self.second, "pull", "-q", "--tls-verify=false", reference, ok=None)
+        is_refusal(done, *UNAUTHORIZED)
+
+    def refused_base(self) -> None:
+        reference = self.setting.pushed("app", "buildah/base:1")
+        is_refusal(self.buildah("pull", "-q", "--tls-verify=false", reference, ok=None), *UNAUTHORIZED)
+
+    def buildah_login(self) -> None:
+        words = ["login", "--tls-verify=false", "-u", self.registry.user, "-p", self.registry.password, self.setting.address]
+        self.buildah(*words)
+
     def pull_public(self) -> None:
         reference, store = self.setting.pushed("app", f"{self.registry.public}podman:1"), self.setting.folder("p0")
         self.podman(store, "pull", "-q", "--tls-verify=false", reference)
         self.runs(reference, store)
 
-    def logout(self) -> None:
+    def leave(self) -> None:
         self.podman(self.first, "logout", self.setting.address)
+
+    def logout(self) -> None:
+        self.leave()
         done = self.podman(self.second, "pull", "-q", "--tls-verify=false", self.setting.reference("podman/app:1"), ok=None)
         is_refusal(done, *UNAUTHORIZED)
 

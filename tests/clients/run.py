@@ -23,7 +23,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -46,7 +46,7 @@ import refusals  # noqa: E402
 import skopeo  # noqa: E402
 from common import TIMEOUT, Family, Setting, collect, tool  # noqa: E402
 from harness import (  # noqa: E402
-    Cloud, Context, FaultProxy, Fleet, HarnessError, Result, Server, at_once, cache_dir, check, run, scratch,
+    Cloud, Context, FaultProxy, Fleet, HarnessError, Result, RoundRobinProxy, Server, at_once, cache_dir, check, run, scratch,
 )  # fmt: skip
 from harness.backend import Backend  # noqa: E402
 from harness.build import roadstead  # noqa: E402
@@ -129,6 +129,11 @@ FULL_LOGINS = Group("login", {
         "docker-28": full_docker.docker_28_login,
         "docker-28-containerd": full_docker.docker_28_containerd_login,
         "containerd-2": full_docker.containerd_2_login,
+        "buildkit": full_docker.buildkit,
+        "regctl": full_regctl.results,
+        "cosign": full_sign.cosign,
+        "notation": full_sign.notation,
+        "oci-client": full_oci_client.results,
         "helm": full_helm.login,
         "oras-py": full_basic.oras_py,
         "python-dxf": full_basic.dxf,
@@ -148,8 +153,19 @@ FULL_REFUSALS = Group("refusals", {
         "docker-28-containerd": refusals.docker_28_containerd,
         "containerd-2": refusals.containerd_2,
     })
-# skopeo, podman and buildah send empty credentials where they were asked for some and have none: one of them will do.
+# skopeo, podman and buildah send empty credentials where they were asked for some and have none.
 PUBLIC = Group("public", {"docker": docker.public, "skopeo": skopeo.public, "crane": crane.public})
+FULL_PUBLIC = Group("public", {
+        "docker-26": full_docker.docker_26_public,
+        "docker-26-containerd": full_docker.docker_26_containerd_public,
+        "docker-28": full_docker.docker_28_public,
+        "docker-28-containerd": full_docker.docker_28_containerd_public,
+        "containerd": containerd.public,
+        "containerd-2": full_docker.containerd_2_public,
+        "podman": podman.public,
+        "oras": oras.public,
+        "helm": full_helm.public,
+    })
 # Those that send their credentials along with a redirect to the same host, or are built on what does.
 _SENDERS = {name: LOGINS.families[name] for name in ("docker", "containerd", "crane")}
 REDIRECTED = Group("login, redirected", _SENDERS)
@@ -165,10 +181,11 @@ TLS = Group("tls", {
 FOUR = {name: ALWAYS.families[name] for name in ("docker", "containerd", "skopeo", "crane")}
 CLOUD = Group("cloud", FOUR)
 FAULTY = Group("faults", FOUR)
-# Clients of which the checks do not log in.
-_OPEN = ("buildkit", "regctl", "cosign", "notation", "oci-client")
-FULL_CLOUD = Group("cloud", {name: family for name, family in {**ALWAYS.families, **FULL.families}.items() if name not in _OPEN})
-OPEN_CLOUD = Group("cloud without login", {name: FULL.families[name] for name in _OPEN})
+FULL_CLOUD = Group("cloud", {**ALWAYS.families, **FULL.families})
+# Programs that send the password with each request, whatever the challenge says.
+_BY_PASSWORD = ("curl/", "python-requests/")
+# What --full adds to which group.
+_MORE = ((ALWAYS, FULL), (LOGINS, FULL_LOGINS), (REFUSALS, FULL_REFUSALS), (PUBLIC, FULL_PUBLIC), (CLOUD, FULL_CLOUD))
 # The clients of every run; all others belong to --full, unless they are asked for.
 EVERY_RUN = ("docker", "containerd", "crane", "curl")
 # How many groups run at once: each has servers, engines and folders of its own, and waits for them most of its time.
@@ -198,17 +215,16 @@ def results(full: bool, only: Sequence[str], only_groups: Sequence[str], report:
             (TLS, _tls),
             (SEVERAL, _three),
             (CLOUD, _cloud),
-            (OPEN_CLOUD, _open_cloud),
             (FAULTY, _faulty),
             (REDIRECTED, _redirected),
             (OWN_HOST, _own_host),
         )
         groups: List[Callable[[], List[Result]]] = []
         for number, (group, start) in enumerate(starts):
-            if (group in (FULL_BASIC, OPEN_CLOUD) and not full) or (only_groups and group.setting not in only_groups):
+            if (group is FULL_BASIC and not full) or (only_groups and group.setting not in only_groups):
                 continue
             families = dict(group.families)
-            for always, more in ((ALWAYS, FULL), (LOGINS, FULL_LOGINS), (REFUSALS, FULL_REFUSALS), (CLOUD, FULL_CLOUD)):
+            for always, more in _MORE:
                 if full and group is always:
                     families.update(more.families)
             if full and group in (REDIRECTED, OWN_HOST):
@@ -267,15 +283,10 @@ def _one(stack: ExitStack, _: Path) -> Registry:
     return Registry(server.address, log=lambda: _log(server))
 
 
-def _users(stack: ExitStack, work: Path, *flags: str) -> Registry:
-    return _with_users(stack, work, *flags)[1]
-
-
-def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Backend] = None) -> Tuple[Server, Registry]:
+def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Backend] = None) -> Server:
     file = work / "htpasswd"
     run([tool("htpasswd"), "-i", "-c", "-B", "-C", "5", str(file), USER], timeout=20, input=PASSWORD)
-    server = stack.enter_context(Server("--htpasswd", file, *flags, backend=backend))
-    return server, Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
+    return stack.enter_context(Server("--htpasswd", file, *flags, backend=backend))
 
 
 def _accounts(stack: ExitStack, work: Path) -> Registry:
@@ -305,24 +316,30 @@ def _with_account(stack: ExitStack, work: Path, policy: str, public: str = "") -
     backend.add_user(USER, PASSWORD)
     backend.set_policy(policy)
     server = stack.enter_context(Server(backend=backend))
-    stack.callback(_by_token, [server])
-    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server), public=public)
+    relay = stack.enter_context(RoundRobinProxy([server.address]))
+    stack.callback(_by_token, [server], relay)
+    return Registry(relay.address, USER, PASSWORD, log=lambda: _log(server), public=public)
 
 
-def _by_token(servers: Sequence[Server]) -> None:
-    """After all families: every program that was logged in has got tokens for that, but for those that send the password each time."""
+def _by_token(servers: Sequence[Server], relay: RoundRobinProxy) -> None:
+    """After all families: every program that was logged in has pushed and pulled with tokens alone, but for those that send the password
+    each time. The access log says who was logged in, and the relay before the servers with what."""
     entries = [line for server in servers for line in server.access_lines()]
     lines = [line for line in entries if line.get("user") == USER and line["status"] < 300 and "agent" in line]
     programs = {line["agent"].split(" ")[0] for line in lines if line["path"].startswith("/v2/")}
     assert programs, f"no program has logged in, by {len(entries)} lines of the access log"
-    with_token = {line["agent"].split(" ")[0] for line in lines if line["path"] == "/token"}
-    say(f"    logged in by token: {', '.join(sorted(with_token))}")
-    without = {program for program in programs - with_token if not program.startswith(("curl/", "python-requests/"))}
-    assert not without, f"logged in without a token: {without}"
+    schemes: Dict[str, Set[str]] = {program: set() for program in programs if not program.startswith(_BY_PASSWORD)}
+    for request in list(relay.requests):
+        if request.target.startswith("/v2/") and request.scheme:
+            schemes.get(request.agent.split(" ")[0], set()).add(request.scheme)
+    say(f"    logged in by token: {', '.join(sorted(schemes))}")
+    others = {program: found for program, found in schemes.items() if found != {"bearer"}}
+    assert not others, f"logged in with other credentials than tokens: {others}"
 
 
 def _public(stack: ExitStack, work: Path) -> Registry:
-    return _users(stack, work, "--allow-anonymous", "pull")
+    server = _with_users(stack, work, "--allow-anonymous", "pull")
+    return Registry(server.address, USER, PASSWORD, log=lambda: _log(server))
 
 
 def _tls(stack: ExitStack, work: Path) -> Registry:
@@ -337,11 +354,6 @@ def _of(fleet: Fleet, user: Optional[str] = None, password: Optional[str] = None
     return Registry(fleet.address, user, password, log=lambda: "\n".join(map(_log, fleet.servers)))
 
 
-def _open_cloud(stack: ExitStack, _: Path) -> Registry:
-    cloud = stack.enter_context(Cloud())
-    return _of(stack.enter_context(Fleet("--pull", "redirect", backend=cloud.backend("s3+dynamodb"))))
-
-
 def _cloud(stack: ExitStack, _: Path) -> Registry:
     """With an account in the table. Neither its password nor a token goes to the bucket, from which blobs are pulled."""
     cloud = stack.enter_context(Cloud())
@@ -353,7 +365,7 @@ def _cloud(stack: ExitStack, _: Path) -> Registry:
     def whole() -> None:
         schemes = _signed_alone(s3)
         assert schemes.get("", 0) > 0, f"no blob was pulled from the bucket: {schemes}"
-        _by_token(fleet.servers)
+        _by_token(fleet.servers, fleet.round_robin)
 
     stack.callback(whole)
     return _of(fleet, USER, PASSWORD)
@@ -380,7 +392,7 @@ def _faulty(stack: ExitStack, work: Path) -> Registry:
 
     def whole() -> None:
         """After all families: whatever a tag names is there, and hashes; and so does all else, when nothing is between."""
-        _by_token(fleet.servers)
+        _by_token(fleet.servers, fleet.round_robin)
         _every_kind((s3, dynamodb), registry, work)
         _lost_answers(s3, registry)
         verified = sum(len(registry.verify(repository, tag)) for repository in registry.repositories() for tag in registry.tags(repository))
@@ -409,19 +421,20 @@ def _over_bucket(stack: ExitStack, work: Path, host: str, pulled: Set[int]) -> R
     cloud = stack.enter_context(Cloud())
     s3 = stack.enter_context(FaultProxy(cloud.versitygw.address, probability=0))
     backend = cloud.backend("s3+sqlite", s3_proxy=f"http://{host}:{s3.port}")
-    server, registry = _with_users(stack, work, "--pull", "redirect", backend=backend)
+    server = _with_users(stack, work, "--pull", "redirect", backend=backend)
+    relay = stack.enter_context(RoundRobinProxy([server.address]))
 
     def whole() -> None:
         """After all families: neither a password nor a token has met the bucket, and every client pulled as it was to, by token."""
         schemes = _signed_alone(s3)
-        _by_token([server])
+        _by_token([server], relay)
         ways = _pulls(server)
         say(f"    pulls of blobs: {ways}")
         assert ways and all(set(statuses) <= pulled for statuses in ways.values()), f"{ways}, and not {pulled}"
         assert (schemes.get("", 0) > 0) == (307 in pulled), f"sent to the bucket: {schemes}"
 
     stack.callback(whole)
-    return registry
+    return Registry(relay.address, USER, PASSWORD, log=lambda: _log(server))
 
 
 def _pulls(server: Server) -> Dict[str, Dict[int, int]]:
@@ -500,7 +513,7 @@ def command_line(words: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--list", action="store_true", help="the families by name")
     arguments = parser.parse_args(words)
     if arguments.list:
-        in_full = (FULL, FULL_LOGINS, FULL_BASIC, FULL_REFUSALS, FULL_CLOUD, OPEN_CLOUD)
+        in_full = (FULL_BASIC, *(more for _, more in _MORE))
         always = (ALWAYS, LOGINS, REFUSALS, PUBLIC, TLS, SEVERAL, CLOUD, FAULTY, REDIRECTED, OWN_HOST)
         for group in sorted((*always, *in_full), key=lambda group: group.setting):
             print(f"{group.setting + (' --full' if group in in_full else ''):36} {' '.join(group.families)}")

@@ -35,6 +35,7 @@ def login(setting: Setting) -> Iterator[Result]:
     yield setting.check("skopeo: copy without login is refused", checks.refused_push)
     if setting.registry.public:
         yield setting.check("skopeo: copy of a public image without login", checks.pull_public)
+        yield setting.check("skopeo: copy of a private image without login is refused", checks.refused_private)
     yield setting.check("skopeo: login with a wrong password is refused", checks.wrong_login)
     yield setting.check("skopeo: login", checks.login)
     yield setting.check("skopeo: copy after login", checks.there_and_back, "app")
@@ -171,6 +172,10 @@ class Skopeo:
         reference, back = self.setting.pushed("app", f"{self.registry.public}skopeo:1"), self.setting.folder("back") / "public"
         self.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{reference}", f"oci:{back}:1")
         compare_layouts(self.setting.images.app, str(back))
+
+    def refused_private(self) -> None:
+        reference = self.setting.pushed("app", "skopeo/private:1")
+        self.refused(UNAUTHORIZED, "inspect", "--tls-verify=false", f"docker://{reference}")
 
     def refused_pull(self) -> None:
         self.refused(UNAUTHORIZED, "inspect", "--tls-verify=false", self.remote("app:1"))

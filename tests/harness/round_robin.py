@@ -23,11 +23,14 @@ _LINGER_SECONDS = 5.0
 
 
 class ProxiedRequest(NamedTuple):
-    """One request and the server (by its place in the list) that it went to."""
+    """One request and the server (by its place in the list) that it went to. `scheme` is that of its credentials, in lower case; it is
+    empty if there are none."""
 
     method: str
     target: str
     server: int
+    agent: str
+    scheme: str
 
 
 class RoundRobinProxy:
@@ -125,7 +128,8 @@ class RoundRobinProxy:
                 back = await asyncio.open_connection(host, int(port), limit=HEAD_LIMIT)
             except ConnectionRefusedError:
                 continue
-            self.requests.append(ProxiedRequest(request.method(), request.target(), server))
+            scheme = request.text(b"authorization").partition(" ")[0].lower()
+            self.requests.append(ProxiedRequest(request.method(), request.target(), server, request.text(b"user-agent"), scheme))
             return back
         raise ConnectionRefusedError("no server is up")
 

@@ -62,8 +62,10 @@ def takes_servers_in_turn() -> None:
 
 def leaves_requests_alone() -> None:
     with _proxied(1) as (round_robin, servers, connection):
-        connection.request("PUT", "/a?b=c%20d", iter([b"one", b"two"]), {"X-Kept": "as it is"})
+        sent = {"X-Kept": "as it is", "User-Agent": "tester/1 (x)", "Authorization": "Bearer secret"}
+        connection.request("PUT", "/a?b=c%20d", iter([b"one", b"two"]), sent)
         assert connection.getresponse().read() == b"onetwo"
+        assert list(round_robin.requests) == [("PUT", "/a?b=c%20d", 0, "tester/1 (x)", "bearer")], round_robin.requests
         _, path, headers = servers[0].seen[0]
         assert path == "/a?b=c%20d"
         assert headers["Transfer-Encoding"] == "chunked" and "Content-Length" not in headers, f"framing changed: {headers}"

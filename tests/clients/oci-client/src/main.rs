@@ -1,7 +1,8 @@
 //! Pushes files as the layers of an image with the `oci-client` library, pulls them again, and compares.
 //!
 //! The library sends every blob as `PATCH` requests of 4 MiB with a `Content-Range`, and an empty `PUT` at the end. Prints
-//! the manifest's digest. Any difference or failure is told on standard error, with exit code 1.
+//! the manifest's digest. Any difference or failure is told on standard error, with exit code 1. With the environment
+//! variables `OCI_CLIENT_USER` and `OCI_CLIENT_PASSWORD` it logs in.
 
 use std::error::Error;
 
@@ -34,7 +35,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .collect();
     let empty = "application/vnd.oci.empty.v1+json".to_owned();
     let config = Config::new(&b"{}"[..], empty, None);
-    let auth = RegistryAuth::Anonymous;
+    let auth = match (std::env::var("OCI_CLIENT_USER"), std::env::var("OCI_CLIENT_PASSWORD")) {
+        (Ok(user), Ok(password)) => RegistryAuth::Basic(user, password),
+        _ => RegistryAuth::Anonymous,
+    };
     client.push(&image, &layers, config, &auth, None).await?;
 
     let pulled = client.pull(&image, &auth, vec![IMAGE_LAYER_MEDIA_TYPE]).await?;
