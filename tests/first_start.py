@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, Optional
 
 from recipes import PASSWORD, TIMEOUT  # noqa: I001 - it makes the modules of tests/clients known
-from commands import EMPTY, ask, basic, push, within_ten_seconds
+from operating import EMPTY, ask, basic, push, within_ten_seconds
 from harness import Child, Cloud, Result, Server, check, free_port, run, wait_until
 from harness.backend import Backend
 from harness.build import roadstead
@@ -25,8 +25,6 @@ SEARCH.knows(SECRET, "bootstrap")
 
 
 def first_start(folder: Path) -> Iterator[Result]:
-    all_may = "--allow-anonymous all ends with the first account, and does not start beside one"
-    yield check(f"first start: {all_may}", open_to_all, folder / "open")
     yield from on(folder / "disk", lambda name: Backend("disk+sqlite", folder / name))
     with Cloud() as cloud:
         yield from on(folder / "cloud", lambda _: cloud.backend("s3+dynamodb"))
@@ -40,6 +38,8 @@ def on(folder: Path, backend: Callable[[str], Backend]) -> Iterator[Result]:
     yield check(f"{name}: {needs}", public_address, folder, public)
     makes = "the bootstrap secret makes accounts until there is an administrator, and nothing else"
     yield check(f"{name}: {makes}", bootstrap, folder, other)
+    all_may = "--allow-anonymous all ends with the first account, and does not start beside one"
+    yield check(f"{name}: {all_may}", open_to_all, backend("open"))
 
 
 def refused_start(backend: Backend, *flags: str, env: Optional[Dict[str, str]] = None, code: int = 2) -> str:
@@ -131,8 +131,7 @@ def only_makes_accounts(registry: Registry, user: str, secret: str) -> None:
         assert found == 401, f"{method} {path}: {found}"
 
 
-def open_to_all(folder: Path) -> None:
-    backend = Backend("disk+sqlite", folder)
+def open_to_all(backend: Backend) -> None:
     with Server("--allow-anonymous", "all", backend=backend) as server:
         push(server, "app", "v", "1")
         backend.operate("user", "add", "root", "--admin", "--no-password")
