@@ -6,15 +6,19 @@ first of its requests is refused. containerd before 2 prints bodies only with `-
 
 from __future__ import annotations
 
+import base64
+import json
 import tarfile
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence, Set
+from typing import Callable, Iterator, List, NamedTuple, Sequence, Set
 
-from common import Setting, client, need_root, tool
+from common import UNAUTHORIZED, Setting, client, is_refusal, need_root, tool
 from engines import Containerd, Dockerd
-from harness import Result
+from harness import Result, wait_until
+from harness.backend import Backend
 from harness.process import Finished
 from layout import LAYER, Layout, Tree, architecture, noise, sha256
+from verify import Registry, compare_layouts
 
 TIMEOUT = 180
 # The largest blob of repositories below `small`, in bytes.
@@ -46,6 +50,12 @@ name = "the archive is closed"
 who = ["anyone"]
 repositories = ["archive/**"]
 actions = ["push"]
+
+[[deny]]
+name = "small images are kept"
+who = ["anyone"]
+repositories = ["small/**"]
+actions = ["delete"]
 
 [[immutable]]
 name = "versions"
@@ -100,6 +110,40 @@ ELSEWHERE = Push("a layer that is stored elsewhere", "own/{client}:1", "is store
 NO_PULL = "no rule of the policy allows you the action pull in hidden/app"
 # Of a HEAD.
 STATUS_ALONE = "403 Forbidden"
+SECRET = "a password of before"
+ENDED, DISABLED = "the key has expired", "the account is disabled"
+
+
+class Login(NamedTuple):
+    """A name and a secret."""
+
+    user: str
+    secret: str
+
+
+class RefusingRegistry(Registry):
+    """A registry with accounts that may do less than the client's own: one that is `disabled`, one whose key has `ended`, and one with a
+    key that is for pulls alone, which is `narrow`."""
+
+    def __init__(self, backend: Backend, address: str, user: str, password: str, log: Callable[[], str]) -> None:
+        super().__init__(address, user, password, log)
+
+        def made(*words: str) -> str:
+            return backend.operate(*words).stdout.strip()
+
+        backend.add_user("leaver", SECRET)
+        backend.operate("user", "disable", "leaver")
+        self.disabled = Login("leaver", SECRET)
+        self.ended = Login("brief", made("robot", "add", "brief", "--allow", "pull:small/**", "--expires", "1s"))
+        backend.operate("robot", "add", "reader", "--allow", "pull,push:small/**", "--expires", "1d")
+        self.narrow = Login("reader", made("key", "add", "reader", "--scope", "pull:small/**", "--expires", "1d"))
+        # As long as a server may know an account as it was, and longer than the key.
+        wait_until(lambda: self._says(self.ended) == ENDED and self._says(self.disabled) == DISABLED, 30, "the login is refused")
+
+    def _says(self, login: Login) -> str:
+        credentials = base64.b64encode(f"{login.user}:{login.secret}".encode()).decode()
+        answer = self.request("GET", "/token?service=roadstead", Authorization=f"Basic {credentials}")
+        return json.loads(answer.body)["errors"][0]["message"] if answer.status == 401 else ""
 
 
 def docker(setting: Setting) -> Iterator[Result]:
@@ -119,6 +163,8 @@ def _docker(setting: Setting, generation: str, snapshotter: bool) -> Iterator[Re
     short = (generation.strip("/") or "docker") + ("c" if snapshotter else "")
     with Dockerd(setting.folder(short), setting.home(short), generation, snapshotter) as daemon:
         checks = Docker(setting, daemon, short)
+        yield setting.check(f"{checks.label}: login with a disabled account", checks.refused_login, _registry(setting).disabled, DISABLED)
+        yield setting.check(f"{checks.label}: login with a key that has ended", checks.refused_login, _registry(setting).ended, ENDED)
         yield setting.check(f"{checks.label}: login", checks.login)
         pushes: List[Push] = list(PUSHES)
         if snapshotter:
@@ -127,6 +173,7 @@ def _docker(setting: Setting, generation: str, snapshotter: bool) -> Iterator[Re
         else:
             pushes.append(LARGE._replace(what="a blob that is too large", images=["one", "too-large"]))
         yield from _refused(setting, checks, pushes, STATUS_ALONE if snapshotter else NO_PULL)
+        yield setting.check(f"{checks.label}: a push with a key that is for pulls alone", checks.narrow)
 
 
 def containerd(setting: Setting) -> Iterator[Result]:
@@ -149,15 +196,24 @@ def _containerd(setting: Setting, generation: str) -> Iterator[Result]:
 
 def crane(setting: Setting) -> Iterator[Result]:
     checks = Crane(setting)
+    yield setting.check("crane: a pull with a disabled account", checks.refused_login, _registry(setting).disabled, DISABLED)
+    yield setting.check("crane: a pull with a key that has ended", checks.refused_login, _registry(setting).ended, ENDED)
     yield setting.check("crane: login", checks.login)
     yield from _refused(setting, checks, [*PUSHES, LARGE, ELSEWHERE], NO_PULL)
     yield setting.check("crane: deletion of a frozen tag", checks.delete)
+    yield setting.check("crane: deletion that a rule denies", checks.denied_delete)
+    yield setting.check("crane: a push with a key that is for pulls alone, and a pull", checks.narrow)
 
 
 def oras(setting: Setting) -> Iterator[Result]:
     checks = Oras(setting)
     yield setting.check("oras: login", checks.login)
     yield from _refused(setting, checks, [*PUSHES, LARGE, ELSEWHERE], NO_PULL)
+
+
+def _registry(setting: Setting) -> RefusingRegistry:
+    assert isinstance(setting.registry, RefusingRegistry)
+    return setting.registry
 
 
 class Client:
@@ -236,6 +292,16 @@ class Docker(Client):
         registry = self.setting.registry
         self.daemon.docker("login", "-u", registry.user, "--password-stdin", registry.address, input=registry.password)
 
+    def refused_login(self, login: Login, reason: str) -> None:
+        words = ["login", "-u", login.user, "--password-stdin", self.setting.address]
+        says(self.daemon.docker(*words, input=login.secret, ok=None), reason)
+
+    def narrow(self) -> None:
+        """The login is accepted. Which word docker has for the refusal depends on its version."""
+        login = _registry(self.setting).narrow
+        self.daemon.docker("login", "-u", login.user, "--password-stdin", self.setting.address, input=login.secret)
+        is_refusal(self.push("one", self.setting.reference(f"small/{self.short}-narrow:1")), "denied", *UNAUTHORIZED)
+
     def push(self, image: str, reference: str) -> Finished:
         if self.daemon.snapshotter:
             self.daemon.docker("load", "-q", "-i", self.archive(image))
@@ -289,7 +355,23 @@ class Crane(Client):
 
     def login(self) -> None:
         registry = self.setting.registry
-        self.crane("auth", "login", registry.address, "-u", registry.user, "--password-stdin", input=registry.password)
+        assert registry.user is not None and registry.password is not None
+        self.login_as(Login(registry.user, registry.password))
+
+    def login_as(self, login: Login) -> None:
+        # It only writes a file; the registry is asked by the first command after it.
+        self.crane("auth", "login", self.setting.address, "-u", login.user, "--password-stdin", input=login.secret)
+
+    def refused_login(self, login: Login, reason: str) -> None:
+        self.login_as(login)
+        says(self.pull(self.setting.reference("small/app:1")), reason)
+
+    def narrow(self) -> None:
+        self.login_as(_registry(self.setting).narrow)
+        says(self.push("one", self.setting.reference("small/crane-narrow:1")), "UNAUTHORIZED")
+        back = self.setting.folder("back") / "narrow"
+        self.crane("pull", "--format", "oci", self.setting.reference("small/crane:1"), back)
+        compare_layouts(self.layout("largest"), str(back))
 
     def push(self, image: str, reference: str) -> Finished:
         return self.crane("push", self.layout(image), reference, ok=None)
@@ -300,6 +382,10 @@ class Crane(Client):
     def delete(self) -> None:
         done = self.crane("delete", self.setting.reference("releases/crane:1.0.0"), ok=None)
         says(done, "the tag 1.0.0 is immutable")
+
+    def denied_delete(self) -> None:
+        done = self.crane("delete", self.setting.reference("small/crane:1"), ok=None)
+        says(done, 'the rule "small images are kept" of the policy denies the action delete in small/crane')
 
 
 class Oras(Client):

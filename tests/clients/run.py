@@ -23,7 +23,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -290,7 +290,8 @@ def _with_users(stack: ExitStack, work: Path, *flags: str, backend: Optional[Bac
 
 
 def _accounts(stack: ExitStack, work: Path) -> Registry:
-    return _with_account(stack, work, POLICY, public="public/")
+    server, relay = _with_account(stack, work, POLICY)
+    return Registry(relay.address, USER, PASSWORD, log=lambda: _log(server), public="public/")
 
 
 def _basic(stack: ExitStack, work: Path) -> Registry:
@@ -308,17 +309,19 @@ def _basic(stack: ExitStack, work: Path) -> Registry:
 
 
 def _refusing(stack: ExitStack, work: Path) -> Registry:
-    return _with_account(stack, work, refusals.POLICY)
+    server, relay = _with_account(stack, work, refusals.POLICY)
+    return refusals.RefusingRegistry(server.backend, relay.address, USER, PASSWORD, lambda: _log(server))
 
 
-def _with_account(stack: ExitStack, work: Path, policy: str, public: str = "") -> Registry:
+def _with_account(stack: ExitStack, work: Path, policy: str) -> Tuple[Server, RoundRobinProxy]:
+    """A server with an account and a policy, and the relay by which clients reach it."""
     backend = Backend("disk+sqlite", work / "data")
     backend.add_user(USER, PASSWORD)
     backend.set_policy(policy)
     server = stack.enter_context(Server(backend=backend))
     relay = stack.enter_context(RoundRobinProxy([server.address]))
     stack.callback(_by_token, [server], relay)
-    return Registry(relay.address, USER, PASSWORD, log=lambda: _log(server), public=public)
+    return server, relay
 
 
 def _by_token(servers: Sequence[Server], relay: RoundRobinProxy) -> None:
