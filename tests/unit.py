@@ -4,6 +4,8 @@ Tests that need an object store or a table are marked as ignored, so that plain 
 stand-ins on loopback. Those of the S3 store run twice, against two servers: what one of them accepts the other may refuse. Where the
 stand-ins cannot be had, the other tests run all the same. Tests that are ignored because they are long run with `--full` only.
 
+The servers that tests start write their logs to a folder, where the search for secrets of `harness.leaks` reads them.
+
 Properties are tried with `--cases` cases each; those that are expensive say in their source how many fewer they try. All random choices of a run
 follow from one number, which the text of each failure has.
 """
@@ -16,9 +18,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Dict, List, Optional, Sequence
 
-from harness import Cloud, Context, Result, Skipped, at_once, ensure, nextest, not_run
+from harness import Cloud, Context, Result, Skipped, at_once, ensure, nextest, not_run, scratch
 from harness.build import readable, try_cargo
 from harness.cloud import Ministack
+from harness.leaks import SEARCH
 from harness.long_tests import chosen, long_tests
 from harness.sources import sources
 
@@ -34,8 +37,16 @@ def main(context: Context) -> List[Result]:
     with suppress(Skipped):
         # For the tests of which system calls come before an answer; without it they say themselves that they did not run.
         ensure("strace")
+    with scratch("unit-logs") as logs:
+        try:
+            return _tests(context, {**_environment(context.cases), "ROADSTEAD_TEST_LOGS": str(logs)})
+        finally:
+            for log in logs.iterdir():
+                SEARCH.log(log)
+
+
+def _tests(context: Context, plain: nextest.Environment) -> List[Result]:
     packages = _packages(context.crates)
-    plain = _environment(context.cases)
     failed = nextest.build(packages, plain)
     if failed is not None:
         return [failed]

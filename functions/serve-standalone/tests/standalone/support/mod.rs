@@ -217,6 +217,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // `tests/run` searches there for secrets.
+        if let Some(folder) = std::env::var_os("ROADSTEAD_TEST_LOGS") {
+            if let Some(reader) = self.reader.take() {
+                let _ = reader.join();
+            }
+            let name = format!("{}-{}.log", self.pid(), self.address.port());
+            let _ = std::fs::write(Path::new(&folder).join(name), self.log());
+        }
     }
 }
 
