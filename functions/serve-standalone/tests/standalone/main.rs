@@ -26,6 +26,7 @@ mod interrupted;
 mod logs;
 mod lost;
 mod metrics;
+mod metrics_access;
 mod moving;
 mod new_keys;
 mod operator;

@@ -16,7 +16,7 @@ use crate::support::{Server, basic, eventually, roadstead};
 const FOLLOWED: Duration = Duration::from_secs(10);
 /// Between two requests of a client, so that tests beside this one have processors too.
 const PAUSE: Duration = Duration::from_millis(5);
-const INDEX_TYPE: (&str, &str) = ("Content-Type", "application/vnd.oci.image.index.v1+json");
+pub(super) const INDEX_TYPE: (&str, &str) = ("Content-Type", "application/vnd.oci.image.index.v1+json");
 
 /// A policy that lets the robot `ci` pull and push in some repositories.
 fn policy(repositories: &str) -> String {
@@ -34,20 +34,20 @@ impl Registry {
         path
     }
 
-    fn set_policy(&self, text: &str) {
+    pub(super) fn set_policy(&self, text: &str) {
         let path = self.write_policy("policy.toml", text);
         self.run(&["policy", "set", &path]);
     }
 
     /// Adds a robot, and returns the field Authorization with its key.
-    fn add_robot(&self, name: &str, grants: &[&str]) -> String {
+    pub(super) fn add_robot(&self, name: &str, grants: &[&str]) -> String {
         let key = self
             .run(&[&["robot", "add", name, "--expires", "never"], grants].concat())
             .0;
         basic(name, key.trim_end())
     }
 
-    fn add_user(&self, name: &str, flags: &[&str]) -> String {
+    pub(super) fn add_user(&self, name: &str, flags: &[&str]) -> String {
         self.run(&[&["user", "add", name, "--no-password"], flags].concat());
         let key = self.run(&["key", "add", name, "--expires", "never"]).0;
         basic(name, key.trim_end())
@@ -55,7 +55,7 @@ impl Registry {
 }
 
 /// A manifest that refers to nothing, and differs from others by `note`.
-fn empty_index(note: &str) -> Vec<u8> {
+pub(super) fn empty_index(note: &str) -> Vec<u8> {
     let index = json!({
         "schemaVersion": 2, "mediaType": INDEX_TYPE.1, "manifests": [], "annotations": { "note": note },
     });
