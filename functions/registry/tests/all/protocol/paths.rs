@@ -261,9 +261,9 @@ async fn a_slash_at_the_end_of_a_list() {
     assert_eq!(page.next().as_deref(), Some("/v2/a/b/tags/list?n=1&last=one"));
 }
 
-/// A page for people, in which no script can run.
+/// It loads nothing either, and repeats nothing of the request.
 #[tokio::test]
-async fn home() {
+async fn s19_the_page_for_people_runs_nothing() {
     const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     let world = World::new().await;
     world.push_image("secret/name", "latest", "app").await;
