@@ -1,6 +1,6 @@
 //! The file of `--token-key-file`: keys that sign tokens, for operators who keep them outside the table.
 //!
-//! Each line has the 32-byte seed of a key in base64url, the newest first. Empty lines, and lines that begin with `#`, are
+//! Each line has the 32-byte seed of a key in base64url. The first key signs. Empty lines, and lines that begin with `#`, are
 //! left out. `head -c 32 /dev/urandom | basenc --base64url` makes a line.
 
 use base64::Engine as _;
@@ -61,7 +61,7 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads the keys, newest first: the first one signs, and all of them verify.
+/// Reads the keys, in the order of the file: the first one signs, and all of them verify.
 pub fn read(text: &str) -> Result<Vec<TokenSigner>, KeyFileError> {
     let mut keys: Vec<(usize, TokenSigner)> = Vec::new();
     for (index, text) in text.lines().enumerate() {

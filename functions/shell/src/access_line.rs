@@ -1,9 +1,9 @@
 //! The log line for each request. It contains no secrets, and no text that could forge another line.
 //!
 //! It contains the method, the path, the status, the number of bytes sent, the duration, the id of a request that may change
-//! something, the user, the id of the user's key, the client's address and the `User-Agent`. It does not contain other header
-//! values, upload tokens or the query (a digest in the query is also in the answer; the rest may be any text). It contains a
-//! user's name only after the password was verified, because users sometimes type a password into the field for the name.
+//! something, the principal, the id of its key, the client's address and the `User-Agent`. It does not contain other header
+//! values, upload tokens or the query (a digest in the query is also in the answer; the rest may be any text). It contains the
+//! principal only after the credentials were verified, because users sometimes type a password into the field for the name.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
