@@ -26,11 +26,11 @@ use crate::key_set::KeySet;
 use crate::scope::{GrantedScope, RegistryAccess};
 use crate::signing_key::TokenSigner;
 
-/// How long a token is accepted after the time that the client is told, in seconds: for clocks that differ, and for requests
+/// How long a token is accepted after the time that the client learns, in seconds: for clocks that differ, and for requests
 /// under way. A token is also accepted if it was issued up to so much later than now.
 pub const SLACK_SECONDS: u64 = 60;
 
-/// The range of lifetimes, in seconds, as the client is told them.
+/// The range of lifetimes, in seconds, as the client learns them.
 pub const LIFETIME_SECONDS: std::ops::RangeInclusive<u64> = 60..=3600;
 
 /// The lifetime where nobody chose another one, in seconds.

@@ -123,7 +123,7 @@ enum ApiRight<'a> {
     Auditors,
     /// Administrators.
     Admins,
-    /// Administrators. Others are not told whether the account exists, unless they may see it.
+    /// Administrators. The answer to others does not say whether the account exists, unless they may see it.
     AdminsOf(&'a AccountName),
     /// The owner of the account, auditors and administrators.
     OwnerOrAuditors(&'a AccountName),
@@ -175,7 +175,7 @@ pub(crate) enum ApiDecision {
     NoScope,
     /// It may not.
     Forbidden,
-    /// It may not, and is not told whether the thing exists.
+    /// It may not, and the answer does not say whether the thing exists.
     Hidden,
 }
 

@@ -145,7 +145,7 @@ pub(crate) enum Error {
     ApiChanged,
     #[error("{}", denial(.refusal.as_ref()))]
     Denied {
-        /// What the policy forbids, and why. Only clients that are logged in are told.
+        /// What the policy forbids, and why: for clients that are logged in only.
         refusal: Option<Refusal>,
     },
     #[error("{}", protection_text(.0))]

@@ -14,10 +14,10 @@ impl Releases {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client was told that the tag names `digest`.
+    /// The answer to a client said that the tag names `digest`.
     ///
     /// # Panics
-    /// If any client was told something else before.
+    /// If the answer to any client said something else before.
     pub(super) fn stands(&self, repository: &str, tag: &str, digest: Digest) {
         let key = (repository.to_owned(), tag.to_owned());
         let first = *self.lock().entry(key).or_insert(digest);

@@ -14,7 +14,7 @@ use crate::access::all_events;
 /// The maximum number of slices.
 const ENOUGH: usize = 10_000;
 
-/// A change that a client was told of.
+/// A change that was acknowledged to a client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Acknowledged {
     pub(super) kind: AuditKind,

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(error.status(), StatusCode::NOT_FOUND);
     }
 
-    /// A client that is logged in is told what the policy forbids, and by which rule.
+    /// The answer to a client that is logged in says what the policy forbids, and by which rule.
     #[tokio::test]
     async fn a_refusal_says_what_and_why() {
         let refusal = |action, rule: Option<&str>| Refusal {

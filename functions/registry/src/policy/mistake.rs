@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::tree::Position;
 
-/// How many mistakes of a document are told at most.
+/// How many mistakes of a document are reported at most.
 pub const MAX_MISTAKES: usize = 50;
 
 /// How many characters of a document's text a message repeats at most.

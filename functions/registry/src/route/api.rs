@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_are_told_the_right_ones() {
+    fn the_answer_to_another_method_names_the_right_ones() {
         for (path, expected) in [
             ("whoami", "GET, HEAD"),
             ("accounts", "GET, HEAD, POST"),

@@ -153,8 +153,8 @@ fn of_two_policies_set_at_the_same_time_one_wins() {
             [Some(1), Some(0)] => 1,
             codes => panic!("{codes:?}: {outputs:?}"),
         };
-        let told = String::from_utf8_lossy(&outputs[1 - winner].stderr).into_owned();
-        assert!(told.contains("nothing was changed"), "{told}");
+        let reported = String::from_utf8_lossy(&outputs[1 - winner].stderr).into_owned();
+        assert!(reported.contains("nothing was changed"), "{reported}");
         assert!(outputs[1 - winner].stdout.is_empty());
         let shown = registry.json(&["policy", "show"]).remove(0);
         assert_eq!(shown["note"], names[winner]);

@@ -272,7 +272,7 @@ impl Caller {
     /// What is acknowledged nevertheless must be linearizable too.
     async fn with_wrong_clock(&self, hours: i64, call: WrongClockCall) {
         let world = self.world.with_clock_ahead(hours);
-        let store = world.instance_that_is_told_the_time();
+        let store = world.instance_that_learns_the_time();
         let refused = |error: StoreError| assert_eq!(error.reason(), Reason::ClockOff, "{error}");
         let repository = |r: u8| &FIXTURES.repositories[usize::from(r)];
         match call {

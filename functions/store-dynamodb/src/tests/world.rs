@@ -154,7 +154,7 @@ impl World {
     }
 
     /// Another instance, which learns the time from the answers of its tables.
-    pub(super) fn instance_that_is_told_the_time(&self) -> DynamoStore {
+    pub(super) fn instance_that_learns_the_time(&self) -> DynamoStore {
         let clock = Arc::<ServiceClock>::default();
         let dated = |table: &MemoryTable| {
             Arc::new(Dated {

@@ -224,7 +224,7 @@ fn s05_expired_and_from_the_future() {
         (issued - 60_001, Err(TokenRefused::Future)),
         (issued - 60_000, Ok(())),
         (issued, Ok(())),
-        // The client was told 600 seconds, and has 60 more.
+        // The answer said 600 seconds, and the token has 60 more.
         (issued + 659_999, Ok(())),
         (issued + 660_000, Err(TokenRefused::Expired)),
         (0, Err(TokenRefused::Future)),

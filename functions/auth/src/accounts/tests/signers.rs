@@ -137,7 +137,7 @@ impl Hook for LostAnswer {
     }
 }
 
-/// A key that was published although the instance was told otherwise keeps its seed.
+/// A key that was published although the store reported a failure keeps its seed.
 #[tokio::test]
 async fn the_seed_of_a_published_key_stays() {
     let (world, key) = World::new().await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::support::{PASSWORD, POLICY, World};
 use crate::administration::Author;
 
-/// Of two clients that change the same version of an account, one wins, and the other is told.
+/// Of two clients that change the same version of an account, one wins, and the other one learns that it has lost.
 #[tokio::test]
 async fn of_two_changes_of_one_version_one_wins() {
     let world = World::new().await;
@@ -59,7 +59,7 @@ async fn of_two_policies_made_from_one_version_one_is_set() {
         .await
         .expect(200);
     assert_eq!(old.json()["source"], POLICY);
-    // Mistakes leave it in force, and are told with their positions.
+    // Mistakes leave it in force, and are reported with their positions.
     let call = world.call("PUT", "policy").user("root").header("if-match", "*");
     let reply = call
         .text("application/toml", "syntax = 1\n[[allow]]\n")

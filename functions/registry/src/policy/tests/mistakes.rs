@@ -306,7 +306,7 @@ fn limits() {
         "a long text is cut: {}",
         names(101)[0]
     );
-    // Not only the first mistake is told, and not a million either.
+    // Not only the first mistake is reported, and not a million either.
     let text = format!(r#"{{"syntax":1,"allow":[{}]}}"#, list(400, &|_| "1".to_owned()));
     assert_eq!(mistakes(&text).len(), MAX_MISTAKES);
 }
