@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from recipes import (  # noqa: I001 - it makes the modules of tests/clients known
-    LOCAL, PASSWORD, REGISTRY, TIMEOUT, USER, collected, filled, need_root, path_with, shell, steps, tool,
+    LOCAL, PASSWORD, REGISTRY, TIMEOUT, USER, collected, console, filled, need_root, path_with, shell, steps, tool,
 )  # fmt: skip
 from harness import Child, Context, HarnessError, Result, Server, cache_dir, check, free_port, run, scratch, wait_until
 from harness.aws import Credentials
@@ -310,6 +310,7 @@ def containers(checks: "Containers", whole: bool) -> Iterator[Result]:
         yield check(f"image in {label}: /v2/, push and pull, with the password alone", checks.push_and_pull)
         yield check(f"image in {label}: stops in good order, and has its data when it starts again", checks.stop_and_start)
         if whole:
+            yield check(f"image in {label}: an account first, then the server and a login, as the first page says", checks.account_first)
             yield check(f"image in {label}: --version", checks.version)
             yield from checks.conformance()
             yield from trust_and_names(checks.engine)
@@ -395,6 +396,32 @@ class Containers:
         self.up()
         self.healthy()
         Registry(self.address, USER, PASSWORD).verify("team/app", "1")
+
+    def account_first(self) -> None:
+        """Runs the block of the README of the repository. No terminal asks for the password here."""
+        self.others.append("accounts")
+        port = free_port()
+        flags, given = " ".join(self.engine.flags), f"--password-stdin <<< '{PASSWORD}'"
+        commands = filled(
+            console(ROOT / "README.md", "docker load"),
+            {
+                # The image is there.
+                "infra/image/build.py --archive roadstead.tar\n": "",
+                "docker run --rm -it ": f"docker run --rm -i --network none {flags} ",
+                "user add alice --admin": f"user add {USER} --admin {given}",
+                "--name registry ": "--name accounts ",
+                "-v roadstead:": "-v accounts:",
+                "-p 127.0.0.1:5000:5000 ": f"--network host --env ROADSTEAD_LISTEN=127.0.0.1:{port} {flags} ",
+                "docker login 127.0.0.1:5000 -u alice": f"docker login 127.0.0.1:{port} -u {USER} {given}",
+            },
+        )
+        start, login = commands.split("docker login", 1)
+        shell(start, self.engine.folder, self.engine.client())
+        wait_until(lambda: accepts(port), 30, "the container listens")
+        shell(f"docker login{login}", self.engine.folder, self.engine.client())
+        listed = self.engine.run("exec", "accounts", "roadstead", "user", "list").stdout
+        assert USER in listed, listed
+        assert Registry(f"127.0.0.1:{port}").request("GET", "/v2/_catalog").status == 401, "open to strangers"
 
     def version(self) -> str:
         output = self.engine.run("run", "--rm", "--network", "none", *self.engine.flags, name(), "--version").stdout
