@@ -282,6 +282,7 @@ fn credentials_that_cannot_be_checked_are_counted() {
 #[test]
 fn a_key_that_ends_within_two_weeks_is_counted() {
     let registry = Registry::new();
+    registry.add_user("root", &["--admin"]);
     let [soon, late] = [("ci", "7d"), ("deploy", "90d")].map(|(name, expires)| {
         let key = registry
             .run(&["robot", "add", name, "--allow", "pull:**", "--expires", expires])

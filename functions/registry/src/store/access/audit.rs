@@ -231,4 +231,12 @@ mod tests {
         }
         assert_eq!("login".parse::<AuditKind>(), Err(AuditKindError));
     }
+
+    #[test]
+    fn the_manual_lists_every_kind() {
+        let manual = include_str!("../../../../../docs/operating.md");
+        for kind in AuditKind::ALL {
+            assert!(manual.contains(&format!("`{kind}`")), "{kind}");
+        }
+    }
 }
