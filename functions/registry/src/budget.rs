@@ -14,65 +14,23 @@
 //! A budget has no clock. A caller that waits with a timeout drops the future.
 
 mod arrival;
+mod client_key;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
-use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 pub use arrival::ArrivalRate;
+pub use client_key::ClientKey;
 use foldhash::fast::RandomState;
 
 /// A client may have this many times the amount that stays free. A single client gets three quarters of the total. Of
 /// `n` clients that all want everything, each gets 3/(3n + 1), and 1/(3n + 1) stays free for the next client.
 pub const SHARE: u64 = 3;
-
-/// The client to which a grant is charged: a network address, or the registry itself.
-///
-/// IPv6 addresses count by their /64 network, which one host usually has as a whole.
-// One number, since it is compared and hashed some times for each request.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientKey(u128);
-
-impl ClientKey {
-    /// The registry itself: collection, checks, start-up. Also requests with an unknown client.
-    // No network ends with these bits.
-    pub const INTERNAL: Self = Self(u128::MAX);
-
-    /// The client at `address`.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().into(),
-            IpAddr::V6(address) => u128::from(address) >> 64 << 64,
-        })
-    }
-}
-
-impl Default for ClientKey {
-    fn default() -> Self {
-        Self::INTERNAL
-    }
-}
-
-impl fmt::Display for ClientKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::INTERNAL => f.write_str("internal"),
-            Self(number) => Ipv6Addr::from(number).to_canonical().fmt(f),
-        }
-    }
-}
-
-impl fmt::Debug for ClientKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The queue is full, and this request's client has the most requests in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -14,6 +14,8 @@ mod cloud_clock;
 mod cloud_import;
 mod cloud_lost;
 mod cloud_requests;
+#[cfg(target_os = "linux")]
+mod credential_process;
 mod drain;
 mod fair_answers;
 mod fair_connections;

@@ -14,7 +14,7 @@ fn text(response: &Response) -> String {
     String::from_utf8(response.body.clone()).unwrap()
 }
 
-fn ready(server: &Server, query: &str) -> (u16, String) {
+pub(super) fn ready(server: &Server, query: &str) -> (u16, String) {
     let response = server.request("GET", &format!("/readyz{query}"), &[], b"");
     (response.status, text(&response))
 }
@@ -554,56 +554,4 @@ fn a_server_starts_while_its_table_is_away() {
     let pulled = server.request("GET", "/v2/app/manifests/a", &[], b"");
     assert_refused(&(pulled.status, text(&pulled)), "credentials cannot be checked now");
     assert_refused(&push(&server, b"a layer"), "credentials cannot be checked now");
-}
-
-/// Credentials come from a program that hangs: what waits for them is answered, and the program is ended.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_credential_process_that_hangs_is_ended() {
-    hangs_and_is_ended("");
-}
-
-/// The same behind a role.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_credential_process_behind_a_role_that_hangs_is_ended() {
-    hangs_and_is_ended("role_arn = arn:aws:iam::1:role/a\nsource_profile = base\n[profile base]\n");
-}
-
-/// `before` comes before the program in the file of profiles.
-#[cfg(target_os = "linux")]
-fn hangs_and_is_ended(before: &str) {
-    let objects = Objects::start();
-    let folder = Arc::new(TempDir::new().unwrap());
-    let running = folder.path().join("running");
-    let config = folder.path().join("config");
-    let text = format!(
-        "[default]\n{before}credential_process = sleep 1000 & echo $$ $! >> {}; wait\n",
-        running.display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let variables = [("AWS_CONFIG_FILE".to_owned(), config.to_str().unwrap().to_owned())];
-    let flags = objects.flags();
-    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let server = Server::start_on(folder.clone(), &flags, &variables);
-    let (status, reported) = ready(&server, "");
-    assert!(
-        status == 503 && reported.contains("object store cannot be reached"),
-        "{reported}"
-    );
-    drop(server);
-    let numbers = std::fs::read_to_string(&running).unwrap();
-    let numbers: Vec<_> = numbers.split_whitespace().collect();
-    assert!(numbers.len() >= 4, "it was run again: {numbers:?}");
-    // All but what was begun last, when the server itself was killed.
-    for number in &numbers[..numbers.len() - 2] {
-        eventually("it is ended", || {
-            let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
-            (stat.is_empty() || stat.contains(") Z ")).then_some(())
-        });
-    }
-    for number in &numbers[numbers.len() - 2..] {
-        let pid = rustix::process::Pid::from_raw(number.parse().unwrap()).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
 }

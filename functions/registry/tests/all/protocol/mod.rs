@@ -20,4 +20,5 @@ mod repository_settings;
 mod request_ids;
 mod sessions;
 mod tokens;
+mod upload_bodies;
 mod uploads;
