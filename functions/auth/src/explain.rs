@@ -334,7 +334,7 @@ fn frozen(policy: &Policy, question: &Question) -> Option<Explanation> {
         ),
         (_, TagCondition::Deleted { since, at }) => (
             shared.frozen(repository, tag, since, at)?,
-            "had frozen the deleted tag",
+            "keeps frozen the deleted tag",
             "comes back only with the manifest that it named",
         ),
     };

@@ -13,7 +13,7 @@ pub enum DenialReason {
     InvalidToken,
     /// The token does not contain what the policy allows.
     InsufficientScope,
-    /// The policy forbids it, or it would continue the upload of another principal.
+    /// The policy forbids it, or the API to everyone but administrators, or it would continue the upload of another principal.
     Policy,
     /// It would change a tag that is immutable, also a deleted one.
     FrozenTag,

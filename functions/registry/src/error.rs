@@ -374,7 +374,7 @@ impl Error {
         match self {
             Self::Unauthenticated { reason, .. } => Some(*reason),
             Self::TokenNotGranted(_) => Some(DenialReason::InvalidCredentials),
-            Self::Denied { .. } => Some(DenialReason::Policy),
+            Self::Denied { .. } | Self::ApiDenied(_) => Some(DenialReason::Policy),
             Self::Protected(refused) => Some(match refused.protected.why {
                 Protection::Frozen { .. } | Protection::DeletedWhileFrozen { .. } => DenialReason::FrozenTag,
                 Protection::CreateOnly { .. } => DenialReason::CreateOnly,

@@ -260,7 +260,7 @@ api_types! {
         size: u64,
         /// Grows with every change of the tag.
         version: u64,
-        /// When it last changed.
+        /// Since when it has named the manifest. A frozen tag that was deleted and came back has named it since before its deletion.
         updated: Time,
         /// Whether the policy makes it immutable now.
         frozen: bool,

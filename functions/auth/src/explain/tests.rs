@@ -430,7 +430,7 @@ fn a_deleted_tag_is_explained() {
         let answer = ask(&policy, &bob, wish, target, deleted(stood));
         assert_eq!(answer.allowed, allowed, "{wish} {target} {stood}: {answer:?}");
         if !allowed {
-            let expected = "the rule \"releases\" (line 37) had frozen the deleted tag 1.0.0: it comes back only with the \
+            let expected = "the rule \"releases\" (line 37) keeps frozen the deleted tag 1.0.0: it comes back only with the \
                             manifest that it named";
             assert_eq!(answer.reason, expected);
         }

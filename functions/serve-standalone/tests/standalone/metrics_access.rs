@@ -208,6 +208,7 @@ fn keys_and_refusals_of_the_policy_are_counted() {
         ),
         ("DELETE", "/v2/team/app/manifests/latest", &ci, 403, &by_policy),
         ("GET", "/v2/other/app/tags/list", &alice, 403, &by_policy),
+        ("GET", "/api/v1/accounts", &alice, 403, &by_policy),
     ] {
         // Each manifest differs from all others, as only a manifest that differs moves a tag.
         let body = if method == "PUT" {

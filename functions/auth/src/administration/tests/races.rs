@@ -1,5 +1,5 @@
 //! Two changes at once: the one that comes too late is made again, from what is there then. If it comes too late every time, it
-//! is told, and has changed nothing.
+//! fails, says so, and has changed nothing.
 
 use std::sync::Arc;
 

@@ -411,7 +411,7 @@ create = "listed"
             (
                 "alice create team/app v3.0.0",
                 false,
-                "had frozen the deleted tag v3.0.0",
+                "keeps frozen the deleted tag v3.0.0",
             ),
             (
                 "alice push team/new",

@@ -132,7 +132,7 @@ async fn a_change_of_any_version_is_made_after_the_other_one() {
             // The groups are what was asked for, also without those that came in between.
             assert_eq!(world.groups("alice").await, ["ops".to_owned()].into());
         }
-        // And after ten lost races the client is told, with what does not mean that its version is old.
+        // And after ten lost races the response does not mean that the client's version is old.
         let world = World::new().await;
         for number in 0..10 {
             same_changes(&world, operation, number);
