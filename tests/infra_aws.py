@@ -613,6 +613,11 @@ def service_environment(cloud: Cloud, variables: Mapping[str, str]) -> Dict[str,
     return {**own.environment(), **known, **ends}
 
 
+def without_blobs(env: Mapping[str, Optional[str]]) -> Dict[str, Optional[str]]:
+    """The environment of an administrator's own machine, from which only the table can be reached."""
+    return {name: None if name.startswith(("ROADSTEAD_BLOBS", "ROADSTEAD_S3")) else value for name, value in env.items()}
+
+
 def as_the_unit_says(folder: Path, cloud: Cloud, drop_ins: Sequence[str]) -> None:
     place = folder / f"host-{len(drop_ins)}"
     place.mkdir()
@@ -633,7 +638,7 @@ def as_the_unit_says(folder: Path, cloud: Cloud, drop_ins: Sequence[str]) -> Non
     else:
         changes["127.0.0.1:5000"] = f"127.0.0.1:{port}"
     env = service_environment(cloud, variables(AWS / "aws.env"))
-    first_account(README, {f"dynamodb://{NAME}": str(env["ROADSTEAD_METADATA"])}, env)
+    first_account(README, {f"dynamodb://{NAME}": str(env["ROADSTEAD_METADATA"])}, without_blobs(env))
     with Child(["bash", "-c", f"cd {place} && exec {filled(line, changes)}"], place / "log", env) as child:
         wait_until(lambda: not child.alive() or accepts(port), 20, "the server listens")
         assert child.alive(), f"the server ended with {child.returncode}\n{child.log_tail()}"
@@ -760,7 +765,7 @@ def as_kubernetes_runs(folder: Path, cloud: Cloud) -> None:
     env = service_environment(cloud, kinds["ConfigMap"]["data"])
     place = folder / "pod"
     place.mkdir()
-    first_account(README, {f"dynamodb://{NAME}": str(env["ROADSTEAD_METADATA"])}, env)
+    first_account(README, {f"dynamodb://{NAME}": str(env["ROADSTEAD_METADATA"])}, without_blobs(env))
     ports, children = [free_port() for _ in range(kinds["Deployment"]["spec"]["replicas"])], []
     metrics = free_port()
     try:

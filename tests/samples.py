@@ -23,7 +23,7 @@ from recipes import (  # noqa: I001 - it makes the modules of tests/clients know
     AWS_CLI, LAB, PASSWORD, REGISTRY, SAMPLES, TIMEOUT, USER, aws_cli, collected, filled, knowing, kubectl, need_root, path_with, shell,
     steps, tool, users,
 )  # fmt: skip
-from harness import Child, Context, Result, Server, at_once, cache_dir, check, ensure, free_port, run, scratch, wait_until
+from harness import Child, Context, Result, Server, at_once, cache_dir, check, free_port, run, scratch, wait_until
 from harness.build import PROGRAMS, cargo, image, roadstead
 from harness.cache import ROOT
 from harness.process import Finished

@@ -125,7 +125,7 @@ class TokenLoad:
         return token(server, self.authorization, f"repository:{self.repository}:pull,push")
 
     def accepts(self, server: Server, one: str) -> bool:
-        """Whether a server accepts a token. There is no such repository, which only those are told who may pull it."""
+        """Whether a server accepts a token. There is no such repository, and only who may pull it learns that."""
         status = ask(server, "GET", f"/v2/{self.repository}/tags/list", f"Bearer {one}").status
         assert status in (401, 404), status
         return status == 404

@@ -10,7 +10,7 @@ pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 
 /// Whether a proxy seems to have sent the request. Then `Host` may be the proxy's own name for the registry.
 ///
-/// No client of registries sends HTTP/1.0. But nginx does by default, and adds no field.
+/// No client of registries sends HTTP/1.0. But nginx before 1.30 does by default, and adds no field.
 pub(crate) fn is_forwarded(head: &Parts) -> bool {
     let fields = &head.headers;
     head.version == Version::HTTP_10

@@ -102,8 +102,8 @@ pub enum AccessRefusal {
     /// There are users, and all clients may do everything.
     #[error("all clients may do everything without credentials, so passwords would protect nothing")]
     UselessPasswords,
-    /// Other hosts reach the registry, perhaps through a proxy, there are neither accounts nor users, and the operator does not allow requests without
-    /// credentials.
+    /// Other hosts reach the registry, perhaps through a proxy, there are neither accounts nor users, and the operator does
+    /// not allow requests without credentials.
     #[error("without authentication, all clients that reach the registry could push and delete")]
     Unprotected,
 }

@@ -89,6 +89,46 @@ pub async fn open(config: &StoreConfig, options: &OpenOptions) -> Result<Opened,
     }
 }
 
+/// The records of a registry: all that the administration of accounts and the policy needs.
+#[derive(Clone)]
+pub struct Records {
+    /// Tags, manifests and their history.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Accounts, the policy, signing keys and the audit trail.
+    pub access: Arc<dyn AccessStore>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
+impl From<&Opened> for Records {
+    fn from(opened: &Opened) -> Self {
+        Self {
+            metadata: opened.stores.metadata.clone(),
+            access: opened.stores.access.clone(),
+        }
+    }
+}
+
+/// Opens the table in which the records are, and nothing else: the host of an administrator may reach no blobs. `None`: the
+/// records are not in a table.
+pub async fn open_table(config: &StoreConfig, options: &OpenOptions) -> Result<Option<Records>, OpenFailure> {
+    #[cfg(feature = "cloud")]
+    if let Some(table) = config.backends.table() {
+        let store = cloud::open_metadata(config, table, options, &mut Opening::default()).await?;
+        return Ok(Some(Records {
+            metadata: store.clone(),
+            access: store,
+        }));
+    }
+    #[cfg(not(feature = "cloud"))]
+    let _ = (config, options);
+    Ok(None)
+}
+
 /// The parts of the stores that are already open.
 #[derive(Default)]
 struct Opening {

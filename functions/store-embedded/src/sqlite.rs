@@ -88,7 +88,8 @@ impl SqliteStore {
     }
 
     /// Whether the store was never used: it has no record, no upload session, and no key that signs upload tokens. The
-    /// first start creates such a key. Accounts do not count, because they can be made before it. A new store beside existing blobs means that a registry has lost its metadata.
+    /// first start creates such a key. Accounts do not count, because they can be made before it. A new store beside
+    /// existing blobs means that a registry has lost its metadata.
     pub async fn is_new(&self, cx: Context) -> Result<bool, StoreError> {
         self.read(cx, |rows| {
             Ok(!rows.exists(

@@ -18,7 +18,7 @@ pub enum AdministrationError {
     Conflict,
     /// The policy in force is not the version from which the new one was made.
     #[error(
-        "the policy was set by another change: {} is in force now, and yours was made from {}; nothing was changed",
+        "another policy was set meanwhile: {} is in force now, and yours was made from {}; nothing was changed",
         InWords(.in_force), InWords(.made_from)
     )]
     PolicyConflict {

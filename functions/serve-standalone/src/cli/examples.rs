@@ -238,7 +238,7 @@ Examples:
   roadstead user add zoe --no-password && roadstead key add zoe --expires 90d
       A user with a key only
   roadstead user add alice --admin --metadata dynamodb://registry
-      On the table of a registry in the cloud
+      In the table of a registry in the cloud; no command for accounts needs the blobs
 
 A password has at least 12 bytes. The first account closes a registry that was open to everyone, within 10 seconds. Users \
 and robots share one name space. If there is no registry yet, this command makes one, and says where.
@@ -308,8 +308,8 @@ Examples:
   roadstead robot add ci --expires 90d | docker login registry.example.com -u ci --password-stdin
       Use the key without storing it
 
-The key is shown once. If it is lost, add another one with `roadstead key add`. The registry must exist: only \
-`roadstead user add` makes one.
+The key is shown once. If it is lost, add another one with `roadstead key add`. The registry must exist: of \
+the commands for accounts only `roadstead user add` makes one.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage";
 
@@ -450,16 +450,16 @@ Examples:
 pub(super) const POLICY_SET: &str = "\
 Examples:
   roadstead policy show > policy.toml && $EDITOR policy.toml && roadstead policy set policy.toml --note \"payments may push\"
-      Every server follows within 10 seconds, also for tokens that were issued before. If somebody else has set a policy \
+      Every server follows within 10 seconds, also for tokens that were issued before. If another policy was set \
 meanwhile, nothing is changed
   roadstead policy set policy.toml --if-version 7
       Only if nobody has set another policy since you read version 7
   roadstead policy set policy.toml --if-version any
-      In place of any version. So it is without this flag, too, for a file that `roadstead policy show` has not printed
+      In place of any version. A file that `roadstead policy show` has not printed needs no flag for that
   roadstead policy set - --form json < policy.json
 
-If the policy has a mistake, nothing is changed, and every mistake is printed with its line. If another change is made at \
-the same time, the command says so and changes nothing.
+If the policy has a mistake, nothing is changed, and every mistake is printed with its line. After a success, \
+run `roadstead policy show` again before the next change: the file names the version from which it was made.
 
 Exit codes: 0 success, 1 failure, also because of mistakes or another version, 2 wrong usage, 3 no such file";
 

@@ -18,7 +18,7 @@ use store_s3::{Encryption, Parts, PathStyle};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Stores")]
 pub(crate) struct StoreArgs {
-    /// Directory for the stores on this host. `serve` and `metadata import` create it if it does not exist. Several servers
+    /// Directory for the stores on this host. `serve`, `user add` and `metadata import` create it if it does not exist. Several servers
     /// on one host may share it. Not used if blobs are in S3 and metadata in DynamoDB
     #[arg(long, env = settings::DATA.variable, value_name = "DIRECTORY", default_value = settings::DATA.default)]
     pub(crate) data: PathBuf,

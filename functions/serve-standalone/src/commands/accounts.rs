@@ -13,13 +13,12 @@ use registry::store::Timestamp;
 use registry::store::access::{Account, AccountKey, AccountKind};
 use serde_json::{Value, json};
 use shell::clock::{self, SystemEnvironment};
-use shell::opened::Opened;
-use shell::stores::{Absent, Backends};
+use shell::stores::{Absent, Records};
 use shell::text::count;
 use shell::timestamp::seconds;
 
 use super::output::{Form, Output};
-use super::store::{OPERATION_TIMEOUT_MS, PAGE, with, with_or_create};
+use super::store::{OPERATION_TIMEOUT_MS, PAGE, with_records};
 use crate::cli::{Expiry, ForcedArgs, GroupArgs, NameArgs, ReadArgs, StoreArgs};
 use crate::failure::Failure;
 
@@ -83,21 +82,7 @@ where
     R: FnOnce(Administration) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
-    with(args, Absent::Refuse, |opened| work(administration_of(&opened)))
-}
-
-/// The same for a command that may be the first one on this host: if the metadata is in a table, the directory of the blobs may
-/// be absent.
-pub(super) fn administer_table<R, F>(args: &StoreArgs, work: R) -> Result<(), Failure>
-where
-    R: FnOnce(Administration) -> F,
-    F: Future<Output = Result<(), Failure>>,
-{
-    if matches!(args.config().backends, Backends::DiskAndDynamoDb { .. }) {
-        administer_or_create(args, work)
-    } else {
-        administer(args, work)
-    }
+    with_records(args, Absent::Refuse, |records| work(administration_of(&records)))
 }
 
 /// The same for a command that may come before the first server. If there is no registry, it makes one.
@@ -106,13 +91,13 @@ where
     R: FnOnce(Administration) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
-    with_or_create(args, |opened| work(administration_of(&opened)))
+    with_records(args, Absent::Create, |records| work(administration_of(&records)))
 }
 
-/// The accounts, policy and signing keys of opened stores.
-pub(super) fn administration_of(opened: &Opened) -> Administration {
+/// The accounts, policy and signing keys among the records of a registry.
+pub(super) fn administration_of(records: &Records) -> Administration {
     Administration::new(
-        opened.stores.access.clone(),
+        records.access.clone(),
         Arc::new(SystemEnvironment),
         OPERATION_TIMEOUT_MS,
     )

@@ -13,7 +13,7 @@ use shell::stores::Absent;
 use shell::timestamp::milliseconds;
 
 use super::output::{Form, Output};
-use super::store::{PAGE, cx, parse_repository, with};
+use super::store::{PAGE, cx, parse_repository, with_records};
 use crate::cli::AuditArgs;
 use crate::failure::Failure;
 
@@ -53,8 +53,8 @@ pub(super) fn run(args: &AuditArgs) -> Result<(), Failure> {
         repository,
         event: args.event,
     };
-    with(&args.stores, Absent::Refuse, async |opened| {
-        let store = opened.stores.access.clone();
+    with_records(&args.stores, Absent::Refuse, async |records| {
+        let store = records.access;
         let mut output = Output::new(args.json, LIST)?;
         if !args.follow {
             read(&*store, &query, |event| show(&mut output, event)).await?;

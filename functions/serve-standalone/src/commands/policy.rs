@@ -19,9 +19,9 @@ use shell::stores::Absent;
 use shell::text::count;
 use shell::timestamp::seconds;
 
-use super::accounts::{administer, administer_table, administration_of};
+use super::accounts::{administer, administration_of};
 use super::output::{Form, Output};
-use super::store::{PAGE, cx, with};
+use super::store::{PAGE, cx, with_records};
 use crate::cli::{
     FormWord, IfVersion, PolicyCheckArgs, PolicyCommand, PolicyExplainArgs, PolicyFileArgs, PolicySetArgs,
     PolicyShowArgs, ReadArgs,
@@ -81,7 +81,9 @@ fn show(args: &PolicyShowArgs) -> Result<(), Failure> {
                 version.source.clone(),
             ),
             // Who sets an earlier version wants it in place of the one in force.
-            (false, _) => ("; it is not in force".to_owned(), version.source.clone()),
+            // A text that was set over the API may have the line.
+            (false, PolicyForm::Toml) => ("; it is not in force".to_owned(), version_line::take(&version.source).0),
+            (false, PolicyForm::Json) => ("; it is not in force".to_owned(), version.source.clone()),
         };
         eprintln!("{}{note}", description(version));
         Ok(print_source(&source)?)
@@ -136,7 +138,7 @@ fn set(args: &PolicySetArgs) -> Result<(), Failure> {
         note: args.note.clone(),
         made_from,
     };
-    administer_table(&args.stores, async |administration| {
+    administer(&args.stores, async |administration| {
         let set = match administration.set_policy(&Author::operator(), &new).await {
             Ok(set) => set,
             Err(AdministrationError::Mistakes(mistakes)) => {
@@ -222,17 +224,16 @@ fn explain_one(args: &PolicyExplainArgs) -> Result<(), Failure> {
     let (repository, tag) = target(&args.target)?;
     let candidate = match &args.file {
         None => None,
-        Some(file) => Some(candidate(file, args.form)?),
+        Some(file) => Some(candidate(file, args.form, args.json)?),
     };
-    with(&args.stores, Absent::Refuse, async |opened| {
-        let metadata = opened.stores.metadata.clone();
-        let administration = administration_of(&opened);
+    with_records(&args.stores, Absent::Refuse, async |records| {
+        let administration = administration_of(&records);
         let (subject, account) = administration.subject(&principal).await?;
         let policy = match candidate {
             Some(policy) => PolicyInForce { version: None, policy },
             None => administration.policy_in_force().await?,
         };
-        let found = look_up(&*metadata, cx(), &repository, tag.as_ref()).await;
+        let found = look_up(&*records.metadata, cx(), &repository, tag.as_ref()).await;
         let (existence, condition) = found.map_err(|error| Failure::failed("cannot read the metadata", error))?;
         let question = Question {
             wish,
@@ -297,13 +298,13 @@ fn target(text: &str) -> Result<(RepositoryName, Option<Tag>), Failure> {
 }
 
 /// A policy from a file, in place of the one in force.
-fn candidate(file: &Path, form: Option<FormWord>) -> Result<Policy, Failure> {
+fn candidate(file: &Path, form: Option<FormWord>, json: bool) -> Result<Policy, Failure> {
     let args = PolicyFileArgs {
         file: file.to_owned(),
         form,
     };
     let written = read(&args)?;
-    parse(written.form, &written.source).map_err(|mistakes| refused(file, &mistakes, false, "a server would refuse it"))
+    parse(written.form, &written.source).map_err(|mistakes| refused(file, &mistakes, json, "a server would refuse it"))
 }
 
 /// A policy in a file.

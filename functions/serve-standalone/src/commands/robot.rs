@@ -7,7 +7,7 @@ use registry::store::access::AccountKind;
 use serde_json::json;
 
 use super::accounts::{
-    account_json, administer_table, ends, last_admin, list, remove, report_key, set, set_disabled, show, warn_of_grants,
+    account_json, administer, ends, last_admin, list, remove, report_key, set, set_disabled, show, warn_of_grants,
 };
 use crate::cli::{RobotAddArgs, RobotCommand, RobotSetArgs};
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ pub(super) fn run(command: &RobotCommand) -> Result<(), Failure> {
 }
 
 fn add(args: &RobotAddArgs) -> Result<(), Failure> {
-    administer_table(&args.stores, async |administration| {
+    administer(&args.stores, async |administration| {
         let new = NewAccount {
             groups: args.group.iter().cloned().collect(),
             grants: args.allow.clone(),

@@ -7,7 +7,7 @@ use auth::administration::signing_keys::{Rotation, SigningKeyCondition, SigningK
 use serde_json::{Value, json};
 use shell::timestamp::seconds;
 
-use super::accounts::{administer, administer_table};
+use super::accounts::administer;
 use super::output::{Form, Output};
 use crate::cli::{ReadArgs, SigningKeyCommand, SigningKeyRotateArgs};
 use crate::failure::Failure;
@@ -48,7 +48,7 @@ fn rotate(args: &SigningKeyRotateArgs) -> Result<(), Failure> {
     } else {
         Rotation::Published(args.publish_ahead.millis)
     };
-    administer_table(&args.stores, async |administration| {
+    administer(&args.stores, async |administration| {
         let entry = administration
             .rotate_signing_keys(&Author::operator(), rotation)
             .await?;

@@ -12,7 +12,7 @@ use registry::store::{Context, Page, StoreError};
 use shell::admission::Admission;
 use shell::clock::SystemEnvironment;
 use shell::opened::Opened;
-use shell::stores::{self, Absent, Backends, Contact, OpenFailure, OpenOptions};
+use shell::stores::{self, Absent, Contact, OpenFailure, OpenOptions, Records};
 use shell::values::PresignLifetime;
 
 use crate::cli::{ReadArgs, StoreArgs, flag};
@@ -38,42 +38,46 @@ where
     })
 }
 
-/// The same for a command that may come before the first server. If there is no registry, it makes one, and says so.
-pub(super) fn with_or_create<R, F, T>(args: &StoreArgs, work: R) -> Result<T, Failure>
+/// Runs `work` on the records of a registry. `absent` says what to do if there is no registry on this host; what it makes is
+/// reported. Records in a table are opened alone, without blobs.
+pub(super) fn with_records<R, F, T>(args: &StoreArgs, absent: Absent, work: R) -> Result<T, Failure>
 where
-    R: FnOnce(Opened) -> F,
+    R: FnOnce(Records) -> F,
     F: Future<Output = Result<T, Failure>>,
 {
     args.check(false).map_err(Failure::Usage)?;
     run(async {
-        let opened = match open_if_present(args).await? {
-            Some(opened) => opened,
-            None => create(args).await?,
+        let records = match absent {
+            Absent::Refuse => match stores::open_table(&args.config(), &how(absent)).await? {
+                Some(records) => records,
+                None => Records::from(&open(args, absent).await?),
+            },
+            Absent::Create => match records_if_present(args).await? {
+                Some(records) => records,
+                None => Records::from(&create(args).await?),
+            },
         };
-        work(opened).await
+        work(records).await
     })
 }
 
-/// Opens the stores that the flags name. `None`: there is no registry.
-pub(super) async fn open_if_present(args: &StoreArgs) -> Result<Option<Opened>, Failure> {
-    match stores::open(&args.config(), &how(Absent::Refuse)).await {
-        Ok(opened) => Ok(Some(opened)),
+/// Opens the records of the registry that the flags name. `None`: there is no registry.
+pub(super) async fn records_if_present(args: &StoreArgs) -> Result<Option<Records>, Failure> {
+    let (config, how) = (args.config(), how(Absent::Refuse));
+    if let Some(records) = stores::open_table(&config, &how).await? {
+        return Ok(Some(records));
+    }
+    match stores::open(&config, &how).await {
+        Ok(opened) => Ok(Some(Records::from(&opened))),
         Err(OpenFailure::Absent(_)) => Ok(None),
         Err(failure) => Err(failure.into()),
     }
 }
 
+/// Makes a registry whose records are on this host.
 async fn create(args: &StoreArgs) -> Result<Opened, Failure> {
-    let config = args.config();
-    let opened = stores::open(&config, &how(Absent::Create)).await?;
-    match &config.backends {
-        Backends::DiskAndSqlite { data } | Backends::S3AndSqlite { data, .. } => {
-            eprintln!("made a new registry in {}", data.display());
-        }
-        Backends::DiskAndDynamoDb { data, .. } => eprintln!("made a new directory for blobs in {}", data.display()),
-        // Nothing of it is on this host.
-        Backends::S3AndDynamoDb { .. } => {}
-    }
+    let opened = stores::open(&args.config(), &how(Absent::Create)).await?;
+    eprintln!("made a new registry in {}", args.data.display());
     Ok(opened)
 }
 

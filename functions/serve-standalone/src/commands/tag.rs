@@ -228,7 +228,7 @@ impl Operator {
         Admission::of(opened, environment.clone(), false, flag).run().await?;
         opened.condition.admit();
         opened.condition.look();
-        let policy = administration_of(opened).policy_in_force().await?.policy;
+        let policy = administration_of(&opened.into()).policy_in_force().await?.policy;
         let settings = Settings {
             limits: Limits {
                 store_ms: OPERATION_TIMEOUT_MS,

@@ -14,7 +14,7 @@ use super::accounts::{
     show,
 };
 use super::prompt::{is_typed, new_password};
-use super::store::{self, open_if_present};
+use super::store::{self, records_if_present};
 use crate::cli::{PasswdArgs, UserAddArgs, UserCommand};
 use crate::failure::Failure;
 
@@ -63,10 +63,10 @@ fn add(args: &UserAddArgs) -> Result<(), Failure> {
 fn require_new(args: &UserAddArgs) -> Result<(), Failure> {
     args.stores.check(false).map_err(Failure::Usage)?;
     store::run(async {
-        let Some(opened) = open_if_present(&args.stores).await? else {
+        let Some(records) = records_if_present(&args.stores).await? else {
             return Ok(());
         };
-        match administration_of(&opened).account((&args.name).into()).await {
+        match administration_of(&records).account((&args.name).into()).await {
             Ok(Account { name, kind, .. }) => Err(AdministrationError::Exists { name, kind }.into()),
             Err(AdministrationError::NoAccount { .. }) => Ok(()),
             Err(error) => Err(error.into()),

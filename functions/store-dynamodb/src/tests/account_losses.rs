@@ -162,7 +162,8 @@ impl Administrator {
             account.disabled = true;
             return (state, Some(account));
         }
-        state.accounts -= 1;
+        // The state may have been read before the account was made. Then the change is not written.
+        state.accounts = state.accounts.saturating_sub(1);
         (state, None)
     }
 

@@ -1,7 +1,7 @@
 //! Pushes files as the layers of an image with the `oci-client` library, pulls them again, and compares.
 //!
 //! The library sends every blob as `PATCH` requests of 4 MiB with a `Content-Range`, and an empty `PUT` at the end. Prints
-//! the manifest's digest. Any difference or failure is told on standard error, with exit code 1. With the environment
+//! the manifest's digest. Any difference or failure is reported on standard error, with exit code 1. With the environment
 //! variables `OCI_CLIENT_USER` and `OCI_CLIENT_PASSWORD` it logs in.
 
 use std::error::Error;

@@ -1,6 +1,6 @@
 //! The line of a policy in TOML that names the version from which it was made.
 //!
-//! `policy show` prints it and `policy set` reads it, so that a policy that somebody else has set meanwhile is not lost. It is
+//! `policy show` prints it and `policy set` reads it, so that a policy that was set meanwhile is not lost. It is
 //! never stored. It is the last line, so that all others have the numbers that explanations and refusals name.
 
 /// What stands before the number.

@@ -16,7 +16,7 @@ use shell::challenge::AskedClients;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::settings;
-use shell::stores::{self, Absent, Backends, OpenFailure, OpenOptions};
+use shell::stores::{self, Absent, OpenFailure, OpenOptions, Records};
 use shell::text::count;
 
 use crate::cli::{ServeArgs, flag};
@@ -90,14 +90,16 @@ impl AccessFlags {
             ..options.clone()
         };
         let config = args.stores.config();
-        let has_accounts = match stores::open(&config, &options).await {
-            Ok(opened) => has_accounts(&*opened.stores.access).await,
-            Err(OpenFailure::Absent(_)) => match config.backends {
-                // Only the directory of the blobs is absent. The table is asked when the server has opened it.
-                Backends::DiskAndDynamoDb { .. } => None,
-                _ => Some(false),
-            },
-            // It is not known whether there are accounts, and the operator must not be told that there are none.
+        let records = match stores::open_table(&config, &options).await? {
+            Some(records) => Ok(records),
+            None => stores::open(&config, &options)
+                .await
+                .map(|opened| Records::from(&opened)),
+        };
+        let has_accounts = match records {
+            Ok(records) => has_accounts(&*records.access).await,
+            Err(OpenFailure::Absent(_)) => Some(false),
+            // Whether there are accounts is not known, and the text for a registry without any would let everyone in.
             Err(failure) => return Err(failure.into()),
         };
         self.decide(args, has_accounts).map(drop)
