@@ -320,15 +320,15 @@ impl<A: Action> Permit<A> {
         self.identity.permit(repository)
     }
 
-    /// The same permit under the present rules of its principal. `identity` is what the principal is now: it may have lost the
-    /// permission since. The token of the request narrows the new permit like this one.
+    /// The same permit under the present rules of its principal. `identity` is what the principal is now: it, or the key that
+    /// proved it, may have lost permissions since. The token of the request narrows the new permit like this one.
     pub(crate) fn renewed(&self, identity: &Identity) -> Result<Self, Denied> {
         if identity.principal() != self.principal() {
             return Err(Denied::OtherPrincipal);
         }
         identity.check::<A>(&self.repository)?;
         let narrowed = Identity {
-            token_scope: self.identity.token_scope.clone(),
+            token_scope: Scope::common(&self.identity.token_scope, &identity.token_scope, &self.repository),
             credential: self.identity.credential,
             ..identity.clone()
         };

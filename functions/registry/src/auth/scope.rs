@@ -242,9 +242,21 @@ impl Scope {
     /// Uploads to one repository: the scope of a signed upload token.
     #[must_use]
     pub fn upload(repository: &RepositoryName) -> Self {
+        Self::of_one(repository, Actions::CREATE)
+    }
+
+    /// What two scopes both allow in one repository, and nothing elsewhere.
+    pub(super) fn common(one: &Self, other: &Self, repository: &RepositoryName) -> Self {
+        let covered = |kind: &ActionKind| one.covers(*kind, repository) && other.covers(*kind, repository);
+        let kinds: Vec<_> = ActionKind::ALL.into_iter().filter(covered).collect();
+        Self::of_one(repository, Actions::of(&kinds))
+    }
+
+    /// These actions in one repository.
+    fn of_one(repository: &RepositoryName, actions: Actions) -> Self {
         let grant = RepositoryGrant {
             repositories: repository.into(),
-            actions: Actions::CREATE,
+            actions,
         };
         Self {
             everywhere: Actions::NONE,
@@ -447,8 +459,14 @@ mod tests {
                 prop_assert!(!narrower.covers(kind, &repository) || scope.covers(kind, &repository));
             }
             let upload = Scope::upload(&repository);
+            let other = Scope::everywhere(Actions::of(&actions));
+            let common = Scope::common(&scope, &other, &repository);
+            let elsewhere: RepositoryName = "elsewhere".parse().unwrap();
             for kind in ActionKind::ALL {
                 prop_assert_eq!(upload.covers(kind, &repository), kind == ActionKind::Write);
+                let both = scope.covers(kind, &repository) && actions.contains(&kind);
+                prop_assert_eq!(common.covers(kind, &repository), both);
+                prop_assert!(!common.covers(kind, &elsewhere));
             }
         }
 

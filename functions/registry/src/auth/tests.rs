@@ -150,7 +150,23 @@ fn s17_a_permit_is_renewed_under_the_present_rules() {
         }
         assert_eq!(renewed.map(drop), expected, "{identity:?}");
     }
-    // A permission that the push asks for later is the present one.
+    // A permission that the push asks for later has to be in the token of the request, and in the present scope of its key.
+    let scope = |actions| {
+        let repositories = "a/**".parse().unwrap();
+        Scope::new(vec![RepositoryGrant { repositories, actions }]).unwrap()
+    };
+    for (before, now, moves) in [
+        (Actions::PUSH, Actions::PUSH, true),
+        (Actions::PUSH, Actions::ALL, true),
+        (Actions::PUSH, Actions::CREATE, false),
+        (Actions::CREATE, Actions::PUSH, false),
+    ] {
+        let of = |actions| alice(Rules::everything()).with_token_scope(scope(actions));
+        let renewed = of(before).permit::<Push>(&here).unwrap().renewed(&of(now)).unwrap();
+        assert_eq!(renewed.also::<Move>(), moves, "{before:?} {now:?}");
+        assert!(!renewed.also::<Pull>() && !renewed.also::<Delete>());
+    }
+    // The present rules decide about it, too.
     let before = alice(Rules::everything()).permit::<Push>(&here).unwrap();
     let creates = Rules::new(vec![rule("r", "a/b", Actions::CREATE)], Vec::new());
     let renewed = before.renewed(&alice(creates)).unwrap();

@@ -8,13 +8,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use oci::{Algorithm, Digest};
+use oci::{Algorithm, Digest, MediaType};
 use registry::RequestBody;
+use registry::auth::{Actions, RepositoryGrant};
 use registry::store::blobs::BodyError;
 use serde_json::json;
 
 use super::by_token::{tokens, world};
-use super::support::{Call, POLICY, Reply, World};
+use super::support::{Call, POLICY, Reply, World, name};
+use crate::administration::Author;
+use crate::administration::keys::KeyEdit;
 
 /// How much of a body has arrived.
 #[derive(Default)]
@@ -109,6 +112,47 @@ async fn s17_an_account_that_is_disabled_while_its_body_arrives_publishes_nothin
             if is_session && status == 401 {
                 world.request("DELETE", location).send().await.expect(204);
             }
+        }
+    }
+}
+
+/// A key that may only create tags from now on moves none, although its scope was wider when the request began.
+#[tokio::test]
+async fn s17_a_key_that_is_narrowed_while_a_manifest_arrives_moves_no_tag() {
+    let scope = |actions| {
+        let repositories = "team/**".parse().unwrap();
+        Some(vec![RepositoryGrant { repositories, actions }])
+    };
+    for (millis, status, named) in [(9_999, 201, 2), (10_000, 403, 1)] {
+        for by_token in [false, true] {
+            let world = world().await;
+            world.put("team/app", &["t"], 1).await;
+            let (id, key) = world.issue("alice", scope(Actions::PUSH)).await;
+            let secret = if by_token {
+                let call = world.request("GET", "/token?scope=repository:team/app:push");
+                let reply = call.basic("alice", &key).send().await.expect(200);
+                reply.json()["token"].as_str().unwrap().to_owned()
+            } else {
+                key
+            };
+            let push = world.request("PUT", "/v2/team/app/manifests/t").bearer(&secret);
+            let push = push.header("content-type", MediaType::OCI_INDEX);
+            let reply = send_slowly(push, World::manifest(2).into(), async {
+                world.clock.pass(millis);
+                let edit = KeyEdit {
+                    scope: scope(Actions::CREATE),
+                    ..KeyEdit::default()
+                };
+                let (author, alice) = (Author::operator(), name("alice"));
+                let changed = world
+                    .administration
+                    .change_key(&author, (&alice).into(), id.parse().unwrap(), &edit);
+                changed.await.unwrap();
+            });
+            let reply = reply.await;
+            assert_eq!(reply.status, status, "{millis} {by_token}: {reply:?}");
+            let tag = world.named("team/app", "t").await;
+            assert_eq!(tag, Some(World::digest(named)), "{millis} {by_token}");
         }
     }
 }
