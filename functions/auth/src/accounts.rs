@@ -16,7 +16,8 @@
 //!
 //! Everything that takes a permission away works within ten seconds on every instance: an instance decides by an access state
 //! and an account that it has begun to read less than ten seconds ago. A token says what its principal was when it was
-//! granted; the state says which tokens are withdrawn.
+//! granted; the state says which tokens are withdrawn. An identity says when the oldest of what decided about it was read.
+//! If that is ten seconds ago when the body of a request has arrived, the request is decided again before it changes something.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -16,8 +16,9 @@ use crate::query::{MountSource, OpenUpload};
 use crate::registry::Registry;
 use crate::store::{Reason, StoreError, Timestamp};
 
-/// How long the authorization of a request counts, in milliseconds. A request whose body takes longer is authorized again
-/// before it changes something. What is taken away from a principal has to work everywhere after this time.
+/// How long an authorization counts, in milliseconds: since the oldest of what decided about it was read, which may be before
+/// the request. If it is so old when the body of a request has arrived, the request is authorized again before it changes
+/// something. What is taken away from a principal has to work everywhere after this time.
 const AUTHORIZED_MS: u64 = 10_000;
 
 /// The result of the authentication of a request.
@@ -149,21 +150,22 @@ impl<'a> Access<'a> {
         permit.map_err(|denied| self.refusal(&identity, denied))
     }
 
-    /// Whether the authorization of the request is too old to change something by it.
-    pub(crate) fn is_old(&self) -> bool {
+    /// Whether an authorization for this request is too old to change something by it. `state_read` is when the oldest of
+    /// what decided about it was read.
+    pub(crate) fn is_old(&self, state_read: Timestamp) -> bool {
         let now = self.registry.environment.now();
         // After a clock was set back, the age is not known.
-        now < self.begun || now.millis_since(self.begun) >= AUTHORIZED_MS
+        now < self.begun || now.millis_since(self.begun.min(state_read)) >= AUTHORIZED_MS
     }
 
-    /// Authorizes the principal of a permit again, with the key `credential` if it was a key, if the authorization of this
-    /// request is too old. `None`: it is not, so the permit still counts.
+    /// Authorizes the principal of a permit again, with the key `credential` if it was a key, if the permit is too old.
+    /// `None`: it is not, so it still counts.
     pub(crate) async fn renewed<A: Action>(
         &self,
         permit: &Permit<A>,
         credential: Option<CredentialId>,
     ) -> Result<Option<Permit<A>>, Error> {
-        if !self.is_old() {
+        if !self.is_old(permit.state_read()) {
             return Ok(None);
         }
         let authenticator = &self.registry.authenticator;

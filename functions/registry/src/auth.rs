@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use oci::{RepositoryName, Tag};
 
+use crate::timestamp::Timestamp;
+
 mod account_name;
 mod authenticator;
 mod challenge;
@@ -130,6 +132,8 @@ pub struct Identity {
     /// What the token contains; everything if the identity was not proved by a token.
     token_scope: Scope,
     credential: Option<CredentialId>,
+    /// When the oldest of what decided about it was read. Later than every time if nothing was kept.
+    state_read: Timestamp,
 }
 
 impl Identity {
@@ -142,6 +146,7 @@ impl Identity {
             rules,
             token_scope: Scope::EVERYTHING,
             credential: None,
+            state_read: Timestamp(u64::MAX),
         }
     }
 
@@ -169,6 +174,21 @@ impl Identity {
             }),
             PrincipalKind::Anonymous | PrincipalKind::Workload => Err(NoAccount),
         }
+    }
+
+    /// The same identity, which was decided by something that was read at `read` and kept since. The earliest counts.
+    #[must_use]
+    pub fn with_state_read(self, read: Timestamp) -> Self {
+        Self {
+            state_read: self.state_read.min(read),
+            ..self
+        }
+    }
+
+    /// When the oldest of what decided about it was read. Later than every time if nothing was kept: then its age is that of
+    /// the request.
+    pub(crate) fn state_read(&self) -> Timestamp {
+        self.state_read
     }
 
     /// The principal.
@@ -294,6 +314,11 @@ impl<A: Action> Permit<A> {
     #[must_use]
     pub fn credential(&self) -> Option<CredentialId> {
         self.identity.credential()
+    }
+
+    /// When the oldest of what decided about the permit was read; see [`Identity::state_read`].
+    pub(crate) fn state_read(&self) -> Timestamp {
+        self.identity.state_read()
     }
 
     /// The rules of the policy that concern every principal, if there are any.

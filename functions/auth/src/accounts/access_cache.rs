@@ -47,7 +47,8 @@ pub(super) struct KnownAccount {
     /// The account.
     pub(super) account: Option<Account>,
     rules: Arc<KeptRules>,
-    read: Timestamp,
+    /// When the read began. Later than every time if the state has decided that there is no account.
+    pub(super) read: Timestamp,
 }
 
 impl KnownAccount {
@@ -118,7 +119,7 @@ impl AccessCache {
             nobody: Arc::new(KnownAccount {
                 account: None,
                 rules: Arc::default(),
-                read: Timestamp(0),
+                read: Timestamp(u64::MAX),
             }),
         }
     }

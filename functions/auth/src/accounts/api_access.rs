@@ -35,7 +35,7 @@ impl AccountAuthenticator {
         }
         let (login, is_bearer) = match credentials {
             Credentials::Absent => {
-                let anonymous = self.access.in_force().await?.policy()?.anonymous.clone();
+                let anonymous = self.access.in_force().await?.anonymous()?;
                 return Ok(ApiCaller::without_account(anonymous));
             }
             Credentials::Unreadable => return Err(AuthenticationError::Unauthenticated),

@@ -30,7 +30,8 @@ impl AccountAuthenticator {
         }
         // The rules of the policy about tags and repositories concern everyone, also where everyone may push.
         let rules = rules.clone().with_shared(in_force.policy()?.policy.shared());
-        Ok(Some(Identity::new(principal.clone(), rules)))
+        let open = Identity::new(principal.clone(), rules);
+        Ok(Some(open.with_state_read(in_force.read)))
     }
 
     /// The identity of an account, and of its key if `credential` is one, asked for now and not from what is known. `None`:
@@ -53,7 +54,9 @@ impl AccountAuthenticator {
         if account.kind != kind || account.disabled {
             return Err(AuthenticationError::Unauthenticated);
         }
-        let identity = present_identity(account, policy);
+        let identity = present_identity(account, policy)
+            .with_state_read(in_force.read)
+            .with_state_read(known.read);
         let Some(id) = credential else {
             return Ok(Some(identity));
         };
@@ -75,7 +78,8 @@ impl AccountAuthenticator {
             return Err(AuthenticationError::Unauthenticated);
         }
         let in_force = self.access.in_force().await?;
-        Ok(in_force.policy()?.identity_of(&Subject::new(principal.clone())))
+        let identity = in_force.policy()?.identity_of(&Subject::new(principal.clone()));
+        Ok(identity.with_state_read(in_force.read))
     }
 }
 
@@ -96,7 +100,7 @@ impl Authenticator for AccountAuthenticator {
             return Ok(open);
         }
         match credentials {
-            Credentials::Absent => Ok(self.access.in_force().await?.policy()?.anonymous.clone()),
+            Credentials::Absent => self.access.in_force().await?.anonymous(),
             Credentials::Unreadable => Err(AuthenticationError::Unauthenticated),
             Credentials::Basic { user, password } => {
                 let login = self.logins.by_name(origin, user, password).await;
@@ -128,7 +132,7 @@ impl Authenticator for AccountAuthenticator {
             return Ok(open);
         }
         let kind = match principal.kind() {
-            PrincipalKind::Anonymous => return Ok(self.access.in_force().await?.policy()?.anonymous.clone()),
+            PrincipalKind::Anonymous => return self.access.in_force().await?.anonymous(),
             PrincipalKind::Workload => return Err(AuthenticationError::Unauthenticated),
             PrincipalKind::User => AccountKind::User,
             PrincipalKind::Robot => AccountKind::Robot,

@@ -76,6 +76,11 @@ impl InForce {
         policy.map_err(|unusable| AuthenticationError::Unavailable(unusable.clone().into()))
     }
 
+    /// What clients without credentials may do.
+    pub(super) fn anonymous(&self) -> Result<Identity, AuthenticationError> {
+        Ok(self.policy()?.anonymous.clone().with_state_read(self.read))
+    }
+
     /// Whether requests may be decided by this state at `now`. A clock that was set back makes no state young.
     pub(super) fn is_current(&self, now: Timestamp) -> bool {
         is_young(self.read, now)

@@ -79,6 +79,8 @@ fn result_of(error: &AuthenticationError) -> LoginResult {
 pub(super) struct Login {
     in_force: Arc<InForce>,
     who: Who,
+    /// When the oldest of what decided about it was read.
+    read: Timestamp,
 }
 
 enum Who {
@@ -99,11 +101,12 @@ impl Login {
         let (known, key) = match &self.who {
             Who::Account { known, key } => (known, *key),
             Who::User { principal, .. } => {
-                return Ok(policy.identity_of(&Subject::new(principal.clone())));
+                let identity = policy.identity_of(&Subject::new(principal.clone()));
+                return Ok(identity.with_state_read(self.read));
             }
         };
         let account = known.account.as_ref().ok_or(LoginError::Wrong)?;
-        let identity = known.identity(account, policy);
+        let identity = known.identity(account, policy).with_state_read(self.read);
         let Some(id) = key else {
             return Ok(identity);
         };
@@ -360,6 +363,7 @@ impl Logins {
         }
         self.record_use(&account.name, key.id(), now).await;
         Ok(Login {
+            read: in_force.read.min(known.read),
             in_force,
             who: Who::Account {
                 known,
@@ -394,7 +398,7 @@ impl Logins {
         let right = self.checks.check(origin, user, password, &owner, secret).await?;
         let right = right.ok_or(LoginError::Wrong)?;
         let Some(account) = account else {
-            return self.user(user).await;
+            return self.user(user, known.as_deref()).await;
         };
         // The password may have waited for long, so the account is asked for again if its record is old.
         let (in_force, present) = self.access.with_account(&account.name).await?;
@@ -410,6 +414,7 @@ impl Logins {
             self.renew(origin.client, account, password).await;
         }
         Ok(Login {
+            read: in_force.read.min(present.read),
             in_force,
             who: Who::Account {
                 known: present,
@@ -418,12 +423,14 @@ impl Logins {
         })
     }
 
-    /// A user without an account, whose password was right a moment ago.
-    async fn user(&self, user: &str) -> Result<Login, LoginError> {
+    /// A user without an account, whose password was right a moment ago. `absent` says that there is no account.
+    async fn user(&self, user: &str, absent: Option<&KnownAccount>) -> Result<Login, LoginError> {
         let users = self.users.as_ref().ok_or(LoginError::Wrong)?;
         let generation = users.generation(user).await.ok_or(LoginError::Wrong)?;
+        let in_force = self.access.in_force().await?;
         Ok(Login {
-            in_force: self.access.in_force().await?,
+            read: absent.map_or(in_force.read, |absent| absent.read.min(in_force.read)),
+            in_force,
             who: Who::User {
                 principal: Principal::user(user).map_err(|_| LoginError::Wrong)?,
                 generation,

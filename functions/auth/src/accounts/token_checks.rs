@@ -12,7 +12,7 @@ use registry::auth::{AccountName, AuthenticationError, PrincipalKind, Scope, Sub
 use registry::environment::Environment;
 use registry::store::access::KeyId;
 
-use super::access_cache::AccessCache;
+use super::access_cache::{AccessCache, KnownAccount};
 use super::in_force::{InForce, KeptRules};
 use super::password_users::PasswordUsers;
 use super::recent_map::RecentMap;
@@ -101,9 +101,13 @@ impl TokenChecks {
             self.known().remove(token);
             return Err(INVALID);
         }
-        self.check_user(&known.token).await?;
+        let absent = self.check_user(&known.token).await?;
         let in_force = self.access.in_force().await?;
         let identity = known.identity(&in_force)?;
+        let identity = match absent {
+            Some(absent) => identity.with_state_read(absent.read),
+            None => identity,
+        };
         Ok((known, identity))
     }
 
@@ -133,10 +137,10 @@ impl TokenChecks {
     }
 
     /// Whether the line of a user without an account is still the one for which the token was granted, and no account hides
-    /// it. While there are no accounts, this reads no account.
-    async fn check_user(&self, token: &VerifiedToken) -> Result<(), AuthenticationError> {
+    /// it. While there are no accounts, this reads no account. Returns what says that there is no account, if it was asked.
+    async fn check_user(&self, token: &VerifiedToken) -> Result<Option<Arc<KnownAccount>>, AuthenticationError> {
         let Generation::Htpasswd(generation) = token.generation else {
-            return Ok(());
+            return Ok(None);
         };
         let (Some(users), Some(name)) = (&self.users, token.principal.name()) else {
             return Err(INVALID);
@@ -150,8 +154,9 @@ impl TokenChecks {
             if known.account.is_some() {
                 return Err(INVALID);
             }
+            return Ok(Some(known));
         }
-        Ok(())
+        Ok(None)
     }
 
     fn known(&self) -> MutexGuard<'_, RecentMap<Arc<str>, Arc<KnownToken>>> {
@@ -204,7 +209,7 @@ impl KnownToken {
         } else {
             scope
         };
-        let identity = identity.with_token_scope(scope);
+        let identity = identity.with_token_scope(scope).with_state_read(in_force.read);
         match token.credential {
             Some(key) => identity.with_credential(key).map_err(|_| INVALID),
             None => Ok(identity),

@@ -50,7 +50,8 @@ impl TokenError {
 /// Finds the identity of a request.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// The identity that the credentials of a request prove.
+    /// The identity that the credentials of a request prove. If something decides about it that was read before and kept, the
+    /// identity says when that was ([`Identity::with_state_read`]), also in [`Authenticator::reauthorize`].
     async fn authenticate(&self, origin: &Origin, credentials: &Credentials) -> Result<Identity, AuthenticationError>;
 
     /// The current identity of `principal`, which was authenticated earlier, by the key `credential` if it was a key. An

@@ -173,6 +173,26 @@ fn s17_a_permit_is_renewed_under_the_present_rules() {
     assert!(before.also::<Move>() && !renewed.also::<Move>());
 }
 
+/// A renewed permit is as old as the identity by which it was renewed.
+#[test]
+fn s17_a_permit_is_as_old_as_the_oldest_read_that_decided_about_it() {
+    let here: RepositoryName = "a/b".parse().unwrap();
+    let key: CredentialId = "3f9aK2dQ".parse().unwrap();
+    let alice = |reads: &[u64]| {
+        let identity = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
+        let reads = reads.iter().copied().map(Timestamp);
+        reads.fold(identity, Identity::with_state_read)
+    };
+    for (reads, expected) in [(&[] as &[u64], u64::MAX), (&[5], 5), (&[5, 7], 5), (&[7, 5], 5)] {
+        let identity = alice(reads).with_token_scope(Scope::upload(&here));
+        let identity = identity.with_credential(key).unwrap();
+        let permit = identity.permit::<Push>(&here).unwrap();
+        assert_eq!(permit.state_read(), Timestamp(expected));
+        let renewed = permit.renewed(&alice(&[9])).unwrap();
+        assert_eq!(renewed.state_read(), Timestamp(9));
+    }
+}
+
 #[test]
 fn a_token_allows_what_both_its_scope_and_the_policy_allow() {
     let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
