@@ -8,18 +8,38 @@ use super::rows::SeedRow;
 use crate::retrying::{Requests, WriteOutcome};
 use crate::table::{Write, WriteCondition};
 
-/// More keys than are ever in use at once.
-const MAXIMUM_SEEDS: usize = 1000;
-
+/// All seeds that can be read. A damaged item is left out: it must not keep the other keys from signing.
 pub(super) async fn all(requests: &Requests<'_>) -> Result<Vec<TokenSeed>, StoreError> {
-    let (items, _) = requests.first(keys::token_seeds(), None, false, MAXIMUM_SEEDS).await?;
-    items.iter().map(SeedRow::read).collect()
+    let (items, _) = requests.first(keys::token_seeds(), None, false, usize::MAX).await?;
+    let mut seeds = Vec::new();
+    for item in &items {
+        match SeedRow::read(item) {
+            Ok(seed) => seeds.push(seed),
+            Err(error) => tracing::error!(%error, "a seed of the keys that sign tokens is not used"),
+        }
+    }
+    Ok(seeds)
 }
 
 pub(super) async fn add(requests: &Requests<'_>, seed: &TokenSeed) -> Result<bool, StoreError> {
     let write = Write::Put {
         item: SeedRow::item(seed),
         condition: WriteCondition::Absent,
+    };
+    let perhaps_done = match requests.write(&write).await? {
+        WriteOutcome::Done => return Ok(true),
+        WriteOutcome::Refused { perhaps_done } => perhaps_done,
+    };
+    let Some(item) = requests.get(&keys::token_seed(seed.kid)).await? else {
+        return Ok(false);
+    };
+    match SeedRow::read(&item) {
+        Ok(found) => return Ok(perhaps_done && found == *seed),
+        Err(error) => tracing::error!(%error, "a seed of the keys that sign tokens is replaced"),
+    }
+    let write = Write::Put {
+        item: SeedRow::item(seed),
+        condition: SeedRow::is_still(&item),
     };
     match requests.write(&write).await? {
         WriteOutcome::Done => Ok(true),

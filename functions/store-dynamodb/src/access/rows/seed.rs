@@ -5,7 +5,7 @@ use registry::store::access::TokenSeed;
 
 use super::super::keys;
 use crate::records::{ItemBuilder, ItemFields, attributes, damaged};
-use crate::table::Item;
+use crate::table::{Item, WriteCondition};
 
 /// A seed.
 pub(in crate::access) struct SeedRow;
@@ -30,5 +30,14 @@ impl SeedRow {
                 .map_err(|_| damaged(&item.key, "the seed has the wrong length"))?,
             created: fields.timestamp(attributes::CREATED)?,
         })
+    }
+
+    /// The item was not changed since it was read.
+    pub(in crate::access) fn is_still(item: &Item) -> WriteCondition {
+        let unchanged = [attributes::SECRET, attributes::CREATED].map(|name| match item.attributes.get(name) {
+            Some(value) => WriteCondition::Is(name, value.clone()),
+            None => WriteCondition::Lacks(name),
+        });
+        WriteCondition::All(unchanged.into())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use registry::auth::{AccountName, CredentialId};
 use registry::store::Timestamp;
 use registry::store::access::{FailureKey, Failures, KeyId, TokenSeed};
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use super::super::rows::{OperationFailure, Rows};
 use super::super::values::{Columns as _, integer, timestamp};
@@ -15,13 +15,26 @@ use super::json;
 pub(super) const REMOVE_OLD_FAILURES: &str =
     "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE ends <= ?1 ORDER BY ends LIMIT 4)";
 
+/// All seeds that can be read. A damaged row is left out: it must not keep the other keys from signing.
 pub(super) fn seeds(rows: &Rows<'_>) -> Result<Vec<TokenSeed>, OperationFailure> {
-    rows.all("SELECT kid, seed, created FROM token_key ORDER BY kid", [], |row| {
-        Ok(TokenSeed {
-            kid: row.parsed(0)?,
-            seed: row.value(1)?,
-            created: row.timestamp(2)?,
-        })
+    let sql = "SELECT kid, seed, created FROM token_key ORDER BY kid";
+    let seeds = rows.all(sql, [], |row| match stored_seed(row) {
+        Ok(seed) => Ok(Some(seed)),
+        Err(OperationFailure::Damaged(what)) => {
+            let kid: String = row.value(0).unwrap_or_default();
+            tracing::error!(?kid, %what, "a seed of the keys that sign tokens is damaged and not used");
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    })?;
+    Ok(seeds.into_iter().flatten().collect())
+}
+
+fn stored_seed(row: &Row<'_>) -> Result<TokenSeed, OperationFailure> {
+    Ok(TokenSeed {
+        kid: row.parsed(0)?,
+        seed: row.value(1)?,
+        created: row.timestamp(2)?,
     })
 }
 
@@ -30,7 +43,25 @@ pub(super) fn add_seed(rows: &Rows<'_>, seed: &TokenSeed) -> Result<bool, Operat
         "INSERT INTO token_key (kid, seed, created) VALUES (?1, ?2, ?3) ON CONFLICT (kid) DO NOTHING",
         params![seed.kid.as_str(), seed.seed, timestamp(seed.created)],
     )?;
-    Ok(added == 1)
+    if added == 1 {
+        return Ok(true);
+    }
+    let found = rows.one(
+        "SELECT kid, seed, created FROM token_key WHERE kid = ?1",
+        [seed.kid.as_str()],
+        stored_seed,
+    );
+    match found {
+        Err(OperationFailure::Damaged(what)) => {
+            tracing::error!(kid = %seed.kid, %what, "a damaged seed of the keys that sign tokens is replaced");
+        }
+        found => return found.map(|_| false),
+    }
+    rows.change(
+        "UPDATE token_key SET seed = ?2, created = ?3 WHERE kid = ?1",
+        params![seed.kid.as_str(), seed.seed, timestamp(seed.created)],
+    )?;
+    Ok(true)
 }
 
 pub(super) fn remove_seed(rows: &Rows<'_>, kid: KeyId) -> Result<(), OperationFailure> {

@@ -3,7 +3,7 @@
 use registry::auth::AccountName;
 use registry::store::access::{
     AccessChange, AccessState, AccessStore, Account, AccountChange, AccountKey, AccountKind, Applied, AuditEvent,
-    AuditKind, AuditQuery, FailureKey, Failures, KeyHash, PolicyForm, PolicyVersion,
+    AuditKind, AuditQuery, FailureKey, Failures, KeyHash, KeyId, PolicyForm, PolicyVersion, TokenSeed,
 };
 
 use super::*;
@@ -294,6 +294,45 @@ async fn a_damaged_account_is_an_error() {
         store.account(cx(), &name()).await.unwrap(),
         Some(super::access::account())
     );
+}
+
+/// One damaged seed locks nobody out: the others are read, and the one of the password secret is written anew.
+#[tokio::test]
+async fn damaged_seeds_are_left_out_and_replaced() {
+    let opened = open(Sync::Off);
+    let store = &opened.store;
+    let seed = |kid: KeyId, byte: u8| TokenSeed {
+        kid,
+        seed: [byte; 32],
+        created: Timestamp(5),
+    };
+    let (good, other) = ("0123456789abcdef".parse().unwrap(), "fedcba9876543210".parse().unwrap());
+    let damages = [
+        "UPDATE token_key SET seed = x'0707' WHERE kid <> '0123456789abcdef'",
+        "UPDATE token_key SET created = -1 WHERE kid <> '0123456789abcdef'",
+    ];
+    for (round, damage) in (0..).zip(damages) {
+        for kid in [good, other, KeyId::PASSWORD_SECRET] {
+            store.remove_token_seed(cx(), kid).await.unwrap();
+            assert!(store.add_token_seed(cx(), &seed(kid, round)).await.unwrap());
+        }
+        let process = opened.other_process();
+        let insert = "INSERT OR REPLACE INTO token_key (kid, seed, created) VALUES ('short', zeroblob(32), 5)";
+        let batch = format!("PRAGMA ignore_check_constraints = ON; BEGIN; {damage}; {insert}; COMMIT");
+        process.execute_batch(&batch).unwrap();
+        assert_eq!(store.token_seeds(cx()).await.unwrap(), [seed(good, round)], "{damage}");
+        let new = seed(KeyId::PASSWORD_SECRET, round + 100);
+        assert!(store.add_token_seed(cx(), &new).await.unwrap(), "{damage}");
+        assert!(
+            !store.add_token_seed(cx(), &seed(new.kid, round)).await.unwrap(),
+            "{damage}"
+        );
+        assert_eq!(
+            store.token_seeds(cx()).await.unwrap(),
+            [seed(good, round), new],
+            "{damage}"
+        );
+    }
 }
 
 /// Everything that the changes of the next test are about.
