@@ -16,10 +16,14 @@ use futures_util::lock::Mutex as AsyncMutex;
 use registry::auth::AuthenticationError;
 use registry::environment::Environment;
 use registry::store::Timestamp;
-use registry::store::access::{AccessChange, AccessState, AccessStore, Applied, KeyId, TokenSeed};
+use registry::store::access::{
+    AccessChange, AccessState, AccessStore, Applied, KeyId, PublicKey, TokenSeed, Withdrawn,
+};
 
 use super::access_cache::{AccessCache, unavailable};
 use super::in_force::InForce;
+use crate::administration::AdministrationError;
+use crate::administration::signing_keys::Rotation;
 use crate::guessing::GuessingKey;
 use crate::key_set::KeySet;
 use crate::signing_key::TokenSigner;
@@ -56,10 +60,18 @@ pub(super) struct TokenSigners {
     environment: Arc<dyn Environment>,
     source: TokenSignerSource,
     seeds: Mutex<Seeds>,
-    /// Held by the request that reads or makes seeds. It is the number of the last such request that failed.
-    reader: AsyncMutex<u64>,
+    /// Held by the request that reads or makes seeds.
+    reader: AsyncMutex<LastFailed>,
     /// How many such requests have begun.
     begun: AtomicU64,
+}
+
+/// The numbers of the last requests that failed, apart for tokens and passwords: what the one needs may be there without the
+/// other.
+#[derive(Default)]
+struct LastFailed {
+    signing: u64,
+    guessing: u64,
 }
 
 /// What was read of the seeds.
@@ -70,6 +82,16 @@ struct Seeds {
     /// will come for these.
     lost: BTreeSet<KeyId>,
     guessing: Option<GuessingKey>,
+    /// The seed that this instance has written, or has tried to write, and whose key it does not know to be published.
+    next: Option<NextSeed>,
+}
+
+/// The seed of a key that is to be published.
+#[derive(Clone)]
+struct NextSeed {
+    seed: TokenSeed,
+    /// The keys that were published when it was made.
+    beside: BTreeSet<KeyId>,
 }
 
 impl Seeds {
@@ -110,10 +132,10 @@ impl TokenSigners {
         if let Some(key) = self.known(&in_force) {
             return Ok(key);
         }
-        let number = self.begin(arrived, *failed)?;
+        let number = self.begin(arrived, failed.signing)?;
         let key = self.read_or_make(&in_force, access).await;
         if key.is_err() {
-            *failed = number;
+            failed.signing = number;
         }
         key
     }
@@ -153,10 +175,10 @@ impl TokenSigners {
         if let Some(key) = self.known_guessing() {
             return Ok(key);
         }
-        let number = self.begin(arrived, *failed)?;
+        let number = self.begin(arrived, failed.guessing)?;
         let key = self.read_or_make_guessing(access).await;
         if key.is_err() {
-            *failed = number;
+            failed.guessing = number;
         }
         key
     }
@@ -180,8 +202,8 @@ impl TokenSigners {
             .ok_or_else(|| unusable("the secret of the counters of wrong passwords is not in the table"))
     }
 
-    /// The number of a request that reads. An error if one has failed that began after `arrived` other ones: the request that
-    /// asks has waited for it.
+    /// The number of a request that reads. An error if one of its kind has failed that began after `arrived` other ones: the
+    /// request that asks has waited for it.
     fn begin(&self, arrived: u64, failed: u64) -> Result<u64, AuthenticationError> {
         if failed > arrived {
             return Err(unusable("the seeds could not be read by another request"));
@@ -194,7 +216,8 @@ impl TokenSigners {
     }
 
     /// The key that signs now, if its seed was read. A key without a seed is passed over only after it was looked for. Then one
-    /// signs that was not replaced: another one may end before its tokens.
+    /// signs that was not replaced, or that ends later than every token that it signs: in another region the new key is known
+    /// before it signs, and has no seed here.
     fn known(&self, in_force: &InForce) -> Option<Arc<TokenSigner>> {
         let now = self.environment.now();
         let kid = in_force.keys.signs_at(now)?;
@@ -203,7 +226,8 @@ impl TokenSigners {
             return seeds.signers.get(&kid).cloned();
         }
         let keys = in_force.state.keys.iter();
-        let keys = keys.filter(|key| key.until.is_none() && !seeds.is_lost(key.kid));
+        let outlives_tokens = |until: Timestamp| until.millis_since(now) >= Withdrawn::LIFETIME_MS;
+        let keys = keys.filter(|key| key.until.is_none_or(outlives_tokens) && !seeds.is_lost(key.kid));
         let keys: Vec<_> = keys.cloned().collect();
         let kid = KeySet::new(&keys).signs_at(now)?;
         seeds.signers.get(&kid).cloned()
@@ -245,36 +269,39 @@ impl TokenSigners {
 
     /// Makes the first key, or another one beside keys without seeds, or learns of the one that another instance has made.
     async fn make(&self, access: &AccessCache) -> Result<Arc<TokenSigner>, AuthenticationError> {
-        let seed = TokenSigner::new_seed(&*self.environment);
-        let key = TokenSigner::from_seed(&seed.seed);
-        let added = self.store.add_token_seed(access.context(), &seed).await;
-        added.map_err(unavailable)?;
-        for _ in 0..MAX_ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let in_force = access.read_now().await?;
             let published = &in_force.state.keys;
             if !published.is_empty() {
                 self.read_after(&in_force, access).await?;
             }
             if let Some(known) = self.known(&in_force) {
-                // An earlier try of the loop may have published it although the answer was a conflict: its first answer was
-                // lost, and another change came before it was sent again.
-                if published.iter().all(|key| key.kid != seed.kid) {
-                    let removed = self.store.remove_token_seed(access.context(), seed.kid).await;
-                    removed.map_err(unavailable)?;
-                }
+                self.forget_next(published, access).await?;
                 return Ok(known);
             }
+            if attempts == MAX_ATTEMPTS {
+                return Err(unusable("the access state changes all the time"));
+            }
+            attempts += 1;
             let now = self.environment.now();
-            let verifying = published
-                .iter()
-                .filter(|key| key.kid != seed.kid && key.until.is_none_or(|until| until > now));
-            let state = AccessState {
-                version: in_force.state.version + 1,
-                keys: verifying.cloned().chain([key.public(now)]).collect(),
-                ..in_force.state.clone()
-            };
+            let verifying = published.iter().filter(|key| key.until.is_none_or(|until| until > now));
+            let mut keys: Vec<_> = verifying.cloned().collect();
+            if keys.len() >= Rotation::MAX_KEYS {
+                let refused = AdministrationError::TooManySigningKeys {
+                    found: keys.len(),
+                    maximum: Rotation::MAX_KEYS,
+                };
+                return Err(AuthenticationError::Unavailable(refused.into()));
+            }
+            let seed = self.write_next(published, access).await?;
+            keys.push(TokenSigner::from_seed(&seed.seed).public(now));
             let change = AccessChange {
-                state,
+                state: AccessState {
+                    version: in_force.state.version + 1,
+                    keys,
+                    ..in_force.state.clone()
+                },
                 account: None,
                 policy: None,
                 event: None,
@@ -292,7 +319,47 @@ impl TokenSigners {
                 );
             }
         }
-        Err(unusable("the access state changes all the time"))
+    }
+
+    /// Writes the seed of the key that is to be published beside these: the one of an earlier attempt that failed, so that no
+    /// attempt leaves another seed behind. After a change of the keys it is a new one: a rotation may have been about the
+    /// earlier one too.
+    async fn write_next(
+        &self,
+        published: &[PublicKey],
+        access: &AccessCache,
+    ) -> Result<TokenSeed, AuthenticationError> {
+        let beside: BTreeSet<_> = published.iter().map(|key| key.kid).collect();
+        let earlier = self.seeds().next.clone();
+        let seed = if let Some(next) = earlier.filter(|next| next.beside == beside) {
+            next.seed
+        } else {
+            self.forget_next(published, access).await?;
+            let seed = TokenSigner::new_seed(&*self.environment);
+            self.seeds().next = Some(NextSeed {
+                seed: seed.clone(),
+                beside,
+            });
+            seed
+        };
+        let added = self.store.add_token_seed(access.context(), &seed).await;
+        added.map_err(unavailable)?;
+        Ok(seed)
+    }
+
+    /// Removes the seed of an earlier attempt, unless its key is one of the published ones. It may have been published although
+    /// the answer was an error or a conflict: the first answer was lost, and another change came before it was sent again.
+    async fn forget_next(&self, published: &[PublicKey], access: &AccessCache) -> Result<(), AuthenticationError> {
+        let next = self.seeds().next.clone();
+        let Some(NextSeed { seed, .. }) = next else {
+            return Ok(());
+        };
+        if published.iter().all(|key| key.kid != seed.kid) {
+            let removed = self.store.remove_token_seed(access.context(), seed.kid).await;
+            removed.map_err(unavailable)?;
+        }
+        self.seeds().next = None;
+        Ok(())
     }
 
     fn seeds(&self) -> MutexGuard<'_, Seeds> {

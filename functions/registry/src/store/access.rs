@@ -201,11 +201,12 @@ pub trait AccessStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Slice<AuditEvent>, StoreError>;
 
-    /// The seeds of the keys that sign tokens and the secret beside them, in the order of their ids. A damaged one is logged and
-    /// left out. One read.
+    /// The seeds of the keys that sign tokens and the secret beside them, in the order of their ids. A damaged one is logged
+    /// and left out. One read.
     async fn token_seeds(&self, cx: Context) -> Result<Vec<TokenSeed>, StoreError>;
 
-    /// Writes a seed, also in the place of a damaged one. `false`: there is a seed with that id already, and nothing was written.
+    /// Writes a seed, also in the place of a damaged one. `false`: there is a seed with that id already, and nothing was
+    /// written.
     async fn add_token_seed(&self, cx: Context, seed: &TokenSeed) -> Result<bool, StoreError>;
 
     /// Deletes a seed. Idempotent.
