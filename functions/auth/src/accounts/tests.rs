@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod failed_keys;
 mod first_start;
 mod guesses;
 mod login_log;

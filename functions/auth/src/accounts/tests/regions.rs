@@ -179,3 +179,39 @@ async fn regions_with_seeds_of_their_own_sign_beside_each_other() {
     assert_eq!(kids(&regions.each_ref().map(start)).await, second);
     assert_eq!(world.state().await.keys.len(), 4, "two of them have ended");
 }
+
+/// The key of another region is replaced with it, and signs until the new one does.
+#[tokio::test]
+async fn a_key_that_is_published_ahead_replaces_no_key_of_any_region_before_its_time() {
+    const MINUTE_MS: u64 = 60_000;
+
+    let (world, key) = World::new().await;
+    let by_key = bearer(key.expose());
+    let regions = [(); 2].map(|()| {
+        Arc::new(Region {
+            main: world.store.clone(),
+            local: MemoryMetadata::new(),
+        })
+    });
+    let start = |region: &Arc<Region>| world.instance_over(region.clone(), World::settings(), None);
+    let instances = regions.each_ref().map(start);
+    let kids = async || {
+        let mut kids = Vec::new();
+        for instance in &instances {
+            let token = token(instance, &by_key, "repository:ci/x:pull").await;
+            kids.push(jws::parse(&token).unwrap().kid());
+        }
+        kids
+    };
+    let first = kids().await;
+    let administration = Administration::new(regions[0].clone(), world.clock.clone(), 1_000);
+    let rotation = Rotation::Published(120 * MINUTE_MS);
+    let rotated = administration.rotate_signing_keys(&Author::operator(), rotation).await;
+    let new = rotated.unwrap().key.kid;
+    for _ in 0..7 {
+        world.clock.pass(17 * MINUTE_MS);
+        assert_eq!(kids().await, first);
+    }
+    world.clock.pass(2 * MINUTE_MS);
+    assert_eq!(kids().await[0], new);
+}
