@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::lock::Mutex;
 use registry::api_endpoint::{
     ApiBody, ApiCaller, ApiCondition, ApiEndpoint, ApiOperation, ApiRefusal, ApiRequest, ApiResponse, ApiRoute,
     ApiSuccess,
@@ -158,7 +159,9 @@ impl ApiEndpoint for Api {
                     .await
             }
             ApiRoute::SetPassword { account } => {
-                self.conditional(request, || self.set_password(request, account)).await
+                let hashed = Mutex::default();
+                self.conditional(request, || self.set_password(request, account, &hashed))
+                    .await
             }
             ApiRoute::ListKeys { account } => self.list_keys(account).await,
             ApiRoute::CreateKey { account } => self.create_key(request, account).await,

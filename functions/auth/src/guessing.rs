@@ -76,8 +76,9 @@ impl GuessingKey {
     }
 
     /// Whether a refusal costs as much for `name`, which nobody has, as for a user without an account. If not, it costs as much
-    /// as for an account. No client can predict it, and it is the same on every instance and after each start: if it changed,
-    /// the time of refusals would tell which names exist, since theirs does not change.
+    /// as for an account. No client can predict it, and it is the same on every instance of a region and after each start: if it
+    /// changed, the time of refusals would tell which names exist, since theirs does not change. Another region has another
+    /// secret.
     #[must_use]
     pub fn costs_like_user(&self, name: &str) -> bool {
         self.hash(&[b"cost", name.as_bytes()])[0].is_multiple_of(2)

@@ -194,7 +194,10 @@ struct KeyUses {
 impl KeyUses {
     /// Whether the use of a key has to be recorded. It counts as recorded from then on.
     fn begin(&mut self, key: CredentialId, day: u32, now: Timestamp) -> bool {
-        let is_paused = self.failed.is_some_and(|at| now.millis_since(at) < RECORD_PAUSE_MS);
+        // Not after a clock was set back.
+        let is_paused = self
+            .failed
+            .is_some_and(|at| now >= at && now.millis_since(at) < RECORD_PAUSE_MS);
         if is_paused || self.days.get(&key) == Some(day) {
             return false;
         }
@@ -394,8 +397,9 @@ impl Logins {
             None if is_user => PasswordOwner::User,
             None => PasswordOwner::Nobody,
         };
-        let secret = || self.keys.guessing(&self.access);
-        let right = self.checks.check(origin, user, password, &owner, secret).await?;
+        // Without it no password is checked: it would not be counted.
+        let secret = self.keys.guessing(&self.access).await?;
+        let right = self.checks.check(origin, user, password, &owner, &secret).await?;
         let right = right.ok_or(LoginError::Wrong)?;
         let Some(account) = account else {
             return self.user(user, known.as_deref()).await;
@@ -438,8 +442,9 @@ impl Logins {
         })
     }
 
-    /// Records the day on which a key is used: at most one write a day. A failure changes nothing for the client, and a table
-    /// that does not answer in time delays one login a minute.
+    /// Records the day on which a key is used: at most one write a day. A failure changes nothing for the client. If the table
+    /// does not answer in time, the logins that have begun before this is known wait for [`RECORD_TIMEOUT_MS`], and those of
+    /// the next minute do not wait.
     async fn record_use(&self, account: &AccountName, key: CredentialId, now: Timestamp) {
         let day = u32::try_from(now.0 / MS_PER_DAY).unwrap_or(u32::MAX);
         if !self.uses().begin(key, day, now) {

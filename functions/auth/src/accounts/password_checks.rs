@@ -98,35 +98,30 @@ impl PasswordChecks {
         }
     }
 
-    /// Whether `password` is that of `owner`, who has the name `user`. `None`: it is wrong. `secret` is asked for what the
-    /// counters of guesses are found by. Without it no password is checked: it would not be counted.
-    pub(super) async fn check<S, F>(
+    /// Whether `password` is that of `owner`, who has the name `user`. `None`: it is wrong. The counters of guesses are found by
+    /// `secret`.
+    pub(super) async fn check(
         &self,
         origin: &Origin,
         user: &str,
         password: &str,
         owner: &PasswordOwner<'_>,
-        secret: S,
-    ) -> Result<Option<RightPassword>, AuthenticationError>
-    where
-        S: FnOnce() -> F + Send,
-        F: Future<Output = Result<GuessingKey, AuthenticationError>> + Send,
-    {
+        secret: &GuessingKey,
+    ) -> Result<Option<RightPassword>, AuthenticationError> {
         let client = origin.client;
-        let secret = secret().await?;
-        if let Some(known) = self.known(client, user, password, owner, &secret).await {
+        if let Some(known) = self.known(client, user, password, owner, secret).await {
             return Ok(known.then_some(RightPassword::Done));
         }
         let address = origin.address.filter(|address| !(self.is_proxy)(*address));
         let Some(address) = address else {
-            return self.hash(client, user, password, owner, &secret).await;
+            return self.hash(client, user, password, owner, secret).await;
         };
         let guess = secret.guess(user, address, password);
         // Guesses for one pair, and guesses from one address, are hashed one after the other. So many at once do not read the
         // same counter. The pair comes first, always, so no two requests wait for each other.
         let _pair = self.guesses.lock(guess.pair()).await;
         let _address = self.guesses.lock(guess.address()).await;
-        if let Some(known) = self.known(client, user, password, owner, &secret).await {
+        if let Some(known) = self.known(client, user, password, owner, secret).await {
             return Ok(known.then_some(RightPassword::Done));
         }
         self.count_unfinished(guess.address()).await?;
@@ -135,7 +130,7 @@ impl PasswordChecks {
             return Err(AuthenticationError::TooManyAttempts { retry_after });
         }
         lock(&self.unfinished).insert(guess.address(), guess);
-        let checked = self.hash(client, user, password, owner, &secret).await;
+        let checked = self.hash(client, user, password, owner, secret).await;
         if let Ok(checked) = checked {
             self.record(&guess, pair, of_address, checked.is_some()).await;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::lock::Mutex;
 use registry::api_endpoint::{ApiCondition, ApiRefusal, ApiRequest, ApiResponse, ApiSuccess};
 use registry::auth::AccountName;
 use registry::store::access::{Account, AccountKind, PasswordHash};
@@ -107,11 +108,12 @@ impl Api {
         Ok(removed())
     }
 
-    /// `PUT accounts/{account}/password`
+    /// `PUT accounts/{account}/password`. `hashed` keeps the hash of the new password for the next attempt.
     pub(super) async fn set_password(
         &self,
         request: &ApiRequest<'_>,
         name: &AccountName,
+        hashed: &Mutex<Option<PasswordHash>>,
     ) -> Result<ApiResponse, ApiRefusal> {
         let PasswordBody { password, old_password } = read(request)?;
         let (before, version) = self.asked_for(request, name).await?;
@@ -129,10 +131,16 @@ impl Api {
                 return Err(ApiRefusal::Denied("the old password is wrong".into()));
             }
         }
-        let hash: PasswordHash = self
-            .authenticator
-            .hash_password(request.origin, name, &password)
-            .await?;
+        let mut hashed = hashed.lock().await;
+        let hash = match hashed.take() {
+            Some(hash) => hash,
+            None => {
+                self.authenticator
+                    .hash_password(request.origin, name, &password)
+                    .await?
+            }
+        };
+        *hashed = Some(hash.clone());
         let administration = self.administration.of_version(version);
         let changed = administration.set_password(&author(request), name, hash).await?;
         self.authenticator.follow(Some(name)).await;

@@ -10,14 +10,14 @@ use registry::api_endpoint::{ApiRefusal, ApiRequest, ApiRoute};
 use registry::auth::AccountName;
 use registry::store::Timestamp;
 
-/// The number of accounts at which the recent whose time has ended are dropped.
+/// At this number of accounts, entries whose time has ended are dropped.
 const CLEAN_AT: usize = 1024;
 
-/// Counts the changes that accounts make of themselves through this API.
+/// Counts the requests for changes that accounts make of themselves through this API, also those that are refused.
 #[derive(Default)]
 pub(super) struct OwnChanges(Mutex<HashMap<AccountName, RecentChanges>>);
 
-/// The changes of one account.
+/// The requests of one account.
 #[derive(Clone, Copy)]
 struct RecentChanges {
     /// The time of the first one.
@@ -38,7 +38,7 @@ impl RecentChanges {
 }
 
 impl OwnChanges {
-    /// The maximum number of changes that an account may make of itself within [`OwnChanges::WINDOW_MS`].
+    /// The maximum number of requests by which an account may change itself within [`OwnChanges::WINDOW_MS`].
     pub(super) const MAX: u32 = 30;
     /// The time in which they are counted, from the first one on, in milliseconds.
     pub(super) const WINDOW_MS: u64 = 10 * 60 * 1000;
