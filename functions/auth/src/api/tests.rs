@@ -4,6 +4,7 @@
 
 mod access;
 mod answers;
+mod broken_trail;
 mod by_token;
 mod changes;
 mod explain;

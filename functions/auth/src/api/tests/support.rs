@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -21,11 +21,12 @@ use registry::random::SplitMix64;
 use registry::store::access::{AccessStore, AccountKind, PolicyForm};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
 use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore as _, NewContent, PutManifest};
-use registry::store::wrapped::{Hook, StoreMethod, Wrapped};
-use registry::store::{Context, StoreError, Timestamp, Uid};
+use registry::store::wrapped::Wrapped;
+use registry::store::{Context, Timestamp, Uid};
 use registry::{Client, Registry, RequestBody, Settings, Stores};
 use serde_json::{Value, json};
 
+use super::broken_trail::BrokenTrail;
 use crate::accounts::{
     AccountAuthenticator, AccountParts, AccountSettings, BootstrapSecret, PasswordUsers, SameThread,
 };
@@ -89,29 +90,6 @@ impl PasswordUsers for FileUsers {
     }
 
     fn hidden_by_account(&self, _: &str) {}
-}
-
-/// Whether the audit trail fails, for reasons that do not pass.
-#[derive(Clone, Default)]
-pub(super) struct BrokenTrail(Arc<AtomicBool>);
-
-impl BrokenTrail {
-    pub(super) fn set(&self, is_broken: bool) {
-        self.0.store(is_broken, Ordering::SeqCst);
-    }
-}
-
-impl Hook for BrokenTrail {
-    fn before(&self, method: StoreMethod) -> Result<(), StoreError> {
-        if method == StoreMethod::Audit && self.0.load(Ordering::SeqCst) {
-            return Err(StoreError::failed("the trail is broken"));
-        }
-        Ok(())
-    }
-
-    fn after(&self, _: StoreMethod) -> Result<(), StoreError> {
-        Ok(())
-    }
 }
 
 /// A registry with an API, and what is in it.
