@@ -7,6 +7,7 @@ mod answers;
 mod broken_trail;
 mod by_token;
 mod changes;
+mod counted_threads;
 mod explain;
 mod first_administrator;
 mod key_file;

@@ -166,6 +166,21 @@ async fn a_change_that_comes_too_late_is_made_again() {
     }
 }
 
+#[tokio::test]
+async fn a_new_password_is_hashed_once_however_many_races_it_loses() {
+    for rivals in [0, 9] {
+        let world = World::new().await;
+        world.get("whoami").user("root").send().await.expect(200);
+        assert_eq!(world.hashes.take(), 1);
+        for number in 0..rivals {
+            alice_changes(&world, number);
+        }
+        let call = world.example(ApiOperation::SetPassword).user("root");
+        call.send().await.expect(200);
+        assert_eq!((world.rival.left(), world.hashes.take()), (0, 1), "{rivals}");
+    }
+}
+
 /// The old password is that of the version that is changed.
 #[tokio::test]
 async fn the_old_password_is_checked_again_after_a_lost_race() {

@@ -27,9 +27,8 @@ use registry::{Client, Registry, RequestBody, Settings, Stores};
 use serde_json::{Value, json};
 
 use super::broken_trail::BrokenTrail;
-use crate::accounts::{
-    AccountAuthenticator, AccountParts, AccountSettings, BootstrapSecret, PasswordUsers, SameThread,
-};
+use super::counted_threads::CountedThreads;
+use crate::accounts::{AccountAuthenticator, AccountParts, AccountSettings, BootstrapSecret, PasswordUsers};
 use crate::administration::accounts::NewAccount;
 use crate::administration::keys::NewKey;
 use crate::administration::policies::{MadeFrom, NewPolicy};
@@ -99,6 +98,7 @@ pub(super) struct World {
     pub(super) metadata: Arc<MemoryMetadata>,
     stores: Stores,
     pub(super) trail: BrokenTrail,
+    pub(super) hashes: Arc<CountedThreads>,
     registry: Registry,
     /// Makes other changes before those of the API.
     pub(super) rival: Rival,
@@ -281,11 +281,12 @@ impl World {
             ..AccountSettings::default()
         };
         change(&mut settings);
+        let hashes = Arc::new(CountedThreads::default());
         let parts = AccountParts {
             store: access.clone(),
             environment: clock.clone(),
             users: Some(Arc::new(FileUsers)),
-            threads: Arc::new(SameThread),
+            threads: hashes.clone(),
         };
         let authenticator = Arc::new(AccountAuthenticator::new(parts, settings).unwrap());
         let (rival, trail) = (Rival::default(), BrokenTrail::default());
@@ -309,6 +310,7 @@ impl World {
             clock,
             stores,
             trail,
+            hashes,
             registry: registry
                 .with_token_endpoint(authenticator)
                 .with_api_endpoint(Arc::new(api)),
