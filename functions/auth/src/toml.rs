@@ -218,6 +218,47 @@ mod tests {
         assert_eq!(lines.iter().map(|mistake| mistake.at.line).collect::<Vec<_>>(), [1, 3]);
     }
 
+    #[test]
+    fn mistakes_of_entries_have_positions() {
+        let mistakes = policy(
+            "syntax = 1
+
+[[allow]]
+name = \"team\"
+whom = [\"anyone\"]
+repositories = [\"**\", \"A\"]
+actions = [\"pull\", \"read\"]
+
+[[immutable]]
+name = \"team\"
+repositories = [\"**\"]
+tags = [\"semver\", \"[\"]
+grace = \"10 minutes\"
+
+[[repository]]
+match = [\"**\"]
+max-blob = \"one\"
+",
+        )
+        .unwrap_err();
+        let found: Vec<_> = mistakes.iter().map(|mistake| mistake.at).collect();
+        for (expected, part) in [
+            (at(5, 1), "whom"),
+            (at(6, 23), "\"A\""),
+            (at(7, 20), "\"read\""),
+            (at(10, 8), "team"),
+            (at(12, 19), "\"[\""),
+            (at(13, 9), "10 minutes"),
+            (at(17, 12), "one"),
+        ] {
+            let mistake = mistakes.iter().find(|mistake| mistake.at == expected);
+            assert!(
+                mistake.is_some_and(|mistake| mistake.message.contains(part)),
+                "{part}: {found:?} {mistakes:?}"
+            );
+        }
+    }
+
     /// The document with every kind of entry.
     const EXAMPLE: &str = include_str!("toml/example.toml");
 

@@ -115,6 +115,10 @@ impl From<&Opened> for Records {
 
 /// Opens the table in which the records are, and nothing else: the host of an administrator may reach no blobs. `None`: the
 /// records are not in a table.
+#[cfg_attr(
+    not(feature = "cloud"),
+    expect(clippy::unused_async, reason = "with the feature `cloud` it waits for the table")
+)]
 pub async fn open_table(config: &StoreConfig, options: &OpenOptions) -> Result<Option<Records>, OpenFailure> {
     #[cfg(feature = "cloud")]
     if let Some(table) = config.backends.table() {

@@ -10,7 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use registry::store::access::{AccountKind, PolicyForm};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::{Call, PASSWORD, World, name};
 use crate::administration::accounts::{AccountEdit, NewAccount};
@@ -247,8 +247,8 @@ impl Registry {
         call.text(MediaType::OCI_INDEX, manifest)
     }
 
-    /// The answer of `POST explain` to `caller`, and its reason.
-    async fn explained(&self, caller: &str, step: &Step) -> (bool, String) {
+    /// The answer of `POST explain` to `caller`.
+    async fn explained(&self, caller: &str, step: &Step) -> Explained {
         let body = json!({
             "principal": step.principal,
             "action": step.action,
@@ -262,7 +262,11 @@ impl Registry {
             Some("denied") => false,
             _ => panic!("{answer}"),
         };
-        (is_allowed, answer["reason"].as_str().unwrap().to_owned())
+        Explained {
+            is_allowed,
+            rule: answer["rule"].as_str().map(ToOwned::to_owned),
+            reason: answer["reason"].as_str().unwrap().to_owned(),
+        }
     }
 
     /// The requests that the action consists of. Each is sent only if those before it were permitted.
@@ -313,12 +317,20 @@ impl Registry {
         }
     }
 
-    /// Whether the registry permits all requests.
-    async fn permits(&self, step: &Step) -> bool {
+    /// Whether the registry permits all requests, and else the rule that it names.
+    async fn permits(&self, step: &Step) -> Result<(), NamedRule> {
         for call in self.requests(step) {
-            let status = match self.prove(call, step).await {
-                Ok(call) => call.send().await.status,
-                Err(status) => status,
+            let (status, rule) = match self.prove(call, step).await {
+                Ok(call) => {
+                    let reply = call.send().await;
+                    let rule = match reply.status {
+                        // A HEAD has no body.
+                        403 if !reply.text.is_empty() => named_rule(&reply.json()["errors"][0]["detail"]),
+                        _ => NamedRule::Unknown,
+                    };
+                    (reply.status, rule)
+                }
+                Err(status) => (status, NamedRule::Unknown),
             };
             let is_push = !matches!(step.action, "pull" | "delete");
             match status {
@@ -326,11 +338,38 @@ impl Registry {
                 // What is permitted and not there.
                 404 if !is_push => {}
                 // The repository of a push has to exist.
-                404 | 401 | 403 => return false,
+                404 | 401 | 403 => return Err(rule),
                 status => panic!("{status}: {step:?}"),
             }
         }
-        true
+        Ok(())
+    }
+}
+
+/// An answer of `POST explain`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Explained {
+    is_allowed: bool,
+    rule: Option<String>,
+    reason: String,
+}
+
+/// The rule that a refusal names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum NamedRule {
+    /// The refusal has no details, or those of a tag that the principal may only create.
+    Unknown,
+    /// No rule allows the action.
+    None,
+    /// This one forbids it.
+    Rule(String),
+}
+
+fn named_rule(detail: &Value) -> NamedRule {
+    match (detail["rule"].as_str(), &detail["action"]) {
+        (Some(rule), _) => NamedRule::Rule(rule.to_owned()),
+        (None, Value::String(_)) => NamedRule::None,
+        (None, _) => NamedRule::Unknown,
     }
 }
 
@@ -343,7 +382,7 @@ proptest! {
     // Each case makes accounts in a registry of its own, which answers many requests: a third of a second.
     #![proptest_config(one_in(200))]
 
-    /// What an explanation allows, the registry permits; what it denies, the registry refuses.
+    /// What an explanation allows, the registry permits; what it denies, the registry refuses, and by the same rule.
     #[test]
     fn an_explanation_is_what_the_registry_answers(
         policy in policies(),
@@ -354,18 +393,25 @@ proptest! {
             let registry = Registry::new(policy.as_deref(), anonymous_pull).await;
             for step in &steps {
                 registry.world.clock.pass(step.minutes * MINUTE_MS);
-                let (is_allowed, reason) = registry.explained("audra", step).await;
+                let answer = registry.explained("audra", step).await;
                 let about_oneself = match registry.keys.get_key_value(step.principal.trim_start_matches("robot:")) {
                     Some((account, _)) if *account != DISABLED => Some(registry.explained(account, step).await),
                     _ => None,
                 };
                 let pulls = Step { action: "pull", ..step.clone() };
-                let knows_all = registry.explained("audra", &pulls).await.0;
+                let knows_all = registry.explained("audra", &pulls).await.is_allowed;
                 let permitted = registry.permits(step).await;
-                assert_eq!(is_allowed, permitted, "{step:?}: {reason}\n{policy:?}");
+                assert_eq!(answer.is_allowed, permitted.is_ok(), "{step:?}: {answer:?}\n{policy:?}");
+                match permitted {
+                    Ok(()) | Err(NamedRule::Unknown) => {}
+                    Err(NamedRule::None) => assert_eq!(answer.rule, None, "{step:?}: {answer:?}\n{policy:?}"),
+                    Err(NamedRule::Rule(rule)) => {
+                        assert_eq!(answer.rule, Some(rule), "{step:?}: {answer:?}\n{policy:?}");
+                    }
+                }
                 // Principals that may pull a repository get the same answer about themselves as an auditor.
-                if knows_all && let Some(answer) = about_oneself {
-                    assert_eq!(answer, (is_allowed, reason), "{step:?}");
+                if knows_all && let Some(own) = about_oneself {
+                    assert_eq!(own, answer, "{step:?}");
                 }
             }
         });
@@ -444,10 +490,10 @@ create = "listed"
                 tag: words.next(),
                 minutes: 0,
             };
-            let (allowed, text) = registry.explained("audra", &step).await;
-            assert_eq!(allowed, is_allowed, "{step:?}: {text}");
-            assert!(text.contains(reason), "{step:?}: {text}");
-            assert_eq!(registry.permits(&step).await, is_allowed, "{step:?}");
+            let answer = registry.explained("audra", &step).await;
+            assert_eq!(answer.is_allowed, is_allowed, "{step:?}: {answer:?}");
+            assert!(answer.reason.contains(reason), "{step:?}: {answer:?}");
+            assert_eq!(registry.permits(&step).await.is_ok(), is_allowed, "{step:?}");
         }
     });
 }

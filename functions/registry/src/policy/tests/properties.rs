@@ -1,17 +1,20 @@
 //! Properties of all policies, against the [reference](super::reference). The environment variable `PROPTEST_CASES` sets how
 //! many policies are tried.
 
-use oci::RepositoryName;
+use oci::{RepositoryName, Tag};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
 use super::reference;
-use crate::auth::{ActionKind, Delete, Identity, Move, Principal, Pull, Push, RepositoryGrant, Scope, Subject};
+use crate::auth::{
+    ActionKind, Creation, Delete, Identity, Move, Principal, Pull, Push, RepositoryGrant, Scope, Subject,
+};
 use crate::policy::Policy;
-use crate::policy::document::{AccessEntry, Document};
+use crate::policy::document::{AccessEntry, Document, ImmutableEntry, RepositoryEntry};
 use crate::policy::template::RepositoryTemplate;
 use crate::policy::tree::Position;
 use crate::policy::who::Who;
+use crate::timestamp::Timestamp;
 
 const REPOSITORIES: [&str; 14] = [
     "a",
@@ -162,7 +165,96 @@ fn is_within(one: &[bool], other: &[bool]) -> bool {
     one.iter().zip(other).all(|(one, other)| !one || *other)
 }
 
+/// A policy with immutable tags and settings of repositories.
+fn shared_policy() -> impl Strategy<Value = Policy> {
+    let patterns = || {
+        let patterns: Vec<&str> = PATTERNS.into_iter().filter(|pattern| !pattern.contains('{')).collect();
+        subsequence(patterns, 1..=2)
+    };
+    let tags = subsequence(vec!["semver", "v*", "*", "latest", "sha256-*", "*-rc*"], 1..=2);
+    let except = subsequence(vec!["latest", "*-rc*", "v1*"], 0..=2);
+    let immutable = (patterns(), tags, except, select(vec![0, 600_000]), any::<bool>());
+    let immutable = immutable.prop_map(|(repositories, tags, except, grace_ms, delete)| ImmutableEntry {
+        at: Position::START,
+        name: "".into(),
+        repositories: repositories.iter().map(|text| text.parse().unwrap()).collect(),
+        tags: tags.iter().map(|text| text.parse().unwrap()).collect(),
+        except: except.iter().map(|text| text.parse().unwrap()).collect(),
+        grace_ms,
+        delete,
+    });
+    let settings = (patterns(), any::<bool>(), prop::option::of(1_u64..9999), any::<bool>());
+    let settings = settings.prop_map(|(repositories, is_listed, max_blob, foreign_layers)| RepositoryEntry {
+        at: Position::START,
+        repositories: repositories.iter().map(|text| text.parse().unwrap()).collect(),
+        create: if is_listed { Creation::Listed } else { Creation::OnPush },
+        max_blob,
+        foreign_layers,
+    });
+    let entries = (
+        prop::collection::vec(immutable, 0..4),
+        prop::collection::vec(settings, 0..3),
+    );
+    entries.prop_map(|(mut immutable, repositories)| {
+        for (index, entry) in immutable.iter_mut().enumerate() {
+            entry.name = format!("frozen {index}").into();
+        }
+        of(&Document {
+            immutable,
+            repositories,
+            ..Document::default()
+        })
+    })
+}
+
+/// Tags, and some that look like versions or like those of signatures.
+fn tags() -> Vec<String> {
+    let hex = "0f".repeat(32);
+    let mut tags: Vec<_> = [
+        "v1.0.0",
+        "1.2.3",
+        "1.2.3-rc.1",
+        "1.02.3",
+        "v1.2",
+        "vv1.2.3",
+        "1.2.3.4",
+        "1.2.3-",
+        "latest",
+    ]
+    .map(ToOwned::to_owned)
+    .into();
+    tags.extend([
+        format!("sha256-{hex}"),
+        format!("sha256-{hex}.sig"),
+        format!("sha256-{hex}x"),
+    ]);
+    tags
+}
+
 proptest! {
+    #[test]
+    fn immutable_tags_and_settings_are_those_of_the_reference(policy in shared_policy(), ages in [0_u64..599_999, 599_999..600_002]) {
+        let (document, shared) = (policy.document(), policy.shared());
+        for name in REPOSITORIES {
+            let repository: RepositoryName = name.parse().unwrap();
+            let settings = shared.settings(&repository);
+            let expected = reference::settings(document, name).map_or((Creation::OnPush, None, true), |entry| {
+                (entry.create, entry.max_blob, entry.foreign_layers)
+            });
+            prop_assert_eq!((settings.create, settings.max_blob, settings.foreign_layers), expected, "{}", name);
+            for (tag, age) in tags().into_iter().flat_map(|tag| ages.map(|age| (tag.clone(), age))) {
+                let now = Timestamp(1_000_000);
+                let since = Timestamp(now.0 - age);
+                let parsed: Tag = tag.parse().unwrap();
+                let found = (
+                    shared.frozen(&repository, &parsed, since, now).is_some(),
+                    shared.kept(&repository, &parsed, since, now).is_some(),
+                );
+                prop_assert_eq!(found, reference::is_frozen(document, name, &tag, age), "{}:{} after {}", name, tag, age);
+            }
+        }
+    }
+
     #[test]
     fn compiled_rules_are_those_of_the_reference(policy in policy(), subject in subject()) {
         let expected = marks(|action, repository| reference::is_allowed(policy.document(), &subject, action, repository));

@@ -3,7 +3,7 @@
 use oci::RepositoryName;
 
 use crate::auth::{AccountName, ActionKind, Principal, PrincipalKind, Subject};
-use crate::policy::document::{AccessEntry, Document};
+use crate::policy::document::{AccessEntry, Document, ImmutableEntry, RepositoryEntry};
 use crate::policy::who::Who;
 
 /// Whether a subject may perform an action in a repository: (all matching allow rules and grants) - (all matching deny rules).
@@ -94,16 +94,64 @@ fn is_in(pattern: &str, repository: &str) -> bool {
             _ => false,
         }
     }
-    fn letters(pattern: &[u8], name: &[u8]) -> bool {
-        match (pattern, name) {
-            ([], []) => true,
-            ([b'*', rest @ ..], _) if letters(rest, name) => true,
-            ([b'*', ..], [_, name @ ..]) => letters(pattern, name),
-            ([first, pattern @ ..], [letter, name @ ..]) => first == letter && letters(pattern, name),
-            _ => false,
-        }
-    }
     let pattern: Vec<_> = pattern.split('/').collect();
     let names: Vec<_> = repository.split('/').collect();
     components(&pattern, &names)
+}
+
+/// Whether a text matches a pattern in which `*` stands for any text.
+fn letters(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) if letters(rest, name) => true,
+        ([b'*', ..], [_, name @ ..]) => letters(pattern, name),
+        ([first, pattern @ ..], [letter, name @ ..]) => first == letter && letters(pattern, name),
+        _ => false,
+    }
+}
+
+/// Whether a tag that has named its manifest for so long may not be moved; and whether it may not even be deleted.
+pub(super) fn is_frozen(document: &Document, repository: &str, tag: &str, age_ms: u64) -> (bool, bool) {
+    let freezes = |rule: &&ImmutableEntry| {
+        rule.repositories
+            .iter()
+            .any(|pattern| is_in(pattern.as_str(), repository))
+            && rule.tags.iter().any(|pattern| is_tag(pattern.as_str(), tag))
+            && !rule.except.iter().any(|pattern| is_tag(pattern.as_str(), tag))
+            && (!is_of_another_manifest(tag) || rule.tags.iter().any(|pattern| pattern.as_str().starts_with("sha")))
+            && age_ms >= rule.grace_ms
+    };
+    let rules: Vec<_> = document.immutable.iter().filter(freezes).collect();
+    (!rules.is_empty(), rules.iter().any(|rule| !rule.delete))
+}
+
+/// The settings of a repository: those of the first entry that has it.
+pub(super) fn settings<'a>(document: &'a Document, repository: &str) -> Option<&'a RepositoryEntry> {
+    let has_it = |entry: &&RepositoryEntry| {
+        let mut patterns = entry.repositories.iter();
+        patterns.any(|pattern| is_in(pattern.as_str(), repository))
+    };
+    document.repositories.iter().find(has_it)
+}
+
+fn is_tag(pattern: &str, tag: &str) -> bool {
+    if pattern != "semver" {
+        return letters(pattern.as_bytes(), tag.as_bytes());
+    }
+    let mut numbers = tag.trim_start_matches('v').splitn(3, '.');
+    let is_number = |text: &str| text == "0" || (!text.starts_with('0') && text.parse::<u32>().is_ok());
+    let [major, minor, rest] = [numbers.next(), numbers.next(), numbers.next()].map(Option::unwrap_or_default);
+    let (patch, pre) = rest.split_once('-').unwrap_or((rest, "none"));
+    let is_part = |part: &str| {
+        let mut letters = part.chars();
+        !part.is_empty() && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '-')
+    };
+    !tag.starts_with("vv") && [major, minor, patch].into_iter().all(is_number) && pre.split('.').all(is_part)
+}
+
+/// `sha256-` and 64 digits, alone or before a dot.
+fn is_of_another_manifest(tag: &str) -> bool {
+    let name = tag.split('.').next().unwrap_or_default();
+    let digits = name.strip_prefix("sha256-").unwrap_or_default();
+    digits.len() == 64 && digits.chars().all(|digit| "0123456789abcdef".contains(digit))
 }
