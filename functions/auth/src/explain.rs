@@ -211,14 +211,21 @@ pub fn explain(policy: &Policy, subject: &Subject, question: &Question) -> Expla
         .tag
         .as_ref()
         .map_or(TagCondition::Unknown, |(_, condition)| *condition);
+    let refused = || not_created(policy, question).or_else(|| frozen(policy, question));
     let mut allowed_by = None;
     for kind in question.wish.needs(condition) {
+        // Whether a push moves its tag turns out when the tag is looked up, and nobody moves one that is frozen.
+        if *kind == ActionKind::Move
+            && let Some(refused) = refused()
+        {
+            return refused;
+        }
         match rules.decide(*kind, &question.repository) {
             Decision::Allowed { rule } => allowed_by = rule,
             Decision::Denied { rule } => return denied(policy, &rules, subject, question, *kind, rule),
         }
     }
-    if let Some(refused) = not_created(policy, question).or_else(|| frozen(policy, question)) {
+    if let Some(refused) = refused() {
         return refused;
     }
     let line = line_of(policy, allowed_by.as_deref());
