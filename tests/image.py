@@ -170,7 +170,7 @@ def refusals(folder: Path) -> None:
 
 
 def readmes() -> None:
-    for path in (README, ROOT / "README.md", ROOT / "samples" / "compose" / "README.md", ROOT / "samples" / "compose" / "compose.yaml"):
+    for path in (README, ROOT / "README.md", ROOT / "samples" / "compose" / "compose.yaml"):
         named = set(re.findall(r"localhost/roadstead:[\w.-]+", path.read_text()))
         assert named == {name()}, f"{path.relative_to(ROOT)} names {sorted(named)}"
 
