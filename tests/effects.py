@@ -52,7 +52,9 @@ def taken_away(operator: Operator) -> None:
         ),
     ]  # fmt: skip
     stays = Credential("stays", "stays", operator.user("stays", "dev"), "dev/a", None, None)
-    within_ten_seconds("the policy", operator.servers, lambda server: may_push(server, "dev/a", stays.basic()))
+    # Users may push without a policy too, robots only where it says so.
+    robot = credentials[-1]
+    within_ten_seconds("the policy", operator.servers, lambda server: may_push(server, robot.repository, robot.basic()))
     before = {one.account: before_of(operator, number, one) for number, one in enumerate([*credentials, stays])}
     version = operator.json("policy", "show")[0]["version"]
     for one in credentials:

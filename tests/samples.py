@@ -37,6 +37,7 @@ import infra_local
 from engines import Containerd, Dockerd
 from images import RUNS, Images
 from infra_local import Front
+from operating import ask, basic
 from verify import Registry, compare_layouts, root_digest
 
 PUSH = SAMPLES / "first-push" / "push.sh"
@@ -294,6 +295,10 @@ class Kubernetes:
     def make_robot(self) -> None:
         command = filled(steps(KUBERNETES / "README.md", "robot add cluster"), {"> cluster.key": f"> {self.key}"})
         shell(command, KUBERNETES, {**self.env, "PATH": path_with(roadstead()), "ROADSTEAD_DATA": str(self.server.data)})
+        # A server that has known no account for less than ten seconds does not look for one.
+        key = self.key.read_text().strip()
+        known = partial(ask, self.server, "GET", "/v2/", basic("cluster", key))
+        wait_until(lambda: known().status == 200, 20, "the server knows the first account")
 
     def make_secret(self) -> None:
         changes = {"docker-registry roadstead": "docker-registry roadstead --dry-run=client -o json", "cat cluster.key": f"cat {self.key}"}
