@@ -133,6 +133,14 @@ pub async fn open_table(config: &StoreConfig, options: &OpenOptions) -> Result<O
     Ok(None)
 }
 
+/// Opens the records of a registry: the table alone, or all stores where they are not in a table.
+pub async fn open_records(config: &StoreConfig, options: &OpenOptions) -> Result<Records, OpenFailure> {
+    match open_table(config, options).await? {
+        Some(records) => Ok(records),
+        None => Ok(Records::from(&open(config, options).await?)),
+    }
+}
+
 /// The parts of the stores that are already open.
 #[derive(Default)]
 struct Opening {

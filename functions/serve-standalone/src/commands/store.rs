@@ -63,12 +63,8 @@ where
 
 /// Opens the records of the registry that the flags name. `None`: there is no registry.
 pub(super) async fn records_if_present(args: &StoreArgs) -> Result<Option<Records>, Failure> {
-    let (config, how) = (args.config(), how(Absent::Refuse));
-    if let Some(records) = stores::open_table(&config, &how).await? {
-        return Ok(Some(records));
-    }
-    match stores::open(&config, &how).await {
-        Ok(opened) => Ok(Some(Records::from(&opened))),
+    match stores::open_records(&args.config(), &how(Absent::Refuse)).await {
+        Ok(records) => Ok(Some(records)),
         Err(OpenFailure::Absent(_)) => Ok(None),
         Err(failure) => Err(failure.into()),
     }

@@ -16,7 +16,7 @@ use shell::challenge::AskedClients;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::settings;
-use shell::stores::{self, Absent, OpenFailure, OpenOptions, Records};
+use shell::stores::{self, Absent, OpenFailure, OpenOptions};
 use shell::text::count;
 
 use crate::cli::{ServeArgs, flag};
@@ -90,13 +90,7 @@ impl AccessFlags {
             ..options.clone()
         };
         let config = args.stores.config();
-        let records = match stores::open_table(&config, &options).await? {
-            Some(records) => Ok(records),
-            None => stores::open(&config, &options)
-                .await
-                .map(|opened| Records::from(&opened)),
-        };
-        let has_accounts = match records {
+        let has_accounts = match stores::open_records(&config, &options).await {
             Ok(records) => has_accounts(&*records.access).await,
             Err(OpenFailure::Absent(_)) => Some(false),
             // Whether there are accounts is not known, and the text for a registry without any would let everyone in.
