@@ -51,9 +51,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
-        Some(Command::Repo(RepoCommand::List(read))) => repo::list(&read),
-        Some(Command::Repo(RepoCommand::Create { repository, args })) => repo::create(&repository, &args),
-        Some(Command::Tag(command)) => match *command {
+        Some(Command::Repo(command)) => match command.into_inner() {
+            RepoCommand::List(read) => repo::list(&read),
+            RepoCommand::Create { repository, args } => repo::create(&repository, &args),
+        },
+        Some(Command::Tag(command)) => match command.into_inner() {
             TagCommand::List { repository, read } => tag::list(&repository, &read),
             TagCommand::History { repository, tag, read } => tag::history(&repository, &tag, &read),
             TagCommand::Rollback(args) => tag::roll_back(&args),
@@ -62,18 +64,20 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Some(Command::User(command)) => user::run(&command),
         Some(Command::Robot(command)) => robot::run(&command),
         Some(Command::Key(command)) => key::run(&command),
-        Some(Command::Group(GroupCommand::List(read))) => group::list(&read),
+        Some(Command::Group(command)) => match command.into_inner() {
+            GroupCommand::List(read) => group::list(&read),
+        },
         Some(Command::Policy(command)) => policy::run(&command),
         Some(Command::SigningKey(command)) => signing_key::run(&command),
         Some(Command::Audit(args)) => audit::run(&args),
         Some(Command::Collect(args)) => collect::run(&args),
         Some(Command::Fsck(args)) => fsck::run(&args),
-        Some(Command::Metadata(command)) => match *command {
+        Some(Command::Metadata(command)) => match command.into_inner() {
             MetadataCommand::Init(args) => metadata::init(&args),
             MetadataCommand::Export(args) => metadata::export(&args),
             MetadataCommand::Import(args) => metadata::import(&args),
         },
-        Some(Command::Blobs(command)) => match *command {
+        Some(Command::Blobs(command)) => match command.into_inner() {
             BlobsCommand::Copy(args) => blobs::copy(&args),
         },
         Some(Command::Htpasswd(args)) => htpasswd::run(&args),

@@ -197,6 +197,17 @@ fn every_flag_is_an_environment_variable_and_an_empty_one_is_unset() {
         "{}",
         stderr(&output)
     );
+    // So do the variables of a command, and of one below another.
+    for command in [&["collect"][..], &["repo", "create", "team/app"]] {
+        let output = roadstead()
+            .args(command)
+            .args(["--data", data.to_str().unwrap()])
+            .env("ROADSTEAD_BLOBS", "")
+            .output()
+            .unwrap();
+        let text = stderr(&output);
+        assert!(text.contains("cannot open the data directory"), "{command:?}: {text}");
+    }
     let help = String::from_utf8(run(["serve", "--help"]).stdout).unwrap();
     let (help, _) = help.split_once("Examples:").unwrap();
     let flags = help.lines().filter(|line| line.trim_start().starts_with("--")).count();
