@@ -9,23 +9,18 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import os
-import pty
 import re
-import select
-import subprocess
 import threading
 import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from recipes import PASSWORD, TIMEOUT  # noqa: I001 - it makes the modules of tests/clients known
 from harness import Child, Cloud, Result, Server, at_once, check, wait_until
 from harness.backend import Backend
 from harness.build import roadstead
-from harness.process import environment, spell
 from operating import POLICY, SERVERS, Operator, ask, basic, push, token, within_ten_seconds
 import effects
 import terminals
@@ -135,17 +130,21 @@ class Commands(Operator):
         is_quiet = not expected and not objects
         assert is_quiet or any({**found, **expected} == found for found in objects), f"{words}: {expected} is not in {objects}"
 
+    def shown(self, words: Sequence[str], answers: Sequence[Tuple[str, str]] = (), code: int = 0) -> str:
+        """What a terminal shows of a command on these stores."""
+        return terminals.shown([roadstead(), *words, *self.backend.words()], self.backend.environment(), answers, code)
+
     def unseen_prompts(self) -> None:
         """A password that is typed on a terminal is asked for twice, and not shown."""
         for words in (("user", "add", "typing"), ("user", "passwd", "typing")):
-            shown = typed([roadstead(), *words, *self.backend.words()], self.backend.environment(), PASSWORD)
+            shown = self.shown(words, answers=(("Password: ", PASSWORD), ("Again: ", PASSWORD)))
             assert shown.count(": ") == 2 and "Again: " in shown and PASSWORD not in shown, shown
         # Nobody types a password for nothing.
         for words, code, said in (
             (("user", "add", "typing"), 1, "there is a user typing already"),
             (("user", "passwd", "nobody"), 3, "there is no user nobody"),
         ):
-            shown = refused([roadstead(), *words, *self.backend.words()], self.backend.environment(), code)
+            shown = self.shown(words, code=code)
             assert said in shown and "Password: " not in shown, shown
         server = self.servers[0]
         within_ten_seconds("the user", [server], lambda one: login(one, "typing", PASSWORD, "127.0.0.2") == 200)
@@ -159,7 +158,7 @@ class Commands(Operator):
             ("user list", f"{'NAME':24}  {'STATUS':8}  {'KEYS':4}  {'CREATED':20}  GROUPS", r"root {22}enabled {3}1 {5}\S{20}  admins"),
             ("audit --event account.created", events, r"\S{24}  account\.created {5}:operator {9}\S+ +- +root {22}.*"),
         ):
-            shown = terminals.lines([roadstead(), *words.split(), *self.backend.words()], self.backend.environment())
+            shown = self.shown(words.split()).splitlines()
             assert shown[0] == heading and any(re.fullmatch(row, line) for line in shown[1:]), f"{words}: {shown}"
 
     def followed(self) -> None:
@@ -287,56 +286,6 @@ def login(server: Server, user: str, secret: str, source: str) -> int:
         return answer.status
     finally:
         connection.close()
-
-
-def refused(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]], code: int) -> str:
-    """What a terminal shows while a command fails, without being asked anything."""
-    keyboard, terminal = pty.openpty()
-    words = [str(word) for word in command]
-    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment(env), start_new_session=True)
-    os.close(terminal)
-    shown = b""
-    try:
-        while select.select([keyboard], [], [], TIMEOUT)[0] and (read := _read(keyboard)):
-            shown += read
-        assert process.wait(TIMEOUT) == code, f"{spell(words)}: {shown!r}"
-    finally:
-        process.kill()
-        process.wait()
-        os.close(keyboard)
-    return shown.decode()
-
-
-def _read(keyboard: int) -> bytes:
-    """What comes next from a terminal; nothing at its end."""
-    try:
-        return os.read(keyboard, 1024)
-    except OSError:
-        # The command has ended, and its end of the terminal is closed.
-        return b""
-
-
-def typed(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]], password: str) -> str:
-    """What a terminal shows while a command asks twice for a password. It must succeed."""
-    keyboard, terminal = pty.openpty()
-    shown = b""
-    words = [str(word) for word in command]
-    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment(env), start_new_session=True)
-    os.close(terminal)
-    try:
-        for question in (b"Password: ", b"Again: "):
-            while not shown.endswith(question):
-                assert select.select([keyboard], [], [], TIMEOUT)[0], f"{spell(words)} does not ask: {shown!r}"
-                shown += os.read(keyboard, 1)
-            os.write(keyboard, f"{password}\n".encode())
-        while read := _read(keyboard):
-            shown += read
-        assert process.wait(TIMEOUT) == 0, shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(keyboard)
-    return shown.decode()
 
 
 def on(backend: Backend, folder: Path) -> Iterator[Result]:

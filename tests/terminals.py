@@ -7,33 +7,41 @@ import pty
 import select
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 from recipes import TIMEOUT
 from harness.process import environment, spell
 
 
-def lines(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]]) -> List[str]:
-    """The lines that a terminal shows of a command that asks for nothing. It must succeed."""
+def shown(command: Sequence[Union[str, Path]], env: Dict[str, Optional[str]], answers: Sequence[Tuple[str, str]] = (), code: int = 0) -> str:
+    """What a terminal shows of a command. Each of its questions, in this order, gets the answer beside it. It must end with this code."""
     screen, terminal = pty.openpty()
     words = [str(word) for word in command]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=environment(env), start_new_session=True)
+    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment(env), start_new_session=True)
     os.close(terminal)
-    shown = b""
+    text = b""
     try:
-        while True:
-            assert select.select([screen], [], [], TIMEOUT)[0], f"{spell(words)} does not end: {shown!r}"
-            try:
-                read = os.read(screen, 4096)
-            except OSError:
-                # The command has ended, and its end of the terminal is closed.
-                break
-            if not read:
-                break
-            shown += read
-        assert process.wait(TIMEOUT) == 0, shown
+        for question, answer in answers:
+            while not text.endswith(question.encode()):
+                read = _read(screen, f"{spell(words)} does not ask {question!r}: {text!r}")
+                assert read, f"{spell(words)} ends and does not ask {question!r}: {text!r}"
+                text += read
+            os.write(screen, f"{answer}\n".encode())
+        while read := _read(screen, f"{spell(words)} does not end: {text!r}"):
+            text += read
+        assert process.wait(TIMEOUT) == code, f"{spell(words)}: {text!r}"
     finally:
         process.kill()
         process.wait()
         os.close(screen)
-    return shown.decode().splitlines()
+    return text.decode()
+
+
+def _read(screen: int, late: str) -> bytes:
+    """The next bytes on a terminal, none after the command has ended. `late` says what did not happen in time."""
+    assert select.select([screen], [], [], TIMEOUT)[0], late
+    try:
+        return os.read(screen, 4096)
+    except OSError:
+        # The command has ended, and its end of the terminal is closed.
+        return b""

@@ -118,7 +118,7 @@ fn manifest(text: &str) -> PutManifest {
         required: BTreeSet::new(),
         excepted: BTreeSet::new(),
         tags: Vec::new(),
-        author: Author::new("somebody"),
+        author: Author::new("alice"),
     }
 }
 
