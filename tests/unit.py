@@ -37,12 +37,13 @@ def main(context: Context) -> List[Result]:
     with suppress(Skipped):
         # For the tests of which system calls come before an answer; without it they say themselves that they did not run.
         ensure("strace")
-    with scratch("unit-logs") as logs:
+    with scratch("unit-servers") as servers:
         try:
-            return _tests(context, {**_environment(context.cases), "ROADSTEAD_TEST_LOGS": str(logs)})
+            return _tests(context, {**_environment(context.cases), "ROADSTEAD_TEST_WRITTEN": str(servers)})
         finally:
-            for log in logs.iterdir():
-                SEARCH.log(log)
+            for written in servers.iterdir():
+                SEARCH.log(written / "log")
+                SEARCH.folder(written)
 
 
 def _tests(context: Context, plain: nextest.Environment) -> List[Result]:

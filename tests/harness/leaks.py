@@ -2,7 +2,7 @@
 
 Every `roadstead serve` that the harness starts hands over its log when it ends, and its metrics if it serves them; every command what it
 wrote to standard error; every server and every stand-in its table; every `metadata export` what it wrote. The part `unit` hands over the
-logs of the servers that the tests of the crates start. At the end of a part `tests/run` adds one check, which fails if there is
+logs and tables of the servers that the tests of the crates start. At the end of a part `tests/run` adds one check, which fails if there is
 a key, an access token, an upload token, a presigned query, a header with credentials or a password of the tests in any of it. A table keeps
 hashes of passwords and keys, and the secrets that sign tokens, and never one of these.
 """

@@ -218,12 +218,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // `tests/run` searches there for secrets.
-        if let Some(folder) = std::env::var_os("ROADSTEAD_TEST_LOGS") {
+        if let Some(folder) = std::env::var_os("ROADSTEAD_TEST_WRITTEN") {
             if let Some(reader) = self.reader.take() {
                 let _ = reader.join();
             }
-            let name = format!("{}-{}.log", self.pid(), self.address.port());
-            let _ = std::fs::write(Path::new(&folder).join(name), self.log());
+            let written = Path::new(&folder).join(format!("{}-{}", self.pid(), self.address.port()));
+            let _ = std::fs::create_dir(&written);
+            let _ = std::fs::write(written.join("log"), self.log());
+            for file in ["metadata.db", "metadata.db-wal"] {
+                // There is none if the metadata is elsewhere.
+                let _ = std::fs::copy(self.data().join(file), written.join(file));
+            }
         }
     }
 }
