@@ -89,8 +89,9 @@ impl Call<'_> {
             Some(ReceivedBody { bytes, memory }) if is_toml => (ApiBody::Toml(bytes), Some(memory)),
             Some(ReceivedBody { bytes, memory }) => (ApiBody::Json(bytes), Some(memory)),
         };
-        // The body may have arrived slowly, and the caller may have lost its rights meanwhile.
-        let renewed = if access.is_old(caller.identity.state_read()) {
+        // A body may have arrived slowly, and the caller may have lost its rights meanwhile.
+        let has_arrived = operation.body() != ApiBodyKind::None;
+        let renewed = if has_arrived && access.is_old(caller.identity.state_read()) {
             let caller = Box::pin(self.api_caller(route, access.origin(), headers)).await;
             Some(access.check_api(caller, route)?)
         } else {
