@@ -260,19 +260,26 @@ class Commands(Operator):
     def readiness(self) -> str:
         """Many guesses at once, from many addresses: the probe does not wait for them."""
         server = self.servers[0]
-        guesses = [partial(login, server, f"unknown{number}", "a wrong password", f"127.0.1.{number + 1}") for number in range(48)]
         found: List[int] = []
-        guessing = threading.Thread(target=lambda: found.extend(at_once(*guesses, at_most=24)))
+
+        def guess(number: int) -> None:
+            found.append(login(server, f"unknown{number}", "a wrong password", f"127.0.1.{number + 1}"))
+
+        guessing = threading.Thread(target=at_once, args=[partial(guess, number) for number in range(48)], kwargs={"at_most": 24})
         guessing.start()
-        probes = 0
+        probes, overtaking = 0, 0
         try:
             while guessing.is_alive():
+                before = len(found)
                 assert ask(server, "GET", "/readyz").status == 200, "not ready"
                 probes += 1
+                # Had the probe waited for its turn among them, one of the guesses would have ended meanwhile.
+                overtaking += before == len(found) < 48
         finally:
             guessing.join()
-        assert set(found) <= {401, 503} and found.count(401) > 8 and probes > 0, found
-        return f"{probes} probes beside {len(found)} guesses"
+        assert set(found) <= {401, 503} and len(found) == 48 and found.count(401) > 8, found
+        assert overtaking >= 3, f"{overtaking} of {probes} probes were answered before the next guess"
+        return f"{probes} probes beside {len(found)} guesses, {overtaking} of them before the next guess"
 
 
 def login(server: Server, user: str, secret: str, source: str) -> int:

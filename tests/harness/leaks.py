@@ -1,6 +1,6 @@
 """The search for secrets in what the servers of a run wrote: their logs, their metrics and their tables (S18).
 
-Every `roadstead serve` that the harness starts hands over its log when it ends, and its metrics if it serves them; every command what it
+Every `roadstead serve` that the harness starts hands over its metrics and its log when it ends; every command what it
 wrote to standard error; every server and every stand-in its table; every `metadata export` what it wrote. The part `unit` hands over the
 logs and tables of the servers that the tests of the crates start. At the end of a part `tests/run` adds one check, which fails if there is
 a key, an access token, an upload token, a presigned query, a header with credentials or a password of the tests in any of it. A table keeps
@@ -55,6 +55,7 @@ class Search:
         self._found: List[_Found] = []
         self._logs: Set[str] = set()
         self._tables: Set[str] = set()
+        self._metrics = 0
         self._bytes = 0
 
     def knows(self, secret: str, user: str = "") -> None:
@@ -89,6 +90,8 @@ class Search:
     def metrics(self, text: bytes) -> None:
         """Searches metrics as a server serves them."""
         self._text("metrics", text)
+        with self._lock:
+            self._metrics += 1
 
     def folder(self, data: Path) -> None:
         """Searches the database of a data folder, with what is not in its main file yet."""
@@ -115,6 +118,7 @@ class Search:
             found, self._found = self._found, []
             logs, self._logs = len(self._logs), set()
             tables, self._tables = len(self._tables), set()
+            metrics, self._metrics = self._metrics, 0
             size, self._bytes = self._bytes, 0
             self._read.clear()
         if not logs and not tables and not found:
@@ -122,8 +126,8 @@ class Search:
         lines = [f"{one.what} in {one.where}: {one.line}" for one in found[:_SHOWN]]
         if len(found) > _SHOWN:
             lines.append(f"and {len(found) - _SHOWN} more")
-        detail = "\n".join(lines) or f"{logs} logs and {tables} tables, {size >> 20} MiB"
-        return [Result("no secret in any log or table", not found, detail=detail)]
+        detail = "\n".join(lines) or f"{logs} logs, {tables} tables, metrics of {metrics} servers, {size >> 20} MiB"
+        return [Result("no secret in logs, tables and metrics", not found, detail=detail)]
 
     def _text(self, where: str, text: bytes, allowed: Iterable[str] = ()) -> None:
         with self._lock:

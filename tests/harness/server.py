@@ -26,7 +26,8 @@ class Server:
 
     Leaving the block sends SIGTERM and asserts that the process exits 0 within 15 s, unless the block itself failed.
 
-    `flags` are passed to `roadstead serve` after `--listen` and those that choose the stores. `backend` holds its stores (see `Cloud`);
+    `flags` are passed to `roadstead serve` after `--listen` and those that choose the stores. Without `--metrics` among them the metrics are
+    served here, so that they are searched for secrets at the end. `backend` holds its stores (see `Cloud`);
     without one they are a folder and SQLite in it. Without `data` that folder is temporary and is removed at the end. Without `port` one
     is chosen. `env` holds changes to its environment.
     """
@@ -45,6 +46,9 @@ class Server:
         self.log = self._folder / "log"
         self.port = port or free_port()
         self._env = {**self.backend.environment(), **(env or {})}
+        self._shows_metrics = "--metrics" not in self.flags or "here" in self.flags
+        if self._shows_metrics:
+            self._env["ROADSTEAD_METRICS"] = "here"
         self._child: Optional[Child] = None
 
     @property
@@ -85,7 +89,7 @@ class Server:
     def stop(self) -> None:
         """Sends SIGTERM; raises `HarnessError` unless the process exits 0 within 15 s."""
         child = self._running()
-        if "--metrics" in self.flags and "here" in self.flags:
+        if self._shows_metrics:
             SEARCH.metrics(self._get("/metrics"))
         code = child.stop(grace=15)
         self._child = None
