@@ -149,6 +149,7 @@ macro_rules! __metadata_clauses {
                 history_is_listed_in_pages,
                 a_guard_is_asked_about_the_rows_of_the_tags,
                 a_frozen_tag_keeps_its_digest,
+                a_guard_is_asked_before_references_are_checked,
                 one_frozen_tag_of_twenty_refuses_all,
                 a_guard_can_allow_new_tags_only,
                 a_frozen_tag_is_not_deleted,

@@ -339,6 +339,32 @@ pub async fn a_frozen_tag_keeps_its_digest(test: MetadataTest) {
     assert_eq!(test.tag(&name, &v1).await.expect("the tag").digest, two.digest);
 }
 
+/// A put that the guard refuses and whose references are missing is refused by the guard, so every store answers the same.
+pub async fn a_guard_is_asked_before_references_are_checked(test: MetadataTest) {
+    let name = repository("a");
+    let guard = Freezing::shared(GRACE_MS);
+    let v1 = tag("v1");
+    let one = manifest(&name, "one").tagged([v1.clone()]);
+    test.stored_with(&one, &guard).await;
+    let missing = ManifestPut::Missing(vec![digest("missing")]);
+    let incomplete = manifest(&name, "incomplete").requiring([digest("missing")]);
+    let small = incomplete.clone().tagged([v1.clone()]);
+    let large = small.clone().stored_at(location(1));
+    for put in [&small, &large] {
+        assert_eq!(test.put_with(put, &guard).await, missing);
+    }
+    test.advance(GRACE_MS);
+    for put in [&small, &large] {
+        let refused = ManifestPut::Protected(frozen(&v1, one.digest));
+        assert_eq!(test.put_with(put, &guard).await, refused);
+    }
+    for put in [&incomplete, &incomplete.clone().tagged([tag("latest")])] {
+        assert_eq!(test.put_with(put, &guard).await, missing);
+    }
+    assert_eq!(test.manifest(&name, &incomplete.digest).await, None);
+    assert_eq!(test.tag(&name, &v1).await.expect("the tag").digest, one.digest);
+}
+
 /// A push of twenty tags of which one is frozen changes none of them, whichever it is.
 pub async fn one_frozen_tag_of_twenty_refuses_all(test: MetadataTest) {
     let guard = Freezing::shared(0);

@@ -510,9 +510,9 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// changes, so a put with another one is refused. A tag that already refers to the digest gets no new history.
     ///
     /// `guard` is asked for each tag that does not name the digest yet. If it refuses one of them, the result is
-    /// [`ManifestPut::Protected`] and nothing is changed, not even another tag or the manifest. A store need not ask
-    /// before it finds that the manifest cannot be put for another reason. A tag that is created gets the time that the guard
-    /// answers ([`TagRecord::at`]); its history has the time of the change.
+    /// [`ManifestPut::Protected`] and nothing is changed, not even another tag or the manifest. It is asked before the
+    /// references are checked. After [`ManifestPut::OtherType`] and [`ManifestPut::Gone`] a store need not ask. A tag that is
+    /// created gets the time that the guard answers ([`TagRecord::at`]); its history has the time of the change.
     ///
     /// [`NewContent::Sealed`] is treated as [`MetadataStore::commit_blob`] treats a location, but no link is made, so
     /// the object cannot be read as a blob. After [`ManifestPut::Missing`], [`ManifestPut::OtherType`] and

@@ -74,7 +74,7 @@ impl MetadataRecords {
         let mut is_written = !matches!(put.content, NewContent::Inline(_) | NewContent::Unchanged);
         let present = self.manifest(repository, put.digest);
         let is_new = present.is_none();
-        if let Some(refusal) = self.refusal(put, present.as_ref()) {
+        if let Some(refusal) = Self::refusal(put, present.as_ref()) {
             return refusal;
         }
         let checked = put.tags.iter();
@@ -83,6 +83,13 @@ impl MetadataRecords {
             Ok(since) => since,
             Err(protected) => return ManifestPut::Protected(protected),
         };
+        if is_new {
+            let absent = |target: &&Digest| !self.is_present(repository, **target);
+            let missing: Vec<Digest> = put.required.iter().filter(absent).copied().collect();
+            if !missing.is_empty() {
+                return ManifestPut::Missing(missing);
+            }
+        }
         let record = if let Some(record) = present {
             match (&put.content, &record.content) {
                 (NewContent::Inline(bytes), Content::Inline(_) | Content::Damaged(_)) => {
@@ -125,8 +132,8 @@ impl MetadataRecords {
         }
     }
 
-    /// The result of a put that changes nothing, because the manifest cannot be put. `None`: it can be put.
-    fn refusal(&self, put: &PutManifest, present: Option<&ManifestRecord>) -> Option<ManifestPut> {
+    /// The result of a put that changes nothing, because of the record or its absence, before the guard is asked.
+    fn refusal(put: &PutManifest, present: Option<&ManifestRecord>) -> Option<ManifestPut> {
         match present {
             Some(record) if record.media_type != put.media_type => {
                 return Some(ManifestPut::OtherType(record.media_type.clone()));
@@ -138,16 +145,8 @@ impl MetadataRecords {
                 (_, Content::Defective(..)) => return Some(ManifestPut::Gone),
                 _ => {}
             },
-            None => {
-                let absent = |target: &&Digest| !self.is_present(&put.repository, **target);
-                let missing: Vec<Digest> = put.required.iter().filter(absent).copied().collect();
-                if !missing.is_empty() {
-                    return Some(ManifestPut::Missing(missing));
-                }
-                if put.content == NewContent::Unchanged {
-                    return Some(ManifestPut::Gone);
-                }
-            }
+            None if put.content == NewContent::Unchanged => return Some(ManifestPut::Gone),
+            None => {}
         }
         None
     }

@@ -281,7 +281,6 @@ impl ManifestWrite {
                 ))
             },
         )?;
-        let mut marked = Vec::new();
         if let Some((target, _, defect, is_large)) = &present {
             if target.media_type != self.media_type {
                 let stored = target.media_type.parse();
@@ -297,15 +296,8 @@ impl ManifestWrite {
             if defect.is_some() && !repairs {
                 return Ok(ManifestPut::Gone);
             }
-        } else {
-            let references = self.references(rows)?;
-            if !references.missing.is_empty() {
-                return Ok(ManifestPut::Missing(references.missing));
-            }
-            if self.content == NewContent::Unchanged {
-                return Ok(ManifestPut::Gone);
-            }
-            marked = references.marked;
+        } else if self.content == NewContent::Unchanged {
+            return Ok(ManifestPut::Gone);
         }
         // Nothing is written before the guard has allowed every change.
         let changes = match self.allowed_changes(rows, cx)? {
@@ -313,6 +305,14 @@ impl ManifestWrite {
             Err(protected) => return Ok(ManifestPut::Protected(protected)),
         };
         let is_new = present.is_none();
+        let mut marked = Vec::new();
+        if is_new {
+            let references = self.references(rows)?;
+            if !references.missing.is_empty() {
+                return Ok(ManifestPut::Missing(references.missing));
+            }
+            marked = references.marked;
+        }
         let mut is_written = true;
         let (target, stored_at) = if let Some((target, marked_for_deletion, ..)) = present {
             let stored_at;
