@@ -25,11 +25,12 @@ const AUTHORIZED_MS: u64 = 10_000;
 pub(crate) type Caller = Result<Identity, AuthenticationError>;
 
 /// The access that one request asks for.
+#[derive(Clone, Copy)]
 pub(crate) struct Access<'a> {
     registry: &'a Registry,
     head: &'a Parts,
     origin: &'a Origin,
-    /// When the request began: before it was authorized.
+    /// When the request began, or [`Access::again`] was called: before it was authorized.
     begun: Timestamp,
 }
 
@@ -41,6 +42,14 @@ impl<'a> Access<'a> {
             head,
             origin,
             begun: registry.environment.now(),
+        }
+    }
+
+    /// The same access, for an authorization that begins now.
+    pub(crate) fn again(self) -> Self {
+        Self {
+            begun: self.registry.environment.now(),
+            ..self
         }
     }
 
@@ -172,6 +181,24 @@ impl<'a> Access<'a> {
         let identity = self.identify(authenticator.reauthorize(permit.principal(), credential).await)?;
         let renewed = permit.renewed(&identity);
         renewed.map(Some).map_err(|denied| self.refusal(&identity, denied))
+    }
+
+    /// [`Access::renewed`] for two permits of one identity, which is authorized once for both.
+    pub(crate) async fn renewed_both<A: Action, B: Action>(
+        &self,
+        one: &Permit<A>,
+        other: &Permit<B>,
+    ) -> Result<Option<(Permit<A>, Permit<B>)>, Error> {
+        if !self.is_old(one.state_read().min(other.state_read())) {
+            return Ok(None);
+        }
+        let authenticator = &self.registry.authenticator;
+        let identity = self.identify(authenticator.reauthorize(one.principal(), one.credential()).await)?;
+        let one = one.renewed(&identity);
+        let one = one.map_err(|denied| self.refusal(&identity, denied))?;
+        let other = other.renewed(&identity);
+        let other = other.map_err(|denied| self.refusal(&identity, denied))?;
+        Ok(Some((one, other)))
     }
 
     /// Checks that the caller may use `/v2/`. `docker login` checks credentials there, so the registry asks an anonymous

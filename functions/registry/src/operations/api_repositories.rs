@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use oci::{RepositoryName, Tag};
 
+use super::promotion_rights::PromotionError;
 use crate::access::Access;
 use crate::api_endpoint::{ApiPage, ApiPromotion, ApiRefusal, ApiRepositories, DescribedTag};
 use crate::auth::{Action, Identity, Permit, Pull, Push, TagPermit};
@@ -171,8 +172,11 @@ impl ApiRepositories for CallerRepositories<'_> {
             principal: &author.principal,
             with_referrers: promotion.with_referrers,
         };
-        let promoted = self.call.promote(&asked, author.clone()).await;
-        Ok(promoted.map_err(|error| refusal(error, target.push()))?)
+        let promoted = self.call.promote(&asked, author.clone(), Some(self.access)).await;
+        Ok(promoted.map_err(|error| match error {
+            PromotionError::Release(error) => refusal(*error, target.push()),
+            PromotionError::Rights(error) => *error,
+        })?)
     }
 }
 

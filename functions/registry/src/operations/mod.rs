@@ -11,7 +11,7 @@
 //!   tags may change.
 //! * `repository_settings`: what the policy sets for pushes to some repositories.
 //! * Releases: `rollback`, and `promote`, which puts manifests (`promoted_manifests`) and what refers to them
-//!   (`promoted_referrers`) in another repository. Both end with `tag_changes`.
+//!   (`promoted_referrers`) in another repository, by `promotion_rights`. Both end with `tag_changes`.
 //! * `catalog`: the list of repositories. `deletions`. `tokens`: the form of requests for tokens. `home`: a page for people.
 //! * `api`: the form of requests to the API. `api_repositories`: what the caller of the API does in repositories.
 
@@ -34,6 +34,7 @@ mod open_upload;
 mod promote;
 mod promoted_manifests;
 mod promoted_referrers;
+mod promotion_rights;
 mod put_manifest;
 mod ranges;
 mod receive;

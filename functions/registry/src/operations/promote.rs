@@ -8,8 +8,9 @@ use oci::{Digest, Reference, RepositoryName};
 
 use super::promoted_manifests::PromotedManifests;
 use super::promoted_referrers::PromotedReferrers;
+use super::promotion_rights::{PromotionError, PromotionRights};
 use super::tag_changes::TagChange;
-use super::tag_guard;
+use crate::access::Access;
 use crate::auth::{Creation, TagPermit};
 use crate::call::Call;
 use crate::registry::Registry;
@@ -30,16 +31,24 @@ impl Registry {
     /// A manifest that is too large for its record is read and stored again, since its object belongs to its record.
     pub async fn promote(&self, promotion: &Promotion<'_>) -> Result<Promoted, ReleaseError> {
         let call = Call::internal(self);
-        call.promote(promotion, Author::new(promotion.principal)).await
+        let promoted = call.promote(promotion, Author::new(promotion.principal), None).await;
+        promoted.map_err(PromotionError::without_caller)
     }
 }
 
 impl Call<'_> {
-    /// See [`Registry::promote`]. `author` is the principal of the promotion; its occasion is set here.
-    pub(crate) async fn promote(&self, promotion: &Promotion<'_>, author: Author) -> Result<Promoted, ReleaseError> {
+    /// See [`Registry::promote`]. `author` is the principal of the promotion; its occasion is set here. `access` is that of the
+    /// request, if there is one. Then the caller is authorized again before each change of tags, if its authorization is old.
+    pub(crate) async fn promote(
+        &self,
+        promotion: &Promotion<'_>,
+        author: Author,
+        access: Option<&Access<'_>>,
+    ) -> Result<Promoted, PromotionError> {
         let (source, target) = (promotion.source.repository(), promotion.target.push().repository());
         let digest = self.promoted_digest(source, promotion.reference).await?;
-        let guard = tag_guard::of_push(promotion.target);
+        let mut rights = PromotionRights::new(promotion, access);
+        let guard = rights.guard();
         let from = match promotion.reference {
             Reference::Tag(tag) => format!("{source}:{tag}"),
             Reference::Digest(digest) => format!("{source}@{digest}"),
@@ -68,18 +77,23 @@ impl Call<'_> {
             let mut manifests = PromotedManifests::new(self, promotion, &author, &guard);
             if !manifests.bring(digest, 0).await? {
                 let repository = source.clone();
-                return Err(ReleaseError::NoManifest { repository, digest });
+                return Err(ReleaseError::NoManifest { repository, digest }.into());
             }
             promoted.manifests = manifests.count();
             if promotion.with_referrers {
-                let mut referrers = PromotedReferrers::new(&mut manifests);
+                let mut referrers = PromotedReferrers::new(&mut manifests, &mut rights);
                 referrers.bring_all().await?;
                 promoted.kept = referrers.into_kept();
             }
             promoted.referrers = manifests.count() - promoted.manifests;
             promoted.copied_bytes = manifests.copied_bytes();
         }
-        self.change_tags(&change).await?;
+        let guard = rights.renewed_guard().await?;
+        self.change_tags(&TagChange {
+            guard: &guard,
+            ..change
+        })
+        .await?;
         Ok(promoted)
     }
 

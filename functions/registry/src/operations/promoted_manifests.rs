@@ -36,7 +36,7 @@ pub(super) struct PromotedManifests<'c> {
     pub(super) author: &'c Author,
     /// The settings of the policy for the target.
     settings: RepositorySettings,
-    pub(super) guard: &'c Arc<dyn TagGuard>,
+    guard: &'c Arc<dyn TagGuard>,
     /// The manifests that are in the target, in the order in which they were put there.
     order: Vec<Digest>,
     done: BTreeSet<Digest>,

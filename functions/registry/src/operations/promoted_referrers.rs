@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use oci::{Digest, Manifest, Role, Tag};
 
 use super::promoted_manifests::PromotedManifests;
+use super::promotion_rights::{PromotionError, PromotionRights};
 use super::tag_changes::TagChange;
 use crate::memory::Purpose;
 use crate::releases::{MAX_REFERRERS, ReleaseError};
@@ -21,14 +22,16 @@ const DIGITS: usize = 64;
 /// Puts referrers in the target.
 pub(super) struct PromotedReferrers<'m, 'c> {
     manifests: &'m mut PromotedManifests<'c>,
+    rights: &'m mut PromotionRights<'c>,
     count: usize,
     kept: Vec<Tag>,
 }
 
 impl<'m, 'c> PromotedReferrers<'m, 'c> {
-    pub(super) fn new(manifests: &'m mut PromotedManifests<'c>) -> Self {
+    pub(super) fn new(manifests: &'m mut PromotedManifests<'c>, rights: &'m mut PromotionRights<'c>) -> Self {
         Self {
             manifests,
+            rights,
             count: 0,
             kept: Vec::new(),
         }
@@ -41,7 +44,7 @@ impl<'m, 'c> PromotedReferrers<'m, 'c> {
 
     /// Puts what refers to any manifest of the promotion in the target, also to one that is put there meanwhile: signatures
     /// may be signed too.
-    pub(super) async fn bring_all(&mut self) -> Result<(), ReleaseError> {
+    pub(super) async fn bring_all(&mut self) -> Result<(), PromotionError> {
         let mut next = 0;
         while let Some(subject) = self.manifests.nth(next) {
             next += 1;
@@ -77,7 +80,7 @@ impl<'m, 'c> PromotedReferrers<'m, 'c> {
     }
 
     /// Those that a tag has which stands for it: `sha256-<hash>`, alone or with a suffix that begins with a dot.
-    async fn bring_tags(&mut self, subject: &Digest) -> Result<(), ReleaseError> {
+    async fn bring_tags(&mut self, subject: &Digest) -> Result<(), PromotionError> {
         let call = self.manifests.call;
         let name = format!("{}-{:.DIGITS$}", subject.algorithm(), subject.hex());
         // Lists begin after a text, and the name alone is a tag too.
@@ -103,7 +106,7 @@ impl<'m, 'c> PromotedReferrers<'m, 'c> {
     }
 
     /// Puts the manifest of a tag in the target, and then the tag.
-    async fn bring_tag(&mut self, tag: &Tag) -> Result<(), ReleaseError> {
+    async fn bring_tag(&mut self, tag: &Tag) -> Result<(), PromotionError> {
         let (call, source, target) = (self.manifests.call, self.manifests.source, self.manifests.target);
         let metadata = &call.stores.metadata;
         let Some(row) = metadata.tag(call.cx(), source, tag).await? else {
@@ -125,14 +128,16 @@ impl<'m, 'c> PromotedReferrers<'m, 'c> {
             },
             ..self.manifests.author.clone()
         };
+        let guard = self.rights.renewed_guard().await?;
         call.change_tags(&TagChange {
             repository: target,
             tags: std::slice::from_ref(tag),
             digest: &row.digest,
             author: &author,
-            guard: self.manifests.guard,
+            guard: &guard,
         })
-        .await
+        .await?;
+        Ok(())
     }
 
     /// Puts a referrer in the target. `false`: it was deleted since it was found.

@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use oci::{Digest, RepositoryName, Tag};
 
-use crate::auth::{Action, Delete, Move, Permit, SharedRules, TagPermit};
+use crate::auth::{Action, Delete, Move, Permit, Push, SharedRules, TagPermit};
 use crate::store::Timestamp;
 use crate::store::metadata::{AllowAll, Deletion, Protected, Protection, TagGuard, TagRecord};
 
 /// The guard of the tags that a push publishes.
 pub(super) fn of_push(permit: &TagPermit) -> Arc<dyn TagGuard> {
     of(permit.push())
+}
+
+/// The same for the renewed permit of a push.
+pub(super) fn of_renewed_push(permit: &Permit<Push>) -> Arc<dyn TagGuard> {
+    of(permit)
 }
 
 /// The guard of the tags that are deleted.

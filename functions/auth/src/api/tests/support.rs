@@ -20,7 +20,7 @@ use registry::environment::Environment;
 use registry::random::SplitMix64;
 use registry::store::access::{AccessStore, AccountKind, PolicyForm};
 use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
-use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore as _, NewContent, PutManifest};
+use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::wrapped::Wrapped;
 use registry::store::{Context, Timestamp, Uid};
 use registry::{Client, Registry, RequestBody, Settings, Stores};
@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 
 use super::broken_trail::BrokenTrail;
 use super::counted_threads::CountedThreads;
+use super::meanwhile::Meanwhile;
 use crate::accounts::{AccountAuthenticator, AccountParts, AccountSettings, BootstrapSecret, PasswordUsers};
 use crate::administration::accounts::NewAccount;
 use crate::administration::keys::NewKey;
@@ -98,6 +99,7 @@ pub(super) struct World {
     pub(super) metadata: Arc<MemoryMetadata>,
     stores: Stores,
     pub(super) trail: BrokenTrail,
+    pub(super) meanwhile: Meanwhile,
     pub(super) hashes: Arc<CountedThreads>,
     registry: Registry,
     /// Makes other changes before those of the API.
@@ -266,12 +268,13 @@ impl World {
             random: Mutex::new(SplitMix64::new(7)),
         });
         let (metadata, sessions) = (Arc::new(MemoryMetadata::new()), Arc::new(MemorySessions::new()));
+        let (held, meanwhile): (Arc<dyn MetadataStore>, _) = (metadata.clone(), Meanwhile::default());
         let stores = Stores {
             blobs: Arc::new(blobs),
             collection: Arc::new(MemoryCollection::new(metadata.clone(), sessions.clone())),
             records: metadata.clone(),
             access: store(metadata.clone()),
-            metadata: metadata.clone(),
+            metadata: Arc::new(Wrapped::new(held, meanwhile.clone())),
             sessions,
         };
         let access = stores.access.clone();
@@ -310,6 +313,7 @@ impl World {
             clock,
             stores,
             trail,
+            meanwhile,
             hashes,
             registry: registry
                 .with_token_endpoint(authenticator)
