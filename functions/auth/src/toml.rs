@@ -371,6 +371,50 @@ max-blob = \"one\"
             .prop_map(|words| words.iter().copied().collect::<serde_json::Value>())
     }
 
+    /// An issuer that workloads name, with its optional members or without them.
+    fn issuer() -> impl Strategy<Value = serde_json::Value> {
+        let url = prop_oneof![30 => Just("https://g.example/x"), 1 => Just("g.example")];
+        let audience = prop::sample::subsequence(vec!["a", "https://r.example"], 1..=2);
+        let text = || prop::option::of("[a-z \\\\\"\u{e9}]{1,9}");
+        (url, audience, text(), text(), prop::option::of(any::<bool>())).prop_map(
+            |(url, audience, jwks, ca, private)| {
+                let mut issuer = serde_json::json!({ "name": "g", "url": url, "audience": audience });
+                for (member, text) in [("jwks", jwks), ("ca", ca)] {
+                    if let Some(text) = text {
+                        issuer[member] = text.into();
+                    }
+                }
+                if let Some(private) = private {
+                    issuer["private"] = private.into();
+                }
+                issuer
+            },
+        )
+    }
+
+    /// A workload, which usually names an issuer that exists.
+    fn workload() -> impl Strategy<Value = serde_json::Value> {
+        let issuer = prop_oneof![30 => Just("g"), 1 => Just("h")];
+        let claims = prop::collection::btree_map("[a-z_]{1,5}", "[ a-z\\\\\"\u{e9}]{0,8}[!-~]", 1..4);
+        let template = prop::option::of(prop::sample::select(vec!["{a}", "x/{a}-{b}", "fixed"]));
+        let groups = prop::option::of(prop::sample::subsequence(vec!["ci", "dev", "a.b-c"], 1..=3));
+        let session = prop::option::of(prop::sample::select(vec!["1m", "90m", "12h", "10"]));
+        ("[a-z]{1,6}", issuer, claims, template, groups, session).prop_map(
+            |(name, issuer, claims, template, groups, session)| {
+                let mut workload = serde_json::json!({ "name": name, "issuer": issuer, "claims": claims });
+                for (member, text) in [("as", template), ("session", session)] {
+                    if let Some(text) = text {
+                        workload[member] = text.into();
+                    }
+                }
+                if let Some(groups) = groups {
+                    workload["groups"] = groups.into();
+                }
+                workload
+            },
+        )
+    }
+
     /// A document that may be a policy.
     fn documents() -> impl Strategy<Value = serde_json::Value> {
         let who = || {
@@ -417,11 +461,14 @@ max-blob = \"one\"
             rules(),
             prop::collection::vec(immutable, 0..2),
             prop::collection::vec(settings, 0..2),
+            prop::option::weighted(0.9, issuer()),
+            prop::collection::vec(workload(), 0..2),
             prop::option::weighted(0.05, "[a-z-]{1,9}"),
         );
-        parts.prop_map(|(syntax, allow, deny, immutable, settings, other)| {
+        parts.prop_map(|(syntax, allow, deny, immutable, settings, issuer, workload, other)| {
             let mut document = serde_json::json!({
                 "syntax": syntax, "allow": allow, "deny": deny, "immutable": immutable, "repository": settings,
+                "issuer": issuer.into_iter().collect::<serde_json::Value>(), "workload": workload,
             });
             if let Some(other) = other {
                 document[&other] = true.into();
