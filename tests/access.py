@@ -398,6 +398,7 @@ def first_minutes(folder: Path, docker: Dockerd) -> None:
     docker.docker("tag", "local/app:1", "busybox")
     shell(f"tar -cf - -C {folder} {place.name} | docker import - alpine", folder, env)
     text = README.read_text()
+    nothing_unrun(text)
     (policy,) = blocks(README, "toml")
     (place / "policy.toml").write_text(policy)
     serve = console(README, "roadstead serve\n").splitlines()[-1].split()
@@ -414,12 +415,24 @@ def first_minutes(folder: Path, docker: Dockerd) -> None:
         again = f"docker push {address}/payments/api:1.0.0\n"
         shell(again, place, env)
         refused, explained = console(README, "docker pull alpine").split("roadstead policy explain")
+        assert refused.splitlines()[-1].startswith("docker push "), f"nothing after a refusal is run: {refused}"
         changes = {**with_password(f"docker login {ADDRESS} -u bob"), "docker pull alpine\n": "", ADDRESS: address}
         done = shell(filled(refused, changes), place, env, ok=(1,))
         shown = [line for line in text.splitlines() if line.startswith("denied: ")]
         assert shown[0] in done.stdout + done.stderr, done
         found = shell("roadstead policy explain" + explained, place, env).stdout
         assert found == shown[1] + "\n", found
+
+
+def nothing_unrun(text: str) -> None:
+    """`first_minutes` runs these blocks whole, but of the first one only the command that serves."""
+    section = text.split("\n## Five minutes\n")[1].split("\n## ")[0]
+    fences = re.findall(r"^```(.*)\n((?:.*\n)*?)```$", section, re.MULTILINE)
+    run_ones = ("roadstead serve\n", "roadstead robot add", "roadstead policy set", "docker pull alpine")
+    left = [block for language, block in fences if language != "toml" and not any(held in block for held in run_ones)]
+    assert not left and len(fences) == len(run_ones) + 1, f"not tested: {left or fences}"
+    first = console(README, run_ones[0]).splitlines()
+    assert len(first) == 2 and " cargo install " in first[0] and first[1] == "roadstead serve", first
 
 
 # --- samples/release-repository ---
