@@ -207,6 +207,8 @@ def crane(setting: Setting) -> Iterator[Result]:
 
 def oras(setting: Setting) -> Iterator[Result]:
     checks = Oras(setting)
+    yield setting.check("oras: login with a disabled account", checks.refused_login, _registry(setting).disabled, DISABLED)
+    yield setting.check("oras: login with a key that has ended", checks.refused_login, _registry(setting).ended, ENDED)
     yield setting.check("oras: login", checks.login)
     yield from _refused(setting, checks, [*PUSHES, LARGE, ELSEWHERE], NO_PULL)
 
@@ -401,6 +403,10 @@ class Oras(Client):
     def login(self) -> None:
         registry = self.setting.registry
         self.oras("login --plain-http", "-u", registry.user, "--password-stdin", registry.address, input=registry.password)
+
+    def refused_login(self, login: Login, reason: str) -> None:
+        words = ["-u", login.user, "--password-stdin", self.setting.address]
+        says(self.oras("login --plain-http", *words, input=login.secret, ok=None), reason)
 
     def push(self, image: str, reference: str) -> Finished:
         return self.oras("cp --from-oci-layout --to-plain-http", f"{self.layout(image)}:1", reference, ok=None)
