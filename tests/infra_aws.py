@@ -25,6 +25,7 @@ from harness.backend import Backend
 from harness.build import roadstead
 from harness.process import Finished
 from images import Images
+import infra_operator
 from infra_local import EXPOSURE, UNIT, accepts, first_account, push_and_pull, settings, valid
 from layout import MANIFEST, sha256
 from over_tls import Authority
@@ -379,11 +380,15 @@ def operates(account: Account, without: str = "", *, folder: Path) -> None:
     shutil.rmtree(copied, ignore_errors=True)
     administered(account)
     with Server(backend=backend) as server:
-        Pushed(Registry(server.address, ADMIN, PASSWORD), f"kept-{os.urandom(4).hex()}").image("1")
+        repository = f"kept-{os.urandom(4).hex()}"
+        Pushed(Registry(server.address, ADMIN, PASSWORD), repository).image("1")
     user, rules = f"user-{os.urandom(4).hex()}", folder / "rules.toml"
     rules.write_text("syntax = 1\n")
-    done = [
-        backend.operate("user", "add", user, "--group", "dev", "--password-stdin", input=f"{OTHER_PASSWORD}\n"),
+    done = [backend.operate("user", "add", user, "--group", "dev", "--password-stdin", input=f"{OTHER_PASSWORD}\n")]
+    if not without:
+        infra_operator.changes_accounts(backend, user, OTHER_PASSWORD)
+        infra_operator.releases(backend, user, repository)
+    done += [
         backend.operate("key", "add", user, "--expires", "1d"),
         backend.operate("user", "show", user),
         backend.operate("policy", "set", rules),
