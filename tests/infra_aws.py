@@ -25,11 +25,11 @@ from harness.backend import Backend
 from harness.build import roadstead
 from harness.process import Finished
 from images import Images
-import infra_operator
 from infra_local import EXPOSURE, UNIT, accepts, first_account, push_and_pull, settings, valid
 from layout import MANIFEST, sha256
 from over_tls import Authority
 from verify import Registry, root_digest
+import infra_operator
 
 README = AWS / "README.md"
 NAME, REGION = "registry-example", "eu-central-1"

@@ -34,7 +34,8 @@ def changes_accounts(backend: Backend, user: str, password: str) -> None:
 
 
 def releases(backend: Backend, user: str, repository: str) -> None:
-    """Asks for the policy in force, and moves the tag 1 of a repository back and into another one."""
+    """Puts a policy in force and asks for it, and moves the tag 1 of a repository back and into another one."""
+    backend.set_policy("syntax = 1\n")
     backend.operate("policy", "show")
     backend.operate("policy", "explain", user, "push", f"{repository}:1")
     backend.operate("repo", "create", f"{repository}-released")
