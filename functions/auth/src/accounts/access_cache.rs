@@ -88,7 +88,7 @@ pub(super) struct AccessCache {
     in_force: RwLock<Option<Arc<InForce>>>,
     /// Held by the request that reads the state.
     reader: AsyncMutex<Reader>,
-    /// How many reads of the state have begun.
+    /// How many reads of the state, and of accounts for which others wait, have begun.
     begun: AtomicU64,
     accounts: Mutex<RecentMap<AccountName, Arc<KnownAccount>>>,
     account_locks: KeyLocks<AccountName>,
@@ -168,13 +168,20 @@ impl AccessCache {
         if let Some(in_force) = self.current() {
             return Ok(in_force);
         }
-        let arrived = self.begun.load(Ordering::SeqCst);
+        self.in_force_for(self.begun.load(Ordering::SeqCst)).await
+    }
+
+    /// What is in force, for a request that has arrived when `arrived` reads had begun.
+    async fn in_force_for(&self, arrived: u64) -> Result<Arc<InForce>, AuthenticationError> {
+        if let Some(in_force) = self.current() {
+            return Ok(in_force);
+        }
         let mut reader = self.reader.lock().await;
         // Another request may have read it meanwhile.
         if let Some(in_force) = self.current() {
             return Ok(in_force);
         }
-        reader.check(arrived)?;
+        fail_with_other(reader.failed, arrived)?;
         self.read(&mut reader, None).await.map(|(in_force, _)| in_force)
     }
 
@@ -215,19 +222,30 @@ impl AccessCache {
         if let (Some(in_force), Some(known)) = (self.current(), self.known(name)) {
             return Ok((in_force, known));
         }
-        let _one = self.account_locks.lock(name.clone()).await;
+        // Before the request waits, so that it fails with the reads for which it has waited.
+        let arrived = self.begun.load(Ordering::SeqCst);
+        let mut one = self.account_locks.lock(name.clone()).await;
         let Some(known) = self.known(name) else {
-            return self.read_account(name).await;
+            fail_with_other(*one, arrived)?;
+            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let read = self.read_account(name, arrived).await;
+            if read.is_err() {
+                *one = number;
+            }
+            return read;
         };
-        Ok((self.in_force().await?, known))
+        Ok((self.in_force_for(arrived).await?, known))
     }
 
-    async fn read_account(&self, name: &AccountName) -> Result<(Arc<InForce>, Arc<KnownAccount>), AuthenticationError> {
+    async fn read_account(
+        &self,
+        name: &AccountName,
+        arrived: u64,
+    ) -> Result<(Arc<InForce>, Arc<KnownAccount>), AuthenticationError> {
         if self.current().is_none() {
-            let arrived = self.begun.load(Ordering::SeqCst);
             let mut reader = self.reader.lock().await;
             if self.current().is_none() {
-                reader.check(arrived)?;
+                fail_with_other(reader.failed, arrived)?;
                 let (in_force, known) = self.read(&mut reader, Some(name)).await?;
                 if let Some(known) = known {
                     return Ok((in_force, known));
@@ -235,7 +253,7 @@ impl AccessCache {
             }
         }
         let known = self.read_account_now(name).await?;
-        Ok((self.in_force().await?, known))
+        Ok((self.in_force_for(arrived).await?, known))
     }
 
     /// Reads an account, however young the known record is.
@@ -371,16 +389,15 @@ impl AccessCache {
     }
 }
 
-impl Reader {
-    /// An error if a read that began after `arrived` other ones has failed: the request that asks has waited for it.
-    fn check(&self, arrived: u64) -> Result<(), AuthenticationError> {
-        if self.failed > arrived {
-            return Err(AuthenticationError::Unavailable(
-                "the access state could not be read by another request".into(),
-            ));
-        }
-        Ok(())
+/// An error if the read with the number `failed`, which has failed, began after `arrived` other ones: the request that asks
+/// has waited for it.
+pub(super) fn fail_with_other(failed: u64, arrived: u64) -> Result<(), AuthenticationError> {
+    if failed > arrived {
+        return Err(AuthenticationError::Unavailable(
+            "the table could not be read by another request".into(),
+        ));
     }
+    Ok(())
 }
 
 /// A fault of the table.

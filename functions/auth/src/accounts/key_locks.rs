@@ -11,10 +11,10 @@ const CLEAN_AT: usize = 1024;
 
 /// Locks by key. A lock exists while a request holds it or waits for it.
 #[derive(Debug)]
-pub(super) struct KeyLocks<K>(Mutex<HashMap<K, Weak<AsyncMutex<()>>>>);
+pub(super) struct KeyLocks<K>(Mutex<HashMap<K, Weak<AsyncMutex<u64>>>>);
 
-/// A lock, until it is dropped.
-pub(super) type KeyLock = OwnedMutexGuard<()>;
+/// A lock, until it is dropped. Its value is the number of the last read that has failed under it; 0: none has.
+pub(super) type KeyLock = OwnedMutexGuard<u64>;
 
 impl<K: Hash + Eq> KeyLocks<K> {
     /// No locks.
@@ -28,7 +28,7 @@ impl<K: Hash + Eq> KeyLocks<K> {
         lock.lock_owned().await
     }
 
-    fn of(&self, key: K) -> Arc<AsyncMutex<()>> {
+    fn of(&self, key: K) -> Arc<AsyncMutex<u64>> {
         let mut locks = self.locks();
         if let Some(lock) = locks.get(&key).and_then(Weak::upgrade) {
             return lock;
@@ -36,7 +36,7 @@ impl<K: Hash + Eq> KeyLocks<K> {
         if locks.len() >= CLEAN_AT {
             locks.retain(|_, lock| lock.strong_count() > 0);
         }
-        let lock = Arc::new(AsyncMutex::new(()));
+        let lock = Arc::new(AsyncMutex::new(0));
         locks.insert(key, Arc::downgrade(&lock));
         lock
     }

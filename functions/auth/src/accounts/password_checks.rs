@@ -2,6 +2,7 @@
 //! whether or not its user exists.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join;
@@ -13,7 +14,7 @@ use registry::store::access::{AccessStore, Account, FailureKey, Failures, Passwo
 use registry::store::{Context, Timestamp};
 use sha2::Sha256;
 
-use super::access_cache::{READ_TIMEOUT_MS, unavailable};
+use super::access_cache::{READ_TIMEOUT_MS, fail_with_other, unavailable};
 use super::key_locks::KeyLocks;
 use super::password_users::{PasswordThreads, PasswordUsers};
 use super::recent_map::RecentMap;
@@ -58,6 +59,8 @@ pub(super) struct PasswordChecks {
     wrong: Mutex<RecentMap<Fingerprint, Timestamp>>,
     /// By the keys of the counters.
     guesses: KeyLocks<FailureKey>,
+    /// How many reads of the counters of guesses have begun.
+    begun: AtomicU64,
     /// The guess whose check has begun, by the key of its address: at most one for each, since they are checked one after the
     /// other. If the next one finds it, the client hung up meanwhile, and it was not counted.
     unfinished: Mutex<RecentMap<FailureKey, Guess>>,
@@ -94,6 +97,7 @@ impl PasswordChecks {
             right: Mutex::new(RecentMap::new(MAX_RIGHT)),
             wrong: Mutex::new(RecentMap::new(MAX_WRONG)),
             guesses: KeyLocks::new(),
+            begun: AtomicU64::new(0),
             unfinished: Mutex::new(RecentMap::new(MAX_UNFINISHED)),
         }
     }
@@ -109,6 +113,8 @@ impl PasswordChecks {
         secret: &GuessingKey,
     ) -> Result<Option<RightPassword>, AuthenticationError> {
         let client = origin.client;
+        // Before the request waits, so that it fails with the reads for which it has waited.
+        let arrived = self.begun.load(Ordering::SeqCst);
         if let Some(known) = self.known(client, user, password, owner, secret).await {
             return Ok(known.then_some(RightPassword::Done));
         }
@@ -119,13 +125,21 @@ impl PasswordChecks {
         let guess = secret.guess(user, address, password);
         // Guesses for one pair, and guesses from one address, are hashed one after the other. So many at once do not read the
         // same counter. The pair comes first, always, so no two requests wait for each other.
-        let _pair = self.guesses.lock(guess.pair()).await;
-        let _address = self.guesses.lock(guess.address()).await;
+        let mut pair_lock = self.guesses.lock(guess.pair()).await;
+        let mut address_lock = self.guesses.lock(guess.address()).await;
         if let Some(known) = self.known(client, user, password, owner, secret).await {
             return Ok(known.then_some(RightPassword::Done));
         }
-        self.count_unfinished(guess.address()).await?;
-        let (pair, of_address) = self.counters(&guess).await?;
+        // Both locks have it, for those that wait for one of them only.
+        let failed = std::cmp::max(*pair_lock, *address_lock);
+        (*pair_lock, *address_lock) = (failed, failed);
+        fail_with_other(failed, arrived)?;
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let read = self.counters_after_unfinished(&guess).await;
+        if read.is_err() {
+            (*pair_lock, *address_lock) = (number, number);
+        }
+        let (pair, of_address) = read?;
         if let Some(retry_after) = guessing::wait(&pair, &of_address, self.environment.now()) {
             return Err(AuthenticationError::TooManyAttempts { retry_after });
         }
@@ -148,6 +162,11 @@ impl PasswordChecks {
             lock(&self.unfinished).remove(&address);
         }
         Ok(())
+    }
+
+    async fn counters_after_unfinished(&self, guess: &Guess) -> Result<(Failures, Failures), AuthenticationError> {
+        self.count_unfinished(guess.address()).await?;
+        self.counters(guess).await
     }
 
     async fn counters(&self, guess: &Guess) -> Result<(Failures, Failures), AuthenticationError> {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failed_keys;
+mod failed_reads;
 mod first_start;
 mod guesses;
 mod login_log;
