@@ -11,6 +11,7 @@ use registry::api_endpoint::ApiCaller;
 use registry::auth::{AccountName, AuthenticationError, PrincipalKind, Scope, Subject, TokenError};
 use registry::environment::Environment;
 use registry::store::access::KeyId;
+use sha2::{Digest as _, Sha256};
 
 use super::access_cache::{AccessCache, KnownAccount};
 use super::in_force::{InForce, KeptRules};
@@ -24,6 +25,9 @@ const MAX_TOKENS: usize = 4096;
 
 /// The refusal of every token that is not good.
 const INVALID: AuthenticationError = AuthenticationError::Token(TokenError::Invalid);
+
+/// The hash of a token, so that a known token costs no memory for its text, and its text stays in no cache.
+type TokenHash = [u8; 32];
 
 /// A token that was verified.
 struct KnownToken {
@@ -40,7 +44,7 @@ pub(super) struct TokenChecks {
     users: Option<Arc<dyn PasswordUsers>>,
     environment: Arc<dyn Environment>,
     service: String,
-    known: Mutex<RecentMap<Arc<str>, Arc<KnownToken>>>,
+    known: Mutex<RecentMap<TokenHash, Arc<KnownToken>>>,
 }
 
 impl TokenChecks {
@@ -91,14 +95,15 @@ impl TokenChecks {
 
     /// A token that is good, and the identity that it proves.
     async fn find(&self, token: &str) -> Result<(Arc<KnownToken>, Identity), AuthenticationError> {
+        let hash: TokenHash = Sha256::digest(token.as_bytes()).into();
         // Not in the head of a `match`: the lock would be held over the await.
-        let known = self.known().get(token);
+        let known = self.known().get(&hash);
         let known = match known {
             Some(known) => known,
-            None => self.verify(token).await?,
+            None => self.verify(token, hash).await?,
         };
         if known.token.expires <= self.environment.now() {
-            self.known().remove(token);
+            self.known().remove(&hash);
             return Err(INVALID);
         }
         let absent = self.check_user(&known.token).await?;
@@ -111,7 +116,7 @@ impl TokenChecks {
         Ok((known, identity))
     }
 
-    async fn verify(&self, token: &str) -> Result<Arc<KnownToken>, AuthenticationError> {
+    async fn verify(&self, token: &str, hash: TokenHash) -> Result<Arc<KnownToken>, AuthenticationError> {
         let kid = jws::parse(token).map_err(|_| INVALID)?.kid();
         let verify =
             |in_force: &InForce| access_token::verify(token, &in_force.keys, &self.service, self.environment.now());
@@ -132,7 +137,7 @@ impl TokenChecks {
             rules: KeptRules::default(),
             compared: Mutex::default(),
         });
-        self.known().insert(token.into(), known.clone());
+        self.known().insert(hash, known.clone());
         Ok(known)
     }
 
@@ -159,7 +164,7 @@ impl TokenChecks {
         Ok(None)
     }
 
-    fn known(&self) -> MutexGuard<'_, RecentMap<Arc<str>, Arc<KnownToken>>> {
+    fn known(&self) -> MutexGuard<'_, RecentMap<TokenHash, Arc<KnownToken>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
