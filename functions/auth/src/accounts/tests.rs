@@ -13,6 +13,7 @@ mod reads;
 mod regions;
 mod revocation;
 mod rotated_keys;
+mod shared_rules;
 mod signers;
 mod support;
 mod token_requests;

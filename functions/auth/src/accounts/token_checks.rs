@@ -6,11 +6,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use registry::Identity;
 use registry::api_endpoint::ApiCaller;
 use registry::auth::{AccountName, AuthenticationError, PrincipalKind, Scope, Subject, TokenError};
 use registry::environment::Environment;
 use registry::store::access::KeyId;
+use registry::{Identity, Principal};
 use sha2::{Digest as _, Sha256};
 
 use super::access_cache::{AccessCache, KnownAccount};
@@ -29,11 +29,14 @@ const INVALID: AuthenticationError = AuthenticationError::Token(TokenError::Inva
 /// The hash of a token, so that a known token costs no memory for its text, and its text stays in no cache.
 type TokenHash = [u8; 32];
 
+/// The principal of a token, and the hash of its groups and grants. The policy says the same of all tokens that agree in them.
+type SubjectHash = (Principal, [u8; 32]);
+
 /// A token that was verified.
 struct KnownToken {
     token: VerifiedToken,
     kid: KeyId,
-    rules: KeptRules,
+    rules: Arc<KeptRules>,
     /// Its identity under the state with which it was last compared.
     compared: Mutex<Option<(Arc<InForce>, Identity)>>,
 }
@@ -45,6 +48,8 @@ pub(super) struct TokenChecks {
     environment: Arc<dyn Environment>,
     service: String,
     known: Mutex<RecentMap<TokenHash, Arc<KnownToken>>>,
+    /// The rules of the known tokens. Those of one principal share them, however many it has.
+    rules: Mutex<RecentMap<SubjectHash, Arc<KeptRules>>>,
 }
 
 impl TokenChecks {
@@ -60,6 +65,7 @@ impl TokenChecks {
             environment,
             service,
             known: Mutex::new(RecentMap::new(MAX_TOKENS)),
+            rules: Mutex::new(RecentMap::new(MAX_TOKENS)),
         }
     }
 
@@ -128,17 +134,40 @@ impl TokenChecks {
             }
             verified => verified,
         };
+        let verified = verified.map_err(|refused| {
+            tracing::debug!("a token was refused: {refused}");
+            INVALID
+        })?;
+        let rules = self.rules_of(&verified);
         let known = Arc::new(KnownToken {
-            token: verified.map_err(|refused| {
-                tracing::debug!("a token was refused: {refused}");
-                INVALID
-            })?,
+            token: verified,
             kid,
-            rules: KeptRules::default(),
+            rules,
             compared: Mutex::default(),
         });
         self.known().insert(hash, known.clone());
         Ok(known)
+    }
+
+    fn rules_of(&self, token: &VerifiedToken) -> Arc<KeptRules> {
+        let Ok(text) = serde_json::to_vec(&(&token.groups, &token.grants)) else {
+            return Arc::default();
+        };
+        let subject: SubjectHash = (token.principal.clone(), Sha256::digest(&text).into());
+        let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = known.get(&subject) {
+            return rules;
+        }
+        let rules = Arc::<KeptRules>::default();
+        known.insert(subject, rules.clone());
+        rules
+    }
+
+    /// The number of known tokens, and of the subjects that share rules.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.known().values().count(), rules.values().count())
     }
 
     /// Whether the line of a user without an account is still the one for which the token was granted, and no account hides
