@@ -41,7 +41,7 @@ impl<K: Hash + Eq> KeyLocks<K> {
         lock
     }
 
-    fn locks(&self) -> MutexGuard<'_, HashMap<K, Weak<AsyncMutex<()>>>> {
+    fn locks(&self) -> MutexGuard<'_, HashMap<K, Weak<AsyncMutex<u64>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
