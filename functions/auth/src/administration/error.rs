@@ -113,6 +113,9 @@ pub enum AdministrationError {
     /// A key would end before it begins.
     #[error("a key must end in the future")]
     Expired,
+    /// A key that is replaced would work for longer than [`MAX_OVERLAP_MS`](super::keys::MAX_OVERLAP_MS).
+    #[error("an overlap is at most 365 days")]
+    LongOverlap,
     /// It is the last enabled administrator.
     #[error("{0} is the last enabled administrator")]
     LastAdmin(AccountName),

@@ -11,6 +11,9 @@ use super::{AccountRef, Administration, AdministrationError, Author, Changed, La
 use crate::grant;
 use crate::key::Key;
 
+/// The longest time for which a key still works after it was replaced, in milliseconds: 365 days.
+pub const MAX_OVERLAP_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
 /// A key that is to be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewKey {
@@ -144,8 +147,8 @@ impl Administration {
         self.put(state, change, event).await.map(Changed::Yes)
     }
 
-    /// Makes a key with the scope of another one, which ends `overlap_ms` milliseconds later. Without an overlap the other
-    /// one is removed at once, and tokens that were issued for it are withdrawn.
+    /// Makes a key with the scope of another one, which ends `overlap_ms` milliseconds later, at most [`MAX_OVERLAP_MS`].
+    /// Without an overlap the other one is removed at once, and tokens that were issued for it are withdrawn.
     pub async fn rotate_key(
         &self,
         author: &Author,
@@ -166,6 +169,9 @@ impl Administration {
         overlap_ms: u64,
         expires: Option<Timestamp>,
     ) -> Result<Rotated, AdministrationError> {
+        if overlap_ms > MAX_OVERLAP_MS {
+            return Err(AdministrationError::LongOverlap);
+        }
         let (state, before) = self.state_then_existing(account).await?;
         let now = self.now();
         let old = find_usable(&before, id, now)?.clone();

@@ -43,9 +43,10 @@ impl From<AdministrationError> for ApiRefusal {
             | AdministrationError::TooMany { .. }
             | AdministrationError::TooManySigningKeys { .. }
             | AdministrationError::UserGrants => Self::Conflict(text.into()),
-            AdministrationError::EmptyGrant | AdministrationError::Expired | AdministrationError::Workloads => {
-                invalid(text)
-            }
+            AdministrationError::EmptyGrant
+            | AdministrationError::Expired
+            | AdministrationError::LongOverlap
+            | AdministrationError::Workloads => invalid(text),
             AdministrationError::Mistakes(mistakes) => {
                 let findings: Vec<_> = mistakes.iter().map(Finding::from).collect();
                 Self::Invalid {

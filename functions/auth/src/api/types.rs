@@ -172,7 +172,7 @@ api_types! {
 
     /// How a key is replaced.
     RotateKeyBody {
-        /// For how many seconds the old key still works; 0: it is removed at once.
+        /// For how many seconds the old key still works, at most those of 365 days; 0: it is removed at once.
         overlap: u64,
         /// When the new key ends.
         expires: Expiry,

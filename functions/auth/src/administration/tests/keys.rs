@@ -2,7 +2,7 @@ use registry::auth::CredentialId;
 use registry::store::Timestamp;
 use registry::store::access::{Account, AuditKind, Withdrawn};
 
-use super::super::keys::{IssuedKey, KeyEdit, KeyEnd, NewKey};
+use super::super::keys::{IssuedKey, KeyEdit, KeyEnd, MAX_OVERLAP_MS, NewKey};
 use super::super::{AccountRef, AdministrationError};
 use super::{BEGIN, World, alice, done, name};
 use crate::grant;
@@ -242,6 +242,29 @@ fn a_rotated_key_works_until_the_overlap_ends() {
         rotate("unknown0".parse().unwrap(), 1, None),
         Err(AdministrationError::NoKey { .. })
     ));
+}
+
+/// A longer one would make a time that no store and no export has to keep.
+#[test]
+fn an_overlap_has_at_most_365_days() {
+    let world = World::new();
+    world.user("zoe", &[]);
+    let zoe = name("zoe");
+    let key = add(&world, &ENDLESS).unwrap();
+    let rotate = |overlap_ms| {
+        done(
+            world
+                .administration
+                .rotate_key(&alice(), (&zoe).into(), key.id, overlap_ms, None),
+        )
+    };
+    let before = world.account("zoe").unwrap();
+    for overlap_ms in [MAX_OVERLAP_MS + 1, u64::MAX] {
+        assert!(matches!(rotate(overlap_ms), Err(AdministrationError::LongOverlap)));
+    }
+    assert_eq!(world.account("zoe").unwrap(), before);
+    let rotated = rotate(MAX_OVERLAP_MS).unwrap();
+    assert_eq!(rotated.old_ends, Some(world.pass(0).plus_millis(MAX_OVERLAP_MS)));
 }
 
 /// A scope of a key before a change and after it, and whether tokens of the account are withdrawn.
