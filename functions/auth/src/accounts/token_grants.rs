@@ -68,12 +68,13 @@ impl TokenEndpoint for AccountAuthenticator {
             }
         };
         let sent = match (&in_form, credentials) {
+            // Whatever the form says: a client that sends such a line has not said who it is.
+            (_, Credentials::Unreadable) => return Err(LoginError::Wrong.into()),
             (FormCredentials::Absent, Credentials::Absent) => Sent::Nothing,
             (FormCredentials::Password { user, password }, _)
             | (FormCredentials::Absent, Credentials::Basic { user, password }) => Sent::NameAndSecret(user, password),
             (FormCredentials::RefreshToken(secret), _)
             | (FormCredentials::Absent, Credentials::Bearer { token: secret }) => Sent::Key(secret),
-            (FormCredentials::Absent, Credentials::Unreadable) => return Err(LoginError::Wrong.into()),
         };
         let grantee = self.grantee(origin, sent).await?;
         self.grant(origin, &request, &grantee).await

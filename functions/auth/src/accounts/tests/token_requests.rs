@@ -188,6 +188,12 @@ async fn requests_of_clients_and_their_answers() {
             "alice [repository:team/x:pull,push]",
         ),
         (
+            "an unreadable header beside a good form",
+            &Credentials::Unreadable,
+            by_password.clone(),
+            "401 the user name or the secret is wrong",
+        ),
+        (
             "containerd without credentials",
             &none,
             form("grant_type=password&username=&password=&scope=repository:public/x:pull"),
