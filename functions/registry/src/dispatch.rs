@@ -168,7 +168,10 @@ impl Call<'_> {
             Route::Api(ApiRoute::GetApiDocument) => self.get_api_document(),
             Route::Api(route) => {
                 let caller = Box::pin(self.api_caller(&route, access.origin(), headers)).await;
-                record.principal = caller.as_ref().ok().map(|caller| caller.identity.principal().clone());
+                if let Ok(caller) = &caller {
+                    record.principal = Some(caller.identity.principal().clone());
+                    record.credential = caller.identity.credential();
+                }
                 let caller = access.check_api(caller, &route)?;
                 Box::pin(self.perform_api(&caller, &route, access, head, body)).await
             }

@@ -383,3 +383,19 @@ fn an_explanation_is_what_the_server_answers() {
          most 1GiB\n"
     );
 }
+
+/// The log says of a request in the API by which key it was made, as it does of the others.
+#[test]
+fn a_request_in_the_api_is_logged_with_its_key() {
+    let registry = Registry::new();
+    let alice = registry.add_user("alice", &[]);
+    let key = registry.json(&["key", "list", "alice"])[0]["id"].clone();
+    let server = Server::start_in(registry.folder.clone(), &[]);
+    for target in ["/api/v1/accounts/alice", "/v2/"] {
+        let answer = server.request("GET", target, &[("Authorization", &alice)], b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        server.wait_for_line(target, |line| {
+            line["target"] == "access" && line["path"] == target && line["credential"] == key
+        });
+    }
+}
