@@ -46,7 +46,8 @@ class Server:
         self.log = self._folder / "log"
         self.port = port or free_port()
         self._env = {**self.backend.environment(), **(env or {})}
-        self._shows_metrics = "--metrics" not in self.flags or "here" in self.flags
+        # A server with a certificate of its own answers to no plain request.
+        self._shows_metrics = "--tls-cert" not in self.flags and ("--metrics" not in self.flags or "here" in self.flags)
         if self._shows_metrics:
             self._env["ROADSTEAD_METRICS"] = "here"
         self._child: Optional[Child] = None
