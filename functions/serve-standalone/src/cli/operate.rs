@@ -121,8 +121,8 @@ pub(crate) struct ImportArgs {
     /// File of `roadstead metadata export`. The progress of the import is saved in FILE.progress
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Import even if the registry has other repositories or an interrupted import of another file (existing records are
-    /// replaced), or if records of the file refer to missing records
+    /// Import even if the registry has other repositories, accounts or an interrupted import of another file, or an account or
+    /// a policy that differs (existing records are replaced), or if records of the file refer to missing records
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

@@ -70,6 +70,7 @@ async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores,
     if !force {
         require_no_others(&*stores.metadata, &contents.repositories).await?;
         access::require_no_others(&*stores.access, &contents.accounts).await?;
+        access::require_no_replacements(path, &*stores.access).await?;
     }
     let mut progress = ImportProgress::find(path, contents, into)?;
     let lease = ImportLease::take(stores.collection.clone(), contents.name(), force).await?;

@@ -32,12 +32,16 @@ fn failed(error: StoreError) -> Failure {
     Failure::failed("cannot write the accounts", error)
 }
 
+fn unreadable(error: StoreError) -> Failure {
+    Failure::failed("cannot read the accounts", error)
+}
+
 /// Fails if the registry has an account that is not in the file. A file without accounts leaves them as they are.
 pub(super) async fn require_no_others(store: &dyn AccessStore, ours: &BTreeSet<AccountName>) -> Result<(), Failure> {
     let mut after = None::<String>;
     while !ours.is_empty() {
         let page = store.accounts(cx(), after.as_deref(), PAGE).await;
-        let page = page.map_err(|error| Failure::failed("cannot read the accounts", error))?;
+        let page = page.map_err(unreadable)?;
         if let Some(other) = page.items.iter().find(|account| !ours.contains(&account.name)) {
             return Err(Failure::Failed(format!(
                 "the registry has the account {}, which is not in the file: import into an empty registry, or merge the \
@@ -53,21 +57,83 @@ pub(super) async fn require_no_others(store: &dyn AccessStore, ours: &BTreeSet<A
     Ok(())
 }
 
+/// Fails if the registry has an account that differs from that of the file, or another policy in force: an import would take
+/// the newer of the two away. What an interrupted import of the file has written is the same.
+pub(super) async fn require_no_replacements(path: &Path, store: &dyn AccessStore) -> Result<(), Failure> {
+    let mut records = AccessRecords::open(path)?;
+    let importer = AccessImporter::new(store).await?;
+    let mut replaced = None;
+    while let Some(record) = records.next()? {
+        match record {
+            AccessRecord::Account(account) => {
+                let present = store.account(cx(), &account.name).await.map_err(unreadable)?;
+                if present.is_some_and(|present| !is_same(&present, &account)) {
+                    replaced = Some(format!("account {}", account.name));
+                }
+            }
+            AccessRecord::Policy { in_force: true, policy } => {
+                let present = importer.state.policy;
+                if present.is_some() && present != importer.find_policy(&policy).await? {
+                    replaced = Some("policy in force".to_owned());
+                }
+            }
+            AccessRecord::Policy { .. } | AccessRecord::Audit(_) => {}
+        }
+        if let Some(what) = replaced {
+            return Err(Failure::Failed(format!(
+                "the {what} of the registry differs from that of the file: import into an empty registry, or replace it by \
+                 that of the file with --force"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Writes the records of the file about accounts.
 pub(super) async fn write(path: &Path, store: &dyn AccessStore) -> Result<(), Failure> {
-    let unreadable = |error: FormatError| refused(path, &error);
-    let file = File::open(path).map_err(|error| unreadable(error.into()))?;
-    let mut lines = Lines::new(BufReader::new(file), 0);
+    let mut records = AccessRecords::open(path)?;
     let mut importer = AccessImporter::new(store).await?;
-    while let Some(line) = lines.next().map_err(unreadable)? {
-        let ExportLine::Access(record) = line else { continue };
-        match record.read().map_err(unreadable)? {
+    while let Some(record) = records.next()? {
+        match record {
             AccessRecord::Policy { in_force, policy } => importer.policy(&policy, in_force).await?,
             AccessRecord::Account(account) => importer.account(&account).await?,
             AccessRecord::Audit(event) => importer.event(&event).await?,
         }
     }
     Ok(())
+}
+
+/// The records of a file about accounts.
+struct AccessRecords<'a> {
+    path: &'a Path,
+    lines: Lines<BufReader<File>>,
+}
+
+impl<'a> AccessRecords<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|error| refused(path, &error.into()))?;
+        let lines = Lines::new(BufReader::new(file), 0);
+        Ok(Self { path, lines })
+    }
+
+    fn next(&mut self) -> Result<Option<AccessRecord>, Failure> {
+        let unreadable = |error: FormatError| refused(self.path, &error);
+        while let Some(line) = self.lines.next().map_err(unreadable)? {
+            if let ExportLine::Access(record) = line {
+                return record.read().map(Some).map_err(unreadable);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether two records of an account differ in nothing but the generation, which each registry counts by itself.
+fn is_same(one: &Account, other: &Account) -> bool {
+    let generation = other.generation;
+    Account {
+        generation,
+        ..one.clone()
+    } == *other
 }
 
 struct AccessImporter<'a> {
@@ -162,13 +228,12 @@ impl<'a> AccessImporter<'a> {
             let mut account = account.clone();
             let mut state = self.next_state();
             let mut kind = AuditKind::AccountCreated;
-            if let Some(mut present) = present {
-                kind = AuditKind::AccountChanged;
-                let generation = Account::next_generation(Some(present.generation.max(account.generation)), now());
-                present.generation = account.generation;
-                if present == account {
+            if let Some(present) = present {
+                if is_same(&present, &account) {
                     return Ok(());
                 }
+                kind = AuditKind::AccountChanged;
+                let generation = Account::next_generation(Some(present.generation.max(account.generation)), now());
                 account.generation = generation;
                 state
                     .withdrawn

@@ -188,6 +188,7 @@ async fn accounts_and_policies_are_moved() {
     let targets: [Arc<dyn AccessStore>; 2] = [embedded.unwrap().metadata, Arc::new(MemoryMetadata::new())];
     for to in targets {
         require_no_others(&*to, &contents.accounts).await.unwrap();
+        require_no_replacements(&path, &*to).await.unwrap();
         write(&path, &*to).await.unwrap();
         assert_eq!(all_accounts(&*to).await, accounts());
         assert_eq!(policies(&*to).await, policies(&from).await);
@@ -209,6 +210,7 @@ async fn accounts_and_policies_are_moved() {
         );
 
         require_no_others(&*to, &contents.accounts).await.unwrap();
+        require_no_replacements(&path, &*to).await.unwrap();
         write(&path, &*to).await.unwrap();
         assert_eq!(to.state(cx()).await.unwrap(), state);
         assert_eq!(events(&*to).await, recorded);
@@ -255,6 +257,7 @@ async fn an_account_that_differs_is_replaced() {
         event: None,
     };
     assert_eq!(to.apply(cx(), &change).await.unwrap(), Applied::Applied);
+    is_refused(&path, &to, "the account ci").await;
     write(&path, &to).await.unwrap();
     let replaced = to.account(cx(), &name("ci")).await.unwrap().unwrap();
     assert_eq!(replaced.generation, present.generation + 1);
@@ -272,6 +275,76 @@ async fn an_account_that_differs_is_replaced() {
     assert!(is_withdrawn(present.generation) && !is_withdrawn(replaced.generation));
     write(&path, &to).await.unwrap();
     assert_eq!(to.state(cx()).await.unwrap(), state);
+}
+
+/// Without `--force` nothing of the registry is replaced, and the error names what would be.
+async fn is_refused(path: &Path, store: &dyn AccessStore, what: &str) {
+    let Err(Failure::Failed(text)) = require_no_replacements(path, store).await else {
+        panic!("it was accepted")
+    };
+    assert!(text.contains(what) && text.contains("--force"), "{text}");
+}
+
+/// Every part of an account counts, but for its generation.
+#[tokio::test]
+async fn what_was_changed_since_the_export_is_not_replaced() {
+    let folder = TempDir::new().unwrap();
+    let changes: [fn(&mut Account); 5] = [
+        |account| account.disabled = !account.disabled,
+        |account| drop(account.keys.pop_first()),
+        |account| drop(account.groups.pop_first()),
+        |account| account.password = None,
+        |account| account.by = "somebody".to_owned(),
+    ];
+    for change in changes {
+        let to = filled().await;
+        let path = exported(&folder, &to, false).await;
+        require_no_replacements(&path, &to).await.unwrap();
+        let mut account = user("alice", &["admins", "ops"]);
+        account.generation += 1;
+        put(&to, account.clone()).await;
+        require_no_replacements(&path, &to).await.unwrap();
+        change(&mut account);
+        put(&to, account).await;
+        is_refused(&path, &to, "the account alice").await;
+    }
+}
+
+async fn put(store: &dyn AccessStore, account: Account) {
+    let mut state = store.state(cx()).await.unwrap();
+    state.version += 1;
+    let change = AccessChange {
+        state,
+        account: Some(AccountChange::Put(Box::new(account))),
+        policy: None,
+        event: None,
+    };
+    assert_eq!(store.apply(cx(), &change).await.unwrap(), Applied::Applied);
+}
+
+/// A policy that was set since the export stays in force. One that the file has already, under whatever number, is the same.
+#[tokio::test]
+async fn a_policy_that_was_set_since_the_export_is_not_replaced() {
+    let folder = TempDir::new().unwrap();
+    let to = filled().await;
+    let path = exported(&folder, &to, false).await;
+    let mut state = to.state(cx()).await.unwrap();
+    state.version += 1;
+    state.policy = Some(state.version);
+    let newer = PolicyVersion {
+        at: Timestamp(1_000),
+        ..version(state.version)
+    };
+    let change = AccessChange {
+        state,
+        account: None,
+        policy: Some(newer),
+        event: None,
+    };
+    assert_eq!(to.apply(cx(), &change).await.unwrap(), Applied::Applied);
+    is_refused(&path, &to, "the policy in force").await;
+    write(&path, &to).await.unwrap();
+    require_no_replacements(&path, &to).await.unwrap();
 }
 
 /// A registry with another account is refused, unless the file has no accounts.
