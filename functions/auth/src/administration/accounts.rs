@@ -113,25 +113,31 @@ impl Administration {
 
     /// Makes an account.
     pub async fn create(&self, author: &Author, new: NewAccount) -> Result<Created, AdministrationError> {
-        self.persist(|| self.create_if(author, new.clone(), |_| true)).await
+        self.persist(|| self.create_if(author, new.clone(), |_, _| Ok(())))
+            .await
     }
 
-    /// Makes an account, if there is no administrator and there never was one.
+    /// Makes an account, if there is no administrator and there never was one. An administrator has to be able to log in.
     pub async fn create_before_admins(&self, author: &Author, new: NewAccount) -> Result<Created, AdministrationError> {
-        self.persist(|| self.create_if(author, new.clone(), |state| state.admins == 0 && !state.had_admin))
-            .await
+        let check = |state: &AccessState, account: &Account| {
+            if state.admins > 0 || state.had_admin {
+                return Err(AdministrationError::HasAdmin);
+            }
+            if account.is_active_admin() && account.password.is_none() && account.keys.is_empty() {
+                return Err(AdministrationError::NoLogin(account.name.clone()));
+            }
+            Ok(())
+        };
+        self.persist(|| self.create_if(author, new.clone(), check)).await
     }
 
     async fn create_if(
         &self,
         author: &Author,
         new: NewAccount,
-        may: fn(&AccessState) -> bool,
+        may: fn(&AccessState, &Account) -> Result<(), AdministrationError>,
     ) -> Result<Created, AdministrationError> {
         let (state, found) = self.state_then_account(&new.name).await?;
-        if !may(&state) {
-            return Err(AdministrationError::HasAdmin);
-        }
         if let Some(found) = found {
             return Err(AdministrationError::Exists {
                 name: found.name,
@@ -156,6 +162,7 @@ impl Administration {
             Some(key) => Some(self.issue(author, &mut account, key, now)?),
             None => None,
         };
+        may(&state, &account)?;
         check(&account)?;
         let mut event = self.event(author, AuditKind::AccountCreated, account.name.to_string(), now);
         event.after = Some(summary(&account));

@@ -46,6 +46,7 @@ impl From<AdministrationError> for ApiRefusal {
             AdministrationError::EmptyGrant
             | AdministrationError::Expired
             | AdministrationError::LongOverlap
+            | AdministrationError::NoLogin(_)
             | AdministrationError::Workloads => invalid(text),
             AdministrationError::Mistakes(mistakes) => {
                 let findings: Vec<_> = mistakes.iter().map(Finding::from).collect();
