@@ -13,6 +13,9 @@ use crate::administration::policies::{MadeFrom, NewPolicy, parse};
 /// The version of the default policy, which nobody has set.
 const DEFAULT: u64 = 0;
 
+/// Versions that are read at once for a list. Each has its document, and the list has none.
+const VERSIONS_AT_ONCE: usize = 10;
+
 impl Api {
     /// `GET policy`
     pub(super) async fn get_policy(&self) -> Result<ApiResponse, ApiRefusal> {
@@ -76,12 +79,21 @@ impl Api {
     /// `GET policy/versions`: newest first.
     pub(super) async fn list_policy_versions(&self, request: &ApiRequest<'_>) -> Result<ApiResponse, ApiRefusal> {
         let query = ListQuery::of(request);
-        let before = query.value("after")?;
-        let page = self.administration.policies(before, query.limit()?).await?;
-        let next = page.items.last().filter(|_| page.more);
+        let mut before = query.value("after")?;
+        let limit = query.limit()?;
+        let mut items: Vec<PolicyVersionView> = Vec::new();
+        loop {
+            let left = limit - items.len();
+            let page = self.administration.policies(before, left.min(VERSIONS_AT_ONCE)).await?;
+            before = page.items.last().map(|last| last.version).filter(|_| page.more);
+            items.extend(page.items.into_iter().map(PolicyVersionView::from));
+            if before.is_none() || items.len() >= limit {
+                break;
+            }
+        }
         Ok(shown(&Listed {
-            next: next.map(|version| version.version.to_string()),
-            items: page.items.into_iter().map(PolicyVersionView::from).collect(),
+            next: before.map(|version| version.to_string()),
+            items,
         }))
     }
 

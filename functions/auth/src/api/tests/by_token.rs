@@ -4,6 +4,7 @@ use oci::{Algorithm, Digest, MediaType};
 use registry::store::access::PolicyForm;
 use serde_json::json;
 
+use super::pages::has_at_most_a_thousand;
 use super::support::{PASSWORD, World};
 use crate::administration::Author;
 use crate::administration::policies::{MadeFrom, NewPolicy};
@@ -249,6 +250,11 @@ async fn s06_no_list_of_a_bearer_has_more_than_a_thousand_items() {
                     assert_eq!(reply.json()[items].as_array().unwrap().len(), expected, "{list} {n}");
                 }
             }
+        }
+    }
+    for token in tokens_for(&world, "registry:api:*").await {
+        for list in ["repositories", "tags?repository=team/app"] {
+            has_at_most_a_thousand(&world, list, Some(&token)).await;
         }
     }
 }
