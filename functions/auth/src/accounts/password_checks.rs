@@ -273,8 +273,8 @@ impl PasswordChecks {
         Ok(if is_right { checked } else { PasswordCheck::Wrong })
     }
 
-    /// A new hash of a password that was right a moment ago.
-    pub(super) async fn renewed(
+    /// A new hash of a password that is accepted: it was checked, or was right a moment ago.
+    pub(super) async fn hash_new(
         &self,
         client: ClientKey,
         user: &str,

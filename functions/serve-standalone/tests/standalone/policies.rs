@@ -384,6 +384,56 @@ fn an_explanation_is_what_the_server_answers() {
     );
 }
 
+/// A workload is a rule and the name that it gives. The rules are read, also while this version puts no such policy in force.
+#[test]
+fn explain_answers_for_workloads_of_a_file() {
+    const POLICY: &str = r#"syntax = 1
+[[issuer]]
+name = "ci"
+url = "https://ci.example"
+audience = ["roadstead"]
+[[workload]]
+name = "main"
+issuer = "ci"
+claims = { branch = "main" }
+as = "{repository}"
+[[allow]]
+name = "own"
+who = ["workload:main"]
+repositories = ["{name}"]
+actions = ["pull", "create"]
+"#;
+    let registry = Registry::with_admin();
+    let file = registry.write_policy("policy.toml", POLICY);
+    let explained = |principal: &str, action: &str, target: &str| {
+        let question = ["policy", "explain", principal, action, target, "--file", &file];
+        registry.json(&question).remove(0)
+    };
+    let allowed = explained("workload:main:acme/app", "create", "acme/app:1.0.0");
+    assert_eq!(
+        (&allowed["decision"], &allowed["rule"], &allowed["line"]),
+        (&"allowed".into(), &"own".into(), &11.into())
+    );
+    for (principal, action, target) in [
+        ("workload:main:acme/app", "delete", "acme/app"),
+        ("workload:main:acme/app", "pull", "acme/other"),
+        ("workload:other:acme/app", "pull", "acme/app"),
+        ("alice", "pull", "acme/app"),
+    ] {
+        assert_eq!(
+            explained(principal, action, target)["decision"],
+            "denied",
+            "{principal} {action} {target}"
+        );
+    }
+    registry.fail(&["policy", "set", &file], 1, "accepts no ID tokens yet");
+    registry.fail(
+        &["policy", "explain", "workload:main", "pull", "app", "--file", &file],
+        1,
+        "workload:RULE:NAME",
+    );
+}
+
 /// The log says of a request in the API by which key it was made, as it does of the others.
 #[test]
 fn a_request_in_the_api_is_logged_with_its_key() {
