@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple, Sequence, Set
 
-from common import UNAUTHORIZED, Setting, client, is_refusal, need_root, tool
+from common import Setting, client, need_root, tool
 from engines import Containerd, Dockerd
 from harness import Result, wait_until
 from harness.backend import Backend
@@ -110,6 +110,7 @@ ELSEWHERE = Push("a layer that is stored elsewhere", "own/{client}:1", "is store
 NO_PULL = "no rule of the policy allows you the action pull in hidden/app"
 # Of a HEAD.
 STATUS_ALONE = "403 Forbidden"
+NARROW = "the scope of your key does not contain the action create in small/{client}-narrow"
 SECRET = "a password of before"
 ENDED, DISABLED = "the key has expired", "the account is disabled"
 
@@ -211,6 +212,8 @@ def oras(setting: Setting) -> Iterator[Result]:
     yield setting.check("oras: login with a key that has ended", checks.refused_login, _registry(setting).ended, ENDED)
     yield setting.check("oras: login", checks.login)
     yield from _refused(setting, checks, [*PUSHES, LARGE, ELSEWHERE], NO_PULL)
+    yield setting.check("oras: deletion of a frozen tag", checks.delete)
+    yield setting.check("oras: a push with a key that is for pulls alone", checks.narrow)
 
 
 def _registry(setting: Setting) -> RefusingRegistry:
@@ -266,6 +269,10 @@ class Client:
             assert done.returncode == 0, f"{image} is not accepted: {done}"
         says(self.push(push.images[-1], reference), push.says)
 
+    def narrow_push(self) -> None:
+        """A push by a client that is logged in with the narrow key."""
+        says(self.push("one", self.setting.reference(f"small/{self.short}-narrow:1")), NARROW.format(client=self.short))
+
     def pulls(self, reason: str) -> None:
         says(self.pull(self.setting.reference("hidden/app:1")), reason)
 
@@ -299,10 +306,9 @@ class Docker(Client):
         says(self.daemon.docker(*words, input=login.secret, ok=None), reason)
 
     def narrow(self) -> None:
-        """The login is accepted. Which word docker has for the refusal depends on its version."""
         login = _registry(self.setting).narrow
         self.daemon.docker("login", "-u", login.user, "--password-stdin", self.setting.address, input=login.secret)
-        is_refusal(self.push("one", self.setting.reference(f"small/{self.short}-narrow:1")), "denied", *UNAUTHORIZED)
+        self.narrow_push()
 
     def push(self, image: str, reference: str) -> Finished:
         if self.daemon.snapshotter:
@@ -370,7 +376,7 @@ class Crane(Client):
 
     def narrow(self) -> None:
         self.login_as(_registry(self.setting).narrow)
-        says(self.push("one", self.setting.reference("small/crane-narrow:1")), "UNAUTHORIZED")
+        self.narrow_push()
         back = self.setting.folder("back") / "narrow"
         self.crane("pull", "--format", "oci", self.setting.reference("small/crane:1"), back)
         compare_layouts(self.layout("largest"), str(back))
@@ -407,6 +413,15 @@ class Oras(Client):
     def refused_login(self, login: Login, reason: str) -> None:
         words = ["-u", login.user, "--password-stdin", self.setting.address]
         says(self.oras("login --plain-http", *words, input=login.secret, ok=None), reason)
+
+    def narrow(self) -> None:
+        login = _registry(self.setting).narrow
+        self.oras("login --plain-http", "-u", login.user, "--password-stdin", self.setting.address, input=login.secret)
+        self.narrow_push()
+
+    def delete(self) -> None:
+        done = self.oras("manifest delete --plain-http --force", self.setting.reference("releases/oras:1.0.0"), ok=None)
+        says(done, f"the tag 1.0.0 is immutable: {NOTHING_CHANGES}")
 
     def push(self, image: str, reference: str) -> Finished:
         return self.oras("cp --from-oci-layout --to-plain-http", f"{self.layout(image)}:1", reference, ok=None)

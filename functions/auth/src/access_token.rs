@@ -111,8 +111,8 @@ pub struct NewToken<'a> {
     pub generation: Generation,
     /// The key for which the token is issued; `None` for another secret.
     pub credential: Option<CredentialId>,
-    /// The scope of that key, if it has one. The token contains the grants that concern what it grants: a scope may let a key
-    /// create tags and not move them, and the actions of a token have one word for both.
+    /// The scope of that key, if it has one. The token contains it: a scope may let a key create tags and not move them, and the
+    /// actions of a token have one word for both. Of a scope that is too long it contains what concerns the granted repositories.
     pub key_scope: Option<&'a [RepositoryGrant]>,
     /// All groups of the account.
     pub groups: &'a BTreeSet<GroupName>,
@@ -151,23 +151,33 @@ impl fmt::Debug for IssuedToken {
 #[error("the names of the service and the user are too long for a token")]
 pub struct TooLong;
 
+/// How much of the scope of its key a token contains.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyScopeClaim {
+    /// All of it.
+    Whole,
+    /// What concerns the granted repositories.
+    Part,
+}
+
 impl NewToken<'_> {
     /// Issues the token. What would make it too long is left out: first the grants that no granted repository needs and only
-    /// a list of repositories does, and then resources; the last ones first.
+    /// a list of repositories does, then what the scope of the key says of other repositories, and then resources; of grants and
+    /// resources the last ones first.
     pub fn issue(&self, key: &TokenSigner, environment: &dyn Environment) -> Result<IssuedToken, TooLong> {
         let mut id = [0; ID_LEN];
         environment.random(&mut id);
         let id = URL_SAFE_NO_PAD.encode(id);
         let issued = environment.now().0 / 1000;
-        let payload = |count: usize, others: usize| {
+        let payload = |count: usize, others: usize, key: KeyScopeClaim| {
             let access = self.access.first(count);
-            let payload = self.claims(&access, others, &id, issued).to_json();
+            let payload = self.claims(&access, others, key, &id, issued).to_json();
             (jws::len(payload.len()) <= jws::MAX_LEN).then_some((access, payload))
         };
         let all = self.access.resources().len();
         // A client whose token lacks the catalog would ask for another token for ever, so a shorter list is better.
-        let fitting = largest(self.grants.len(), |others| payload(all, others))
-            .or_else(|| largest(all, |count| payload(count, 0)));
+        let fitting = largest(self.grants.len(), |others| payload(all, others, KeyScopeClaim::Whole))
+            .or_else(|| largest(all, |count| payload(count, 0, KeyScopeClaim::Part)));
         let (access, payload) = fitting.ok_or(TooLong)?;
         Ok(IssuedToken {
             token: jws::sign(key, &payload),
@@ -178,7 +188,7 @@ impl NewToken<'_> {
     }
 
     /// `others` is the number of grants that may be in it although they match no granted repository.
-    fn claims(&self, access: &GrantedScope, others: usize, id: &str, issued: u64) -> Claims {
+    fn claims(&self, access: &GrantedScope, others: usize, key: KeyScopeClaim, id: &str, issued: u64) -> Claims {
         let names = |grant: &&RepositoryGrant| access.repositories().any(|name| grant.repositories.matches(name));
         let mut left = if access.registry() == RegistryAccess::default() {
             0
@@ -210,6 +220,11 @@ impl NewToken<'_> {
                 credential: self.credential,
                 key_scope: self
                     .key_scope
+                    .filter(|_| key == KeyScopeClaim::Whole)
+                    .map(|scope| scope.iter().map(claims::Grant::from).collect()),
+                key_scope_part: self
+                    .key_scope
+                    .filter(|_| key == KeyScopeClaim::Part)
                     .map(|scope| scope.iter().filter(names).map(claims::Grant::from).collect()),
                 groups: self.groups.clone(),
                 grants: self.grants.iter().filter(concerns).map(claims::Grant::from).collect(),
@@ -243,13 +258,14 @@ pub struct VerifiedToken {
     pub principal: Principal,
     /// What the token contains, as it was granted.
     pub access: GrantedScope,
-    /// The permissions in repositories that neither it nor the scope of its key withholds. It is not extensible if the key has
-    /// one: the token has only what that scope says of the granted repositories.
+    /// The permissions in repositories that neither it nor the scope of its key withholds.
     pub scope: Scope,
     /// The generation of the account for which it was issued.
     pub generation: Generation,
     /// The key for which it was issued.
     pub credential: Option<CredentialId>,
+    /// Whether that key has a scope.
+    pub has_narrow_key: bool,
     /// The groups that the account had.
     pub groups: BTreeSet<GroupName>,
     /// Those of its grants that concern what was granted.

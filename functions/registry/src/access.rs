@@ -6,11 +6,11 @@ use oci::{RepositoryName, Tag};
 
 use crate::api_endpoint::{ApiCaller, ApiDecision, ApiRoute};
 use crate::auth::{
-    Action, AuthenticationError, Challenge, ChallengeScope, CredentialId, Credentials, Denied, Identity, Origin,
-    Permit, Pull, Push, TagPermit, TokenError,
+    Action, ActionKind, AuthenticationError, Challenge, ChallengeScope, CredentialId, Credentials, Denied, Identity,
+    Origin, Permit, Pull, Push, TagPermit, TokenError,
 };
 use crate::denial::DenialReason;
-use crate::error::{Error, Refusal};
+use crate::error::{Error, Refusal, Why};
 use crate::overload::Overload;
 use crate::query::{MountSource, OpenUpload};
 use crate::registry::Registry;
@@ -222,7 +222,11 @@ impl<'a> Access<'a> {
     pub(crate) fn check_catalog(&self, caller: Caller) -> Result<Identity, Error> {
         let identity = self.identify(caller)?;
         if identity.needs_token_to_list() {
-            return Err(self.challenged(Some(TokenError::InsufficientScope)));
+            return Err(if identity.is_of_narrow_key() {
+                Error::KeyScope("list the repositories")
+            } else {
+                self.challenged(Some(TokenError::InsufficientScope))
+            });
         }
         if identity.principal().is_anonymous() && identity.list_ranges().is_empty() {
             return Err(self.challenged(None));
@@ -241,10 +245,11 @@ impl<'a> Access<'a> {
             ApiDecision::Allowed => Ok(caller),
             ApiDecision::NoLogin => Err(self.challenged(None)),
             ApiDecision::NoScope => Err(self.challenged(Some(TokenError::InsufficientScope))),
+            ApiDecision::NarrowKey => Err(Error::KeyScope("use the API")),
             ApiDecision::Forbidden => Err(Error::ApiDenied(
                 "only members of the group admins may do this; members of auditors may read".into(),
             )),
-            ApiDecision::Hidden => Err(Error::ApiUnknown),
+            ApiDecision::Hidden => Err(Error::ApiHidden),
         }
     }
 
@@ -260,13 +265,10 @@ impl<'a> Access<'a> {
                 repository,
                 rule,
             } => {
-                let refusal = Refusal {
-                    action,
-                    repository,
-                    rule,
-                };
-                return Error::Denied { refusal: Some(refusal) };
+                let why = rule.map_or(Why::NoRule, Why::Rule);
+                return refused(action, repository, why);
             }
+            Denied::Key { action, repository } => return refused(action, repository, Why::KeyScope),
         };
         self.challenged(error)
     }
@@ -281,6 +283,17 @@ impl<'a> Access<'a> {
             // The reason is only for clients that are logged in.
             None => Error::Denied { refusal: None },
         }
+    }
+}
+
+/// The refusal of an action to a client that is logged in.
+fn refused(action: ActionKind, repository: RepositoryName, why: Why) -> Error {
+    Error::Denied {
+        refusal: Some(Refusal {
+            action,
+            repository,
+            why,
+        }),
     }
 }
 

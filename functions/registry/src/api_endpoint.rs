@@ -35,10 +35,21 @@ pub struct ApiCaller {
     pub account: Option<AccountName>,
     /// The groups of the account.
     pub groups: BTreeSet<GroupName>,
-    /// Whether the credentials are good for the API: a password, a key without a scope, or a token for `registry:api:*`.
-    pub has_scope: bool,
+    /// Whether its credentials are good for the API.
+    pub scope: ApiScope,
     /// Whether it has only proved that it knows the bootstrap secret.
     pub is_bootstrap: bool,
+}
+
+/// Whether credentials are good for the API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApiScope {
+    /// They are: a password, a key without a scope, or a token for `registry:api:*`.
+    Contained,
+    /// Not this token, but another one may be.
+    Missing,
+    /// The key has a scope, so neither it nor a token for it is.
+    NarrowKey,
 }
 
 impl ApiCaller {
@@ -49,7 +60,7 @@ impl ApiCaller {
             identity,
             account: None,
             groups: BTreeSet::new(),
-            has_scope: true,
+            scope: ApiScope::Contained,
             is_bootstrap: false,
         }
     }
@@ -98,10 +109,10 @@ impl ApiCaller {
             ApiRight::OwnerOrAdmins(account) => self.is_admin() || self.owns(account),
         };
         if may {
-            return if self.has_scope {
-                ApiDecision::Allowed
-            } else {
-                ApiDecision::NoScope
+            return match self.scope {
+                ApiScope::Contained => ApiDecision::Allowed,
+                ApiScope::Missing => ApiDecision::NoScope,
+                ApiScope::NarrowKey => ApiDecision::NarrowKey,
             };
         }
         match right(route) {
@@ -173,6 +184,8 @@ pub(crate) enum ApiDecision {
     NoLogin,
     /// It may, with another token.
     NoScope,
+    /// It may, with a key that has no scope.
+    NarrowKey,
     /// It may not.
     Forbidden,
     /// It may not, and the answer does not say whether the thing exists.

@@ -103,6 +103,13 @@ pub enum Denied {
     /// The policy allows the action, but the token of the request does not contain it. The response is 401, with
     /// [`TokenError::InsufficientScope`].
     Scope,
+    /// The policy allows the action, but the scope of the key does not contain it, so no token does. The response is 403.
+    Key {
+        /// The action.
+        action: ActionKind,
+        /// The repository.
+        repository: RepositoryName,
+    },
     /// The policy forbids the action. The response is 403; for an anonymous client, whom credentials may help, it is
     /// 401.
     Policy {
@@ -227,17 +234,22 @@ impl Identity {
                 repository: repository.clone(),
                 rule,
             })
-        } else if !A::is_in(&self.token_scope, repository) {
-            Err(Denied::Scope)
-        } else {
+        } else if A::is_in(&self.token_scope, repository) {
             Ok(())
+        } else if self.token_scope.is_withheld_by_key(A::KIND, repository) {
+            Err(Denied::Key {
+                action: A::KIND,
+                repository: repository.clone(),
+            })
+        } else {
+            Err(Denied::Scope)
         }
     }
 
     /// Whether the policy lets it perform `A` in `repository`, and its token does not, but it may get a token that does.
     #[must_use]
     pub fn needs_token_for<A: Action>(&self, repository: &RepositoryName) -> bool {
-        self.token_scope.is_extensible()
+        self.token_scope.may_be_wider(A::KIND, repository)
             && !A::is_in(&self.token_scope, repository)
             && self.rules.allow(A::KIND, repository)
     }
@@ -285,6 +297,13 @@ impl Identity {
     #[must_use]
     pub fn needs_token_to_list(&self) -> bool {
         !self.rules.pull_ranges().is_empty() && self.token_scope.list_ranges().is_empty()
+    }
+
+    /// Whether its token has the scope of a key, or a narrower one. A token for the list of repositories is not granted for
+    /// such a key.
+    #[must_use]
+    pub fn is_of_narrow_key(&self) -> bool {
+        self.token_scope.is_of_key()
     }
 }
 

@@ -13,6 +13,8 @@ pub enum DenialReason {
     InvalidToken,
     /// The token does not contain what the policy allows.
     InsufficientScope,
+    /// The scope of the client's key does not contain what the policy allows.
+    KeyScope,
     /// The policy forbids it, or the API to everyone but administrators, or it would continue the upload of another principal.
     Policy,
     /// It would change a tag that is immutable, also a deleted one.
@@ -21,19 +23,23 @@ pub enum DenialReason {
     CreateOnly,
     /// The client has sent too many wrong passwords and has to wait (429).
     TooManyAttempts,
+    /// The account has changed its own keys or password too often and has to wait (429).
+    TooManyChanges,
 }
 
 impl DenialReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NoCredentials,
         Self::InvalidCredentials,
         Self::InvalidToken,
         Self::InsufficientScope,
+        Self::KeyScope,
         Self::Policy,
         Self::FrozenTag,
         Self::CreateOnly,
         Self::TooManyAttempts,
+        Self::TooManyChanges,
     ];
 
     /// A short stable name of the reason.
@@ -44,10 +50,12 @@ impl DenialReason {
             Self::InvalidCredentials => "invalid_credentials",
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
+            Self::KeyScope => "key_scope",
             Self::Policy => "policy",
             Self::FrozenTag => "frozen_tag",
             Self::CreateOnly => "create_only",
             Self::TooManyAttempts => "too_many_attempts",
+            Self::TooManyChanges => "too_many_changes",
         }
     }
 
@@ -55,7 +63,12 @@ impl DenialReason {
     /// credentials a client is only asked for some, and logins are logged by the authenticator.
     pub(crate) const fn is_after_login(self) -> bool {
         match self {
-            Self::InsufficientScope | Self::Policy | Self::FrozenTag | Self::CreateOnly => true,
+            Self::InsufficientScope
+            | Self::KeyScope
+            | Self::Policy
+            | Self::FrozenTag
+            | Self::CreateOnly
+            | Self::TooManyChanges => true,
             Self::NoCredentials | Self::InvalidCredentials | Self::InvalidToken | Self::TooManyAttempts => false,
         }
     }

@@ -129,11 +129,16 @@ pub(crate) enum Error {
     ApiBodyTooLarge { limit: usize },
     #[error("the request needs the Content-Type {expected}")]
     ApiContentType { expected: &'static str },
-    /// Also for what is not the client's own.
     #[error("there is no such account, key or version")]
     ApiUnknown,
+    /// It is not the client's own. The answer is that of [`Error::ApiUnknown`]; only the log says that it was denied.
+    #[error("{}", Self::ApiUnknown)]
+    ApiHidden,
     #[error("{0}")]
     ApiDenied(Cow<'static, str>),
+    /// The client's key has a scope, with which no key may do this.
+    #[error("a key with a scope may not {0}: use a key without a scope, or the password")]
+    KeyScope(&'static str),
     #[error("{0}")]
     ApiConflict(Cow<'static, str>),
     /// The tag, the manifest or the version with which a rollback or a promotion begins.
@@ -184,8 +189,18 @@ pub(crate) enum Error {
 pub(crate) struct Refusal {
     pub(crate) action: ActionKind,
     pub(crate) repository: RepositoryName,
-    /// The rule that forbids it. `None`: no rule allows it.
-    pub(crate) rule: Option<Arc<str>>,
+    pub(crate) why: Why,
+}
+
+/// Why an action is refused.
+#[derive(Debug)]
+pub(crate) enum Why {
+    /// This rule of the policy denies it.
+    Rule(Arc<str>),
+    /// No rule of the policy allows it.
+    NoRule,
+    /// The scope of the client's key does not contain it.
+    KeyScope,
 }
 
 /// The message of a denial.
@@ -193,15 +208,16 @@ fn denial(refusal: Option<&Refusal>) -> String {
     let Some(Refusal {
         action,
         repository,
-        rule,
+        why,
     }) = refusal
     else {
         return "the requested access is denied".to_owned();
     };
     let action = action.word();
-    match rule {
-        Some(rule) => format!("the rule {rule:?} of the policy denies the action {action} in {repository}"),
-        None => format!("no rule of the policy allows you the action {action} in {repository}"),
+    match why {
+        Why::Rule(rule) => format!("the rule {rule:?} of the policy denies the action {action} in {repository}"),
+        Why::NoRule => format!("no rule of the policy allows you the action {action} in {repository}"),
+        Why::KeyScope => format!("the scope of your key does not contain the action {action} in {repository}"),
     }
 }
 
@@ -349,7 +365,7 @@ impl Error {
             Self::ManifestUnknown | Self::NotAcceptable(_) | Self::ReleaseUnknown(_) => {
                 (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
             }
-            Self::NameUnknown | Self::RepositoryNotCreated(_) | Self::ApiUnknown => {
+            Self::NameUnknown | Self::RepositoryNotCreated(_) | Self::ApiUnknown | Self::ApiHidden => {
                 (StatusCode::NOT_FOUND, "NAME_UNKNOWN")
             }
             Self::Referenced(_) => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
@@ -357,6 +373,7 @@ impl Error {
             Self::Denied { .. }
             | Self::Protected(_)
             | Self::ApiDenied(_)
+            | Self::KeyScope(_)
             | Self::HostRefused { .. }
             | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             // Not 429: for docker, a 429 on an upload is final.
@@ -374,12 +391,17 @@ impl Error {
         match self {
             Self::Unauthenticated { reason, .. } => Some(*reason),
             Self::TokenNotGranted(_) => Some(DenialReason::InvalidCredentials),
-            Self::Denied { .. } | Self::ApiDenied(_) => Some(DenialReason::Policy),
+            Self::Denied {
+                refusal: Some(Refusal { why: Why::KeyScope, .. }),
+            }
+            | Self::KeyScope(_) => Some(DenialReason::KeyScope),
+            Self::Denied { .. } | Self::ApiDenied(_) | Self::ApiHidden => Some(DenialReason::Policy),
             Self::Protected(refused) => Some(match refused.protected.why {
                 Protection::Frozen { .. } | Protection::DeletedWhileFrozen { .. } => DenialReason::FrozenTag,
                 Protection::CreateOnly { .. } => DenialReason::CreateOnly,
             }),
             Self::TooManyAttempts { .. } => Some(DenialReason::TooManyAttempts),
+            Self::TooManyChanges { .. } => Some(DenialReason::TooManyChanges),
             _ => None,
         }
     }

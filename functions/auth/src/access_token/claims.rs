@@ -44,9 +44,12 @@ pub(super) struct Roadstead {
     pub(super) generation: String,
     #[serde(rename = "cred", default, skip_serializing_if = "Option::is_none")]
     pub(super) credential: Option<CredentialId>,
-    /// What the scope of the key says of the granted repositories; absent if the key has none.
+    /// The scope of the key; absent if the key has none.
     #[serde(rename = "scope", default, skip_serializing_if = "Option::is_none")]
     pub(super) key_scope: Option<Vec<Grant>>,
+    /// Instead of a scope that is too long: what it says of the granted repositories.
+    #[serde(rename = "part", default, skip_serializing_if = "Option::is_none")]
+    pub(super) key_scope_part: Option<Vec<Grant>>,
     pub(super) groups: BTreeSet<GroupName>,
     pub(super) grants: Vec<Grant>,
 }
@@ -88,6 +91,7 @@ impl Claims {
             generation,
             credential,
             key_scope,
+            key_scope_part,
             groups,
             grants,
         } = self.roadstead;
@@ -96,10 +100,12 @@ impl Claims {
             || groups.len() > Account::MAX_GROUPS
             || grants.len() > Account::MAX_GRANTS
             || credential.is_some() && !has_account
-            || key_scope.is_some() && credential.is_none()
+            || key_scope.is_some() && key_scope_part.is_some()
+            || credential.is_none() && (key_scope.is_some() || key_scope_part.is_some())
             || key_scope
-                .as_ref()
-                .is_some_and(|scope| scope.len() > Account::MAX_GRANTS)
+                .iter()
+                .chain(&key_scope_part)
+                .any(|scope| scope.len() > Account::MAX_GRANTS)
         {
             return None;
         }
@@ -107,12 +113,15 @@ impl Claims {
         let count = access.len();
         let access = GrantedScope::new(access);
         let grants = grants.iter().map(Grant::read).collect::<Option<_>>()?;
-        let scope = match key_scope {
-            Some(scope) => {
-                let key = Scope::new(scope.iter().map(Grant::read).collect::<Option<_>>()?).ok()?;
-                access.permissions_within(&key).ok()?
+        let key_scope_of = |scope: Vec<Grant>| Scope::new(scope.iter().map(Grant::read).collect::<Option<_>>()?).ok();
+        let has_narrow_key = key_scope.is_some() || key_scope_part.is_some();
+        let scope = match (key_scope, key_scope_part) {
+            (Some(whole), _) => {
+                let key = key_scope_of(whole)?;
+                access.permissions_within(&key).ok()?.within_key(key)
             }
-            None => access.permissions().ok()?.extensible(),
+            (None, Some(part)) => access.permissions_within(&key_scope_of(part)?).ok()?,
+            (None, None) => access.permissions().ok()?.extensible(),
         };
         // Each resource is there once, and has an action.
         (access.resources().len() == count).then_some(VerifiedToken {
@@ -121,6 +130,7 @@ impl Claims {
             access,
             generation: generation.parse().ok()?,
             credential,
+            has_narrow_key,
             groups,
             grants,
             issued,

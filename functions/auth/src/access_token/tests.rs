@@ -167,12 +167,13 @@ fn s04_a_token_allows_no_more_than_the_scope_of_its_key() {
         grant("payments/web", &["push"]),
         grant("other/**", &["delete"]),
     ];
+    let key = Scope::new(scope.clone()).unwrap();
     let asked = "repository:payments/api:pull,push repository:payments/web:push repository:elsewhere:pull";
     let issued = server
         .issue(asked, |holder| holder.key_scope = Some(scope.clone()))
         .unwrap();
     let verified = server.verify(&issued.token).unwrap();
-    assert_ne!(verified.scope, verified.scope.clone().extensible());
+    assert_eq!(verified.scope, verified.scope.clone().within_key(key));
     let of = |name: &str| {
         let name: RepositoryName = name.parse().unwrap();
         let kinds = [Read, Write, Move, Delete].into_iter();
@@ -188,7 +189,8 @@ fn s04_a_token_allows_no_more_than_the_scope_of_its_key() {
         json!([
             ["payments/**", "create"],
             ["payments/api", "pull"],
-            ["payments/web", "push"]
+            ["payments/web", "push"],
+            ["other/**", "delete"]
         ])
     );
     // An empty scope is one, and withholds everything.
@@ -204,14 +206,41 @@ fn s04_a_token_allows_no_more_than_the_scope_of_its_key() {
         ("too many", true, Account::MAX_GRANTS + 1, false),
         ("without a key", false, 1, false),
     ] {
-        let mut changed = claims(&whole);
-        if !credential {
-            changed["rs"].as_object_mut().unwrap().remove("cred");
+        for claim in ["scope", "part"] {
+            let mut changed = claims(&whole);
+            if !credential {
+                changed["rs"].as_object_mut().unwrap().remove("cred");
+            }
+            changed["rs"][claim] = json!(vec![json!(["payments/api", "pull"]); count]);
+            let verified = server.verify(&server.sign(&changed.to_string()));
+            assert_eq!(verified.is_ok(), expected, "{what} {claim}");
         }
-        changed["rs"]["scope"] = json!(vec![json!(["payments/api", "pull"]); count]);
-        let verified = server.verify(&server.sign(&changed.to_string()));
-        assert_eq!(verified.is_ok(), expected, "{what}");
     }
+    let mut both = claims(&whole);
+    both["rs"]["scope"] = json!([]);
+    both["rs"]["part"] = json!([]);
+    assert!(server.verify(&server.sign(&both.to_string())).is_err());
+}
+
+/// A scope that is too long for a token is in it as far as it concerns the granted repositories. Then another token may be
+/// wider, for all that is known.
+#[test]
+fn s04_of_a_long_scope_a_token_contains_what_concerns_it() {
+    let server = TokenServer::new();
+    let long = "long-name".repeat(22);
+    let mut scope = vec![grant("payments/**", &["create"])];
+    scope.extend((1..Account::MAX_GRANTS).map(|number| grant(&format!("{long}/{number}/**"), &["pull"])));
+    let issued = server
+        .issue("repository:payments/api:pull,push", |holder| {
+            holder.key_scope = Some(scope);
+        })
+        .unwrap();
+    assert_eq!(claims(&issued.token)["rs"]["part"], json!([["payments/**", "create"]]));
+    assert_eq!(claims(&issued.token)["rs"].get("scope"), None);
+    let verified = server.verify(&issued.token).unwrap();
+    assert!(verified.has_narrow_key);
+    let part = Scope::new(vec![grant("payments/api", &["create"])]).unwrap();
+    assert_eq!(verified.scope, part);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the API asks of an [`AccountAuthenticator`]: who a request comes from, what a password is worth, and that a change
 //! works at once on this instance.
 
-use registry::api_endpoint::ApiCaller;
+use registry::api_endpoint::{ApiCaller, ApiScope};
 use registry::auth::{AccountName, AuthenticationError, Credentials, Origin, Rules};
 use registry::policy::Policy;
 use registry::store::access::{Account, PasswordHash};
@@ -84,7 +84,7 @@ impl AccountAuthenticator {
     ) -> Result<PasswordHash, NotHashed> {
         password::check(password).map_err(NotHashed::Refused)?;
         let checks = &self.logins.checks;
-        let made = checks.renewed(origin.client, account.as_str(), password).await;
+        let made = checks.hash_new(origin.client, account.as_str(), password).await;
         made.map_err(NotHashed::Unchecked)?
             .ok_or(NotHashed::Refused(PasswordError::Parameters))
     }
@@ -136,7 +136,10 @@ fn caller_of(login: &Login) -> Result<ApiCaller, LoginError> {
         identity: login.identity()?,
         account: login.account().map(|account| account.name.clone()),
         groups: login.groups(),
-        has_scope: login.key_scope().is_none(),
+        scope: match login.key_scope() {
+            None => ApiScope::Contained,
+            Some(_) => ApiScope::NarrowKey,
+        },
         is_bootstrap: false,
     })
 }

@@ -474,7 +474,7 @@ impl Logins {
     }
 
     async fn try_renew(&self, client: ClientKey, account: &Account, password: &str) -> Result<(), AuthenticationError> {
-        let Some(hash) = self.checks.renewed(client, account.name.as_str(), password).await? else {
+        let Some(hash) = self.checks.hash_new(client, account.name.as_str(), password).await? else {
             return Ok(());
         };
         // The state first: the change is then conditional on everything that came after.
@@ -517,7 +517,7 @@ pub(super) fn by_key_of(identity: Identity, id: CredentialId, key: &AccountKey) 
         return Ok(identity);
     };
     let scope = Scope::new(grants).map_err(|_| LoginError::Wrong)?;
-    Ok(identity.with_token_scope(scope))
+    Ok(identity.with_token_scope(scope.of_key()))
 }
 
 /// The identity of an account whose owner was authenticated earlier.

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use registry::api_endpoint::ApiCaller;
+use registry::api_endpoint::{ApiCaller, ApiScope};
 use registry::auth::{AccountName, AuthenticationError, PrincipalKind, Scope, Subject, TokenError};
 use registry::environment::Environment;
 use registry::store::access::KeyId;
@@ -85,16 +85,19 @@ impl TokenChecks {
             }
             _ => None,
         };
-        let has_scope = token.access.registry().api;
+        let scope = match (token.access.registry().api, token.has_narrow_key) {
+            (true, _) => ApiScope::Contained,
+            (false, true) => ApiScope::NarrowKey,
+            (false, false) => ApiScope::Missing,
+        };
         Ok(ApiCaller {
-            identity: if has_scope {
-                identity.with_token_scope(Scope::EVERYTHING)
-            } else {
-                identity
+            identity: match scope {
+                ApiScope::Contained => identity.with_token_scope(Scope::EVERYTHING),
+                ApiScope::Missing | ApiScope::NarrowKey => identity,
             },
             account,
             groups: token.groups.clone(),
-            has_scope,
+            scope,
             is_bootstrap: false,
         })
     }

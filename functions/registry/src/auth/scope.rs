@@ -190,11 +190,24 @@ pub struct Scope {
     everywhere: Actions,
     /// Whether the list of repositories shows all that may be pulled, and not only what the grants let be pulled.
     whole_catalog: bool,
-    /// Whether a token with a wider scope may be granted.
-    is_extensible: bool,
+    /// What another token may contain.
+    wider: Wider,
     /// The other grants; `None` instead of an empty list, so that a scope can be a constant. A thin pointer, because every
     /// request moves its scope several times.
     grants: Option<Arc<Vec<RepositoryGrant>>>,
+}
+
+/// What a client gets that asks for another token, as far as the policy allows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Wider {
+    /// It is not known.
+    Unknown,
+    /// Whatever it asks for: nothing else narrows its tokens.
+    Everything,
+    /// Nothing more: the scope is that of a key.
+    Nothing,
+    /// What the scope of its key contains.
+    Key(Arc<Scope>),
 }
 
 /// A scope was to have more than [`Scope::MAX_GRANTS`] grants.
@@ -225,7 +238,7 @@ impl Scope {
         Ok(Self {
             everywhere,
             whole_catalog: false,
-            is_extensible: false,
+            wider: Wider::Unknown,
             grants: (!others.is_empty()).then(|| Arc::new(others)),
         })
     }
@@ -234,7 +247,7 @@ impl Scope {
         Self {
             everywhere: actions,
             whole_catalog: false,
-            is_extensible: false,
+            wider: Wider::Unknown,
             grants: None,
         }
     }
@@ -261,7 +274,7 @@ impl Scope {
         Self {
             everywhere: Actions::NONE,
             whole_catalog: false,
-            is_extensible: false,
+            wider: Wider::Unknown,
             grants: Some(Arc::new(vec![grant])),
         }
     }
@@ -281,14 +294,51 @@ impl Scope {
     #[must_use]
     pub fn extensible(self) -> Self {
         Self {
-            is_extensible: true,
+            wider: Wider::Everything,
             ..self
         }
     }
 
-    /// Whether a token with a wider scope may be granted.
-    pub(super) fn is_extensible(&self) -> bool {
-        self.is_extensible
+    /// The same scope, as that of a key by which the client has logged in: no token of the key contains more.
+    #[must_use]
+    pub fn of_key(self) -> Self {
+        Self {
+            wider: Wider::Nothing,
+            ..self
+        }
+    }
+
+    /// The same scope, as that of a token for a key with the scope `key`, which contains what its client has asked for. If the
+    /// client asks for more, it gets what `key` contains and the policy allows.
+    #[must_use]
+    pub fn within_key(self, key: Self) -> Self {
+        Self {
+            wider: Wider::Key(Arc::new(key)),
+            ..self
+        }
+    }
+
+    /// Whether it is known that another token may contain an action in a repository.
+    pub(super) fn may_be_wider(&self, action: ActionKind, repository: &RepositoryName) -> bool {
+        match &self.wider {
+            Wider::Unknown | Wider::Nothing => false,
+            Wider::Everything => true,
+            Wider::Key(key) => key.covers(action, repository),
+        }
+    }
+
+    /// Whether no token for the same key contains an action in a repository.
+    pub(super) fn is_withheld_by_key(&self, action: ActionKind, repository: &RepositoryName) -> bool {
+        match &self.wider {
+            Wider::Unknown | Wider::Everything => false,
+            Wider::Nothing => !self.covers(action, repository),
+            Wider::Key(key) => !key.covers(action, repository),
+        }
+    }
+
+    /// Whether it is that of a key, or narrowed by that of a key: no such key may list what its scope does not name.
+    pub(super) fn is_of_key(&self) -> bool {
+        matches!(self.wider, Wider::Nothing | Wider::Key(_))
     }
 
     /// Whether the list of repositories may show a repository, which may be pulled by `action`.

@@ -222,6 +222,10 @@ fn another_token_helps_if_only_the_request_for_this_one_was_too_narrow() {
         (Rules::everything(), upload.clone(), false),
         (Rules::everything(), upload.clone().extensible(), true),
         (Rules::everything(), Scope::PULL_ONLY.extensible(), false),
+        (Rules::everything(), upload.clone().of_key(), false),
+        (Rules::everything(), upload.clone().within_key(upload.clone()), false),
+        (Rules::everything(), upload.clone().within_key(Scope::PULL_ONLY), true),
+        (Rules::nothing(), upload.clone().within_key(Scope::PULL_ONLY), false),
         (Rules::pull_only(), upload.clone().extensible(), true),
         (Rules::nothing(), upload.clone().extensible(), false),
         (
@@ -236,6 +240,48 @@ fn another_token_helps_if_only_the_request_for_this_one_was_too_narrow() {
         assert_eq!(identity.needs_token_for::<Pull>(&there), expected, "{identity:?}");
         assert!(!expected || identity.permit::<Pull>(&there).unwrap_err() == Denied::Scope);
     }
+}
+
+/// Only what the scope of a key contains can be in a token for it, so nothing is asked for again that is not.
+#[test]
+fn what_the_scope_of_a_key_withholds_no_token_gives() {
+    let (here, there): (RepositoryName, RepositoryName) = ("a/b".parse().unwrap(), "c".parse().unwrap());
+    let alice = Identity::new(Principal::user("alice").unwrap(), Rules::everything());
+    let nothing = || Scope::new(Vec::new()).unwrap();
+    let withheld = |action| Denied::Key {
+        action,
+        repository: there.clone(),
+    };
+    for (scope, pull, push) in [
+        (Scope::EVERYTHING.of_key(), None, None),
+        (Scope::PULL_ONLY.of_key(), None, Some(withheld(ActionKind::Write))),
+        (
+            Scope::upload(&here).of_key(),
+            Some(withheld(ActionKind::Read)),
+            Some(withheld(ActionKind::Write)),
+        ),
+        // A token that contains less than its key.
+        (
+            nothing().within_key(Scope::PULL_ONLY),
+            Some(Denied::Scope),
+            Some(withheld(ActionKind::Write)),
+        ),
+        (
+            Scope::upload(&here).within_key(Scope::EVERYTHING),
+            Some(Denied::Scope),
+            Some(Denied::Scope),
+        ),
+        // It is not known what the scope of the key says of this repository.
+        (nothing(), Some(Denied::Scope), Some(Denied::Scope)),
+    ] {
+        let identity = alice.clone().with_token_scope(scope);
+        assert_eq!(identity.permit::<Pull>(&there).err(), pull, "{identity:?}");
+        assert_eq!(identity.permit::<Push>(&there).err(), push, "{identity:?}");
+    }
+    // The policy decides first.
+    let bob = Identity::new(Principal::user("bob").unwrap(), Rules::nothing());
+    let denied = bob.with_token_scope(nothing().of_key()).permit::<Pull>(&there);
+    assert_eq!(denied.unwrap_err(), forbidden(ActionKind::Read, "c"));
 }
 
 #[test]

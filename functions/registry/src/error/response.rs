@@ -4,7 +4,7 @@ use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use http::{HeaderValue, Method, Response};
 use serde_json::{Value, json};
 
-use super::{Error, ProtectedTag};
+use super::{Error, ProtectedTag, Why};
 use crate::auth::Challenge;
 use crate::body::ResponseBody;
 use crate::overload::Overload;
@@ -30,7 +30,7 @@ impl Error {
             Self::ApiInvalid { detail, .. } => detail.clone(),
             Self::Denied { refusal: Some(refusal) } => {
                 let mut detail = json!({ "action": refusal.action.word(), "repository": refusal.repository });
-                if let Some(rule) = &refusal.rule {
+                if let Why::Rule(rule) = &refusal.why {
                     detail["rule"] = json!(&**rule);
                 }
                 Some(detail)
@@ -260,20 +260,28 @@ mod tests {
     /// The answer to a client that is logged in says what the policy forbids, and by which rule.
     #[tokio::test]
     async fn a_refusal_says_what_and_why() {
-        let refusal = |action, rule: Option<&str>| Refusal {
+        let refusal = |action, why| Refusal {
             action,
             repository: "prod/x".parse().unwrap(),
-            rule: rule.map(Into::into),
+            why,
         };
         for (refusal, message, detail) in [
             (None, "the requested access is denied", json!(null)),
             (
-                Some(refusal(ActionKind::Write, None)),
+                Some(refusal(ActionKind::Write, Why::NoRule)),
                 "no rule of the policy allows you the action create in prod/x",
                 json!({ "action": "create", "repository": "prod/x" }),
             ),
             (
-                Some(refusal(ActionKind::Delete, Some("production is \"never\" deleted"))),
+                Some(refusal(ActionKind::Move, Why::KeyScope)),
+                "the scope of your key does not contain the action move in prod/x",
+                json!({ "action": "move", "repository": "prod/x" }),
+            ),
+            (
+                Some(refusal(
+                    ActionKind::Delete,
+                    Why::Rule("production is \"never\" deleted".into()),
+                )),
                 r#"the rule "production is \"never\" deleted" of the policy denies the action delete in prod/x"#,
                 json!({ "action": "delete", "repository": "prod/x", "rule": "production is \"never\" deleted" }),
             ),

@@ -18,16 +18,19 @@ enum Proof {
     TokenWithoutScope,
     /// A key that has a scope.
     ScopedKey,
+    /// A token for such a key.
+    TokenOfScopedKey,
 }
 
 impl Proof {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Password,
         Self::Key,
         Self::KeyAsToken,
         Self::Token,
         Self::TokenWithoutScope,
         Self::ScopedKey,
+        Self::TokenOfScopedKey,
     ];
 
     async fn call<'a>(self, world: &World, call: Call<'a>, user: &str) -> Call<'a> {
@@ -37,19 +40,27 @@ impl Proof {
             Self::KeyAsToken => call.bearer(&world.issue(user, None).await.1),
             Self::Token => call.bearer(&world.token_of(user, "registry:api:*").await),
             Self::TokenWithoutScope => call.bearer(&world.token_of(user, "repository:a/b:pull").await),
-            Self::ScopedKey => {
+            Self::ScopedKey | Self::TokenOfScopedKey => {
                 let everything = RepositoryGrant {
                     repositories: "**".parse().unwrap(),
                     actions: Actions::ALL,
                 };
-                call.basic(user, &world.issue(user, Some(vec![everything])).await.1)
+                let key = world.issue(user, Some(vec![everything])).await.1;
+                if self == Self::ScopedKey {
+                    return call.basic(user, &key);
+                }
+                call.bearer(&world.token_for(user, &key, "registry:api:*").await)
             }
         }
     }
 
-    /// Whether it is not good for the API, whoever has it.
-    fn lacks_scope(self) -> bool {
-        matches!(self, Self::TokenWithoutScope | Self::ScopedKey)
+    /// The status, if it is not good for the API, whoever has it. Another token may be, and no token of a key with a scope is.
+    fn refusal(self) -> Option<u16> {
+        match self {
+            Self::Password | Self::Key | Self::KeyAsToken | Self::Token => None,
+            Self::TokenWithoutScope => Some(401),
+            Self::ScopedKey | Self::TokenOfScopedKey => Some(403),
+        }
     }
 }
 
@@ -121,8 +132,8 @@ impl Kind {
     /// Whether a token for the API could help.
     fn lacks_scope(self) -> bool {
         match self {
-            Self::OwnerWithoutScope | Self::OwnerByScopedKey => true,
-            Self::Auditor(proof) | Self::Admin(proof) => proof.lacks_scope(),
+            Self::OwnerWithoutScope => true,
+            Self::Auditor(proof) | Self::Admin(proof) => proof.refusal() == Some(401),
             _ => false,
         }
     }
@@ -132,9 +143,12 @@ impl Kind {
         match self {
             Self::Anonymous | Self::WrongPassword | Self::Bootstrap => 401,
             // Another token helps only if the policy allows it. The permissions in repositories are asked for last.
-            Self::OwnerWithoutScope | Self::OwnerByScopedKey if rights.owner == 0 || rights.is_in_repositories => 401,
-            Self::Auditor(proof) if proof.lacks_scope() && (rights.auditor == 0 || rights.is_in_repositories) => 401,
-            Self::Admin(proof) if proof.lacks_scope() => 401,
+            Self::OwnerWithoutScope if rights.owner == 0 || rights.is_in_repositories => 401,
+            Self::OwnerByScopedKey if rights.owner == 0 || rights.is_in_repositories => 403,
+            Self::Auditor(proof) if rights.auditor == 0 || rights.is_in_repositories => {
+                proof.refusal().unwrap_or(rights.auditor)
+            }
+            Self::Admin(proof) => proof.refusal().unwrap_or(0),
             Self::OwnerByPassword
             | Self::OwnerByKey
             | Self::OwnerByKeyAsToken
@@ -144,7 +158,6 @@ impl Kind {
             Self::OtherUser | Self::UserOfFile => rights.other,
             Self::Robot => rights.robot,
             Self::Auditor(_) => rights.auditor,
-            Self::Admin(_) => 0,
         }
     }
 }
@@ -317,6 +330,11 @@ async fn s15_the_bootstrap_secret_makes_the_first_administrator_and_nothing_else
     create("eve", "admins", "bootstrap", &BOOTSTRAP[1..]).await.expect(401);
     create("eve", "admins", "admin", BOOTSTRAP).await.expect(401);
     create("ann", "dev", "bootstrap", BOOTSTRAP).await.expect(201);
+    // Nobody could log in as this one, and the secret would end with it.
+    let body = serde_json::json!({ "name": "root", "kind": "user", "groups": ["admins"] });
+    let call = world.call("POST", "accounts").json(&body);
+    let refused = call.basic("bootstrap", BOOTSTRAP).send().await.expect(400);
+    assert!(refused.text.contains("needs a password or a key"), "{refused:?}");
     create("root", "admins", "bootstrap", BOOTSTRAP).await.expect(201);
     create("eve", "admins", "bootstrap", BOOTSTRAP).await.expect(401);
     let events = world

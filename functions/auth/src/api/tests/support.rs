@@ -537,8 +537,13 @@ impl World {
 
     /// A token of a user for a scope.
     pub(super) async fn token_of(&self, user: &str, scope: &str) -> String {
+        self.token_for(user, PASSWORD, scope).await
+    }
+
+    /// A token of a user for a scope, by this secret.
+    pub(super) async fn token_for(&self, user: &str, secret: &str, scope: &str) -> String {
         let call = self.request("GET", &format!("/token?scope={scope}"));
-        let reply = call.user(user).send().await.expect(200);
+        let reply = call.basic(user, secret).send().await.expect(200);
         reply.json()["token"].as_str().unwrap().to_owned()
     }
 
