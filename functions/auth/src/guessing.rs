@@ -27,6 +27,8 @@ use registry::store::Timestamp;
 use registry::store::access::{FailureKey, Failures};
 use sha2::{Digest as _, Sha256};
 
+use crate::keyed_hash::KeyedHash;
+
 /// A pair waits from this different wrong password on.
 const FREE_OF_PAIR: u32 = 5;
 /// An address waits from this wrong password on, ...
@@ -42,7 +44,7 @@ const LONGEST_WAIT_MS: u64 = 15 * 60 * 1000;
 /// does not change: with another one, a client that guesses would begin anew. A wrong password is often almost right, so what
 /// is stored of it says nothing to those who read the counters without the secret.
 #[derive(Clone)]
-pub struct GuessingKey(Hmac<Sha256>);
+pub struct GuessingKey(KeyedHash);
 
 /// A password that a client sent for an account, as the counters know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,21 +58,21 @@ impl GuessingKey {
     /// The secret that is derived from another one, which may have other uses.
     #[must_use]
     pub fn derive(secret: &[u8]) -> Self {
-        let derived = keyed(&Sha256::digest(secret).into())
+        let derived = Hmac::<Sha256>::new(&block(&Sha256::digest(secret).into()).into())
             .chain_update(b"roadstead guessing")
             .finalize();
-        Self(keyed(&derived.into_bytes().into()))
+        Self(KeyedHash::new(&block(&derived.into_bytes().into())))
     }
 
     /// The guess of `password` for `account`, from a client at `address`.
     #[must_use]
     pub fn guess(&self, account: &str, address: IpAddr, password: &str) -> Guess {
         let network = network(address);
-        let pair = self.hash(&[b"pair", account.as_bytes(), &network]);
+        let pair = self.0.of(&[b"pair", account.as_bytes(), &network]);
         Guess {
-            address: FailureKey(first(&self.hash(&[b"address", &network]))),
+            address: FailureKey(first(&self.0.of(&[b"address", &network]))),
             // The account and the address are in it: the same password of two accounts looks different.
-            password: u64::from_be_bytes(first(&self.hash(&[b"password", &pair, password.as_bytes()]))),
+            password: u64::from_be_bytes(first(&self.0.of(&[b"password", &pair, password.as_bytes()]))),
             pair: FailureKey(first(&pair)),
         }
     }
@@ -81,17 +83,7 @@ impl GuessingKey {
     /// secret.
     #[must_use]
     pub fn costs_like_user(&self, name: &str) -> bool {
-        self.hash(&[b"cost", name.as_bytes()])[0].is_multiple_of(2)
-    }
-
-    /// Length prefixes separate the parts.
-    fn hash(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        for part in parts {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
+        self.0.of(&[b"cost", name.as_bytes()])[0].is_multiple_of(2)
     }
 }
 
@@ -202,11 +194,11 @@ fn waits_until(count: u32, free: u32, now: Timestamp) -> Option<Timestamp> {
     Some(now.plus_millis(wait))
 }
 
-/// HMAC with a key that is shorter than a block, and is filled up with zeros (RFC 2104, 2).
-fn keyed(secret: &[u8; 32]) -> Hmac<Sha256> {
+/// A key of HMAC that fills a block: filled up with zeros (RFC 2104, 2).
+fn block(secret: &[u8; 32]) -> [u8; 64] {
     let mut block = [0; 64];
     block[..secret.len()].copy_from_slice(secret);
-    Hmac::<Sha256>::new(&block.into())
+    block
 }
 
 fn first<const LEN: usize>(hash: &[u8; 32]) -> [u8; LEN] {

@@ -28,6 +28,7 @@ pub mod jws;
 pub mod key;
 pub mod key_file;
 pub mod key_set;
+mod keyed_hash;
 pub mod password;
 pub mod scope;
 pub mod signing_key;

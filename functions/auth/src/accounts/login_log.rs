@@ -7,14 +7,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use registry::Principal;
 use registry::auth::{CredentialId, Origin};
 use registry::environment::Environment;
 use registry::store::Timestamp;
-use sha2::Sha256;
 
 use super::recent_map::RecentMap;
+use crate::keyed_hash::KeyedHash;
 
 /// The time after which a login that repeats is logged again, in milliseconds.
 const REPEAT_MS: u64 = 15 * 60 * 1000;
@@ -120,7 +119,7 @@ pub(super) struct LoginLog {
     /// By kind and result.
     counts: [[AtomicU64; LoginResult::ALL.len()]; CredentialKind::ALL.len()],
     /// Its key is random and never leaves the process.
-    keyed: Hmac<Sha256>,
+    keyed: KeyedHash,
     logged: Mutex<RecentMap<LoginPrint, Timestamp>>,
 }
 
@@ -131,7 +130,7 @@ impl LoginLog {
         Self {
             environment,
             counts: Default::default(),
-            keyed: Hmac::new(&key.into()),
+            keyed: KeyedHash::new(&key),
             logged: Mutex::new(RecentMap::new(MAX_LOGGED)),
         }
     }
@@ -188,7 +187,8 @@ impl LoginLog {
             LoginResult::Delayed => ("", ""),
             LoginResult::Accepted | LoginResult::Refused | LoginResult::Unchecked => (attempt.user, attempt.secret),
         };
-        let print = self.print(&[result.as_str(), &client, principal, user, secret]);
+        let parts = [result.as_str(), &client, principal, user, secret];
+        let print = self.keyed.of(&parts.map(str::as_bytes));
         let now = self.environment.now();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |at: Timestamp| at <= now && now.millis_since(at) < REPEAT_MS;
@@ -197,15 +197,5 @@ impl LoginLog {
         }
         logged.insert(print, now);
         false
-    }
-
-    fn print(&self, parts: &[&str]) -> LoginPrint {
-        let mut mac = self.keyed.clone();
-        for part in parts {
-            // The length before each part makes the boundaries of the parts unambiguous.
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part.as_bytes());
-        }
-        mac.finalize().into_bytes().into()
     }
 }

@@ -6,19 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use registry::auth::{AuthenticationError, Origin};
 use registry::budget::ClientKey;
 use registry::environment::{Environment, context};
 use registry::store::access::{AccessStore, Account, FailureKey, Failures, PasswordHash};
 use registry::store::{Context, Timestamp};
-use sha2::Sha256;
 
 use super::access_cache::{READ_TIMEOUT_MS, fail_with_other, unavailable};
 use super::key_locks::KeyLocks;
 use super::password_users::{PasswordThreads, PasswordUsers};
 use super::recent_map::RecentMap;
 use crate::guessing::{self, Guess, GuessingKey};
+use crate::keyed_hash::KeyedHash;
 use crate::password::{PasswordCheck, PasswordHasher};
 
 /// The maximum number of right passwords that are known: one for each user of a large registry.
@@ -54,7 +53,7 @@ pub(super) struct PasswordChecks {
     /// Whether an address is that of a trusted proxy, which stands for many clients.
     is_proxy: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// Its key is random and never leaves the process.
-    keyed: Hmac<Sha256>,
+    keyed: KeyedHash,
     right: Mutex<RecentMap<Fingerprint, ()>>,
     wrong: Mutex<RecentMap<Fingerprint, Timestamp>>,
     /// By the keys of the counters.
@@ -93,7 +92,7 @@ impl PasswordChecks {
             threads,
             hasher,
             is_proxy,
-            keyed: Hmac::new(&key.into()),
+            keyed: KeyedHash::new(&key),
             right: Mutex::new(RecentMap::new(MAX_RIGHT)),
             wrong: Mutex::new(RecentMap::new(MAX_WRONG)),
             guesses: KeyLocks::new(),
@@ -340,29 +339,19 @@ impl PasswordChecks {
             PasswordOwner::User | PasswordOwner::Nobody => None,
         };
         match stored {
-            Some((account, stored)) => self.keyed_hash(&[
+            Some((account, stored)) => self.keyed.of(&[
                 b"account",
                 account.name.as_str().as_bytes(),
                 &account.generation.to_be_bytes(),
                 stored.as_str().as_bytes(),
                 password.as_bytes(),
             ]),
-            None => self.keyed_hash(&[b"nobody", user.as_bytes(), password.as_bytes()]),
+            None => self.keyed.of(&[b"nobody", user.as_bytes(), password.as_bytes()]),
         }
     }
 
     fn of_client(&self, client: ClientKey, print: &Fingerprint) -> Fingerprint {
-        self.keyed_hash(&[b"client", client.to_string().as_bytes(), print])
-    }
-
-    fn keyed_hash(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.keyed.clone();
-        for part in parts {
-            // The length before each part makes the boundaries of the parts unambiguous.
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
+        self.keyed.of(&[b"client", client.to_string().as_bytes(), print])
     }
 }
 

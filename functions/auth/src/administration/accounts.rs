@@ -322,10 +322,7 @@ fn edited(before: &Account, edit: &AccountEdit) -> Result<Account, Administratio
 
 /// What the audit trail says of an account: its kind, groups and grants.
 fn summary(account: &Account) -> String {
-    let kind = match account.kind {
-        AccountKind::User => "user",
-        AccountKind::Robot => "robot",
-    };
+    let kind = account.kind.as_str();
     let part = |name: &str, items: Vec<String>| match &*items {
         [] => String::new(),
         items => format!("; {name} {}", items.join(" ")),

@@ -45,7 +45,7 @@ pub enum AdministrationError {
         kind: Option<AccountKind>,
     },
     /// There is an account of that name. Users and robots share one name space.
-    #[error("there is a {} {name} already", Found(.kind))]
+    #[error("there is a {} {name} already", .kind.as_str())]
     Exists {
         /// The name.
         name: AccountName,
@@ -53,7 +53,7 @@ pub enum AdministrationError {
         kind: AccountKind,
     },
     /// The account is of the other kind.
-    #[error("{name} is a {}", Found(.kind))]
+    #[error("{name} is a {}", .kind.as_str())]
     OtherKind {
         /// The name.
         name: AccountName,
@@ -158,20 +158,8 @@ impl fmt::Display for Asked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("account"),
-            Some(kind) => Found(kind).fmt(f),
+            Some(kind) => f.write_str(kind.as_str()),
         }
-    }
-}
-
-/// The kind of an account, as a word.
-struct Found<'a>(&'a AccountKind);
-
-impl fmt::Display for Found<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            AccountKind::User => "user",
-            AccountKind::Robot => "robot",
-        })
     }
 }
 

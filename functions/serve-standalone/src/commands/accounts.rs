@@ -45,17 +45,17 @@ impl From<AdministrationError> for Failure {
 fn next_step(error: &AdministrationError) -> Option<String> {
     Some(match error {
         AdministrationError::NoAccount { kind: Some(kind), .. } => {
-            format!("`roadstead {} list` lists those that there are", kind_word(*kind))
+            format!("`roadstead {} list` lists those that there are", kind.as_str())
         }
         AdministrationError::NoAccount { kind: None, .. } => {
             "`roadstead user list` and `roadstead robot list` list those that there are".to_owned()
         }
         AdministrationError::NoKey { name, .. } => format!("`roadstead key list {name}` lists its keys"),
         AdministrationError::NoPolicy(_) => "`roadstead policy versions` lists those that there are".to_owned(),
-        AdministrationError::OtherKind { name, kind } => format!("use `roadstead {} …` for {name}", kind_word(*kind)),
+        AdministrationError::OtherKind { name, kind } => format!("use `roadstead {} …` for {name}", kind.as_str()),
         AdministrationError::Exists { name, kind } => format!(
             "choose another name, or change it with `roadstead {} set {name}`",
-            kind_word(*kind)
+            kind.as_str()
         ),
         AdministrationError::NoGrant { name, .. } => format!("`roadstead robot show {name}` shows its grants"),
         AdministrationError::NotInGroup { .. } => "`roadstead group list` lists the members of groups".to_owned(),
@@ -101,14 +101,6 @@ pub(super) fn administration_of(records: &Records) -> Administration {
         Arc::new(SystemEnvironment),
         OPERATION_TIMEOUT_MS,
     )
-}
-
-/// The word of the command for accounts of a kind.
-pub(super) const fn kind_word(kind: AccountKind) -> &'static str {
-    match kind {
-        AccountKind::User => "user",
-        AccountKind::Robot => "robot",
-    }
 }
 
 /// An account that must be of a kind.
@@ -181,7 +173,7 @@ pub(super) fn show(kind: AccountKind, name: &AccountName, args: &ReadArgs) -> Re
         let status = if account.disabled { "disabled" } else { "enabled" };
         let mut field = |name: &str, value: String| output.columns(&[name.to_owned(), value]);
         field("name", account.name.to_string())?;
-        field("kind", kind_word(kind).to_owned())?;
+        field("kind", kind.as_str().to_owned())?;
         field("status", status.to_owned())?;
         field("groups", joined(&account.groups))?;
         match kind {
@@ -234,7 +226,7 @@ pub(super) fn set(
     if edit == AccountEdit::default() {
         return Err(Failure::Usage(format!(
             "nothing to change; `roadstead {} set --help` lists what can be changed",
-            kind_word(kind)
+            kind.as_str()
         )));
     }
     apply(kind, args, &edit, last_admin(groups.force), "changed")
@@ -276,7 +268,7 @@ pub(super) fn remove(kind: AccountKind, args: &ForcedArgs) -> Result<(), Failure
         writeln!(
             io::stdout(),
             "removed the {} {} with {keys}",
-            kind_word(kind),
+            kind.as_str(),
             removed.name
         )?;
         Ok(())
@@ -302,7 +294,7 @@ pub(super) fn report(json: bool, account: &Account, done: &str) -> Result<(), Fa
         writeln!(stdout, "{}", account_json(account))?;
         return Ok(());
     }
-    let kind = kind_word(account.kind);
+    let kind = account.kind.as_str();
     write!(stdout, "{done} the {kind} {}", account.name)?;
     if !account.groups.is_empty() {
         write!(stdout, ", groups: {}", joined(&account.groups))?;

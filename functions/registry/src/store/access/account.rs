@@ -20,6 +20,17 @@ pub enum AccountKind {
     Robot,
 }
 
+impl AccountKind {
+    /// The word for the kind.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Robot => "robot",
+        }
+    }
+}
+
 /// A password hash as a PHC string. It is not printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

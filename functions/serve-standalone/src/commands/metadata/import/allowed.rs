@@ -17,8 +17,6 @@ use registry::store::{Location, Timestamp};
 
 use super::super::access_record::AccessRecord;
 
-/// The largest policy, in bytes.
-const MAX_POLICY: usize = 64 << 10;
 /// The largest number that every store can store.
 const LARGEST: u64 = i64::MAX as u64;
 
@@ -55,8 +53,8 @@ pub(super) fn check_access(record: &AccessRecord) -> Result<(), String> {
         AccessRecord::Policy { in_force, policy } => {
             number("version", policy.version)?;
             timestamp(policy.at)?;
-            at_most("bytes of the policy", policy.document.len(), MAX_POLICY)?;
-            at_most("bytes of the policy's source", policy.source.len(), MAX_POLICY)?;
+            at_most("bytes of the policy", policy.document.len(), Policy::MAX_BYTES)?;
+            at_most("bytes of the policy's source", policy.source.len(), Policy::MAX_BYTES)?;
             if *in_force {
                 check_policy(&policy.document)
             } else {
