@@ -70,7 +70,7 @@ async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores,
     if !force {
         require_no_others(&*stores.metadata, &contents.repositories).await?;
         access::require_no_others(&*stores.access, &contents.accounts).await?;
-        access::require_no_replacements(path, &*stores.access).await?;
+        access::require_no_replacements(path, contents.access, &*stores.access).await?;
     }
     let mut progress = ImportProgress::find(path, contents, into)?;
     let lease = ImportLease::take(stores.collection.clone(), contents.name(), force).await?;
@@ -88,7 +88,7 @@ async fn import(path: &Path, contents: &Contents, into: String, stores: &Stores,
     }
     let written = async {
         write(path, contents, &mut progress, &*stores.records).await?;
-        access::write(path, &*stores.access).await
+        access::write(path, contents.access, &*stores.access).await
     };
     let written = written.await;
     if written.is_err() {

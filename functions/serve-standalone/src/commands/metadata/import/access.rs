@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
 
 use registry::auth::AccountName;
@@ -57,11 +57,11 @@ pub(super) async fn require_no_others(store: &dyn AccessStore, ours: &BTreeSet<A
     Ok(())
 }
 
-/// Fails if the registry has an account that differs from that of the file, or another policy in force: an import would take
-/// the newer of the two away. What an interrupted import of the file has written is the same.
-pub(super) async fn require_no_replacements(path: &Path, store: &dyn AccessStore) -> Result<(), Failure> {
-    let mut records = AccessRecords::open(path)?;
-    let importer = AccessImporter::new(store).await?;
+/// Fails if the registry has an account that differs from that of the file, or another policy in force: an import would
+/// replace it. What an interrupted import of the file has written is the same.
+pub(super) async fn require_no_replacements(path: &Path, offset: u64, store: &dyn AccessStore) -> Result<(), Failure> {
+    let mut records = AccessRecords::open(path, offset)?;
+    let state = store.state(cx()).await.map_err(unreadable)?;
     let mut replaced = None;
     while let Some(record) = records.next()? {
         match record {
@@ -72,8 +72,8 @@ pub(super) async fn require_no_replacements(path: &Path, store: &dyn AccessStore
                 }
             }
             AccessRecord::Policy { in_force: true, policy } => {
-                let present = importer.state.policy;
-                if present.is_some() && present != importer.find_policy(&policy).await? {
+                let present = state.policy;
+                if present.is_some() && present != find_policy(store, &policy).await.map_err(unreadable)? {
                     replaced = Some("policy in force".to_owned());
                 }
             }
@@ -89,9 +89,9 @@ pub(super) async fn require_no_replacements(path: &Path, store: &dyn AccessStore
     Ok(())
 }
 
-/// Writes the records of the file about accounts.
-pub(super) async fn write(path: &Path, store: &dyn AccessStore) -> Result<(), Failure> {
-    let mut records = AccessRecords::open(path)?;
+/// Writes the records of the file about accounts, which are after `offset`.
+pub(super) async fn write(path: &Path, offset: u64, store: &dyn AccessStore) -> Result<(), Failure> {
+    let mut records = AccessRecords::open(path, offset)?;
     let mut importer = AccessImporter::new(store).await?;
     while let Some(record) = records.next()? {
         match record {
@@ -110,17 +110,23 @@ struct AccessRecords<'a> {
 }
 
 impl<'a> AccessRecords<'a> {
-    fn open(path: &'a Path) -> Result<Self, Failure> {
-        let file = File::open(path).map_err(|error| refused(path, &error.into()))?;
-        let lines = Lines::new(BufReader::new(file), 0);
+    /// The records from `offset` on, which is the end of a line.
+    fn open(path: &'a Path, offset: u64) -> Result<Self, Failure> {
+        let open = || -> io::Result<File> {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(file)
+        };
+        let file = open().map_err(|error| refused(path, &error.into()))?;
+        let lines = Lines::new(BufReader::new(file), offset);
         Ok(Self { path, lines })
     }
 
     fn next(&mut self) -> Result<Option<AccessRecord>, Failure> {
-        let unreadable = |error: FormatError| refused(self.path, &error);
-        while let Some(line) = self.lines.next().map_err(unreadable)? {
+        let refused = |error: FormatError| refused(self.path, &error);
+        while let Some(line) = self.lines.next().map_err(refused)? {
             if let ExportLine::Access(record) = line {
-                return record.read().map(Some).map_err(unreadable);
+                return record.read().map(Some).map_err(refused);
             }
         }
         Ok(None)
@@ -175,7 +181,7 @@ impl<'a> AccessImporter<'a> {
     /// Writes a version of the policy under a new number, if none of the same content, author and time is there.
     async fn policy(&mut self, policy: &PolicyVersion, in_force: bool) -> Result<(), Failure> {
         for _ in 0..MAX_ATTEMPTS {
-            let present = self.find_policy(policy).await?;
+            let present = find_policy(self.store, policy).await.map_err(failed)?;
             if present.is_some() && (!in_force || self.state.policy == present) {
                 return Ok(());
             }
@@ -199,26 +205,6 @@ impl<'a> AccessImporter<'a> {
             }
         }
         Err(disturbed())
-    }
-
-    /// The version of the registry that is the same but for its number.
-    async fn find_policy(&self, policy: &PolicyVersion) -> Result<Option<u64>, Failure> {
-        let is_same = |present: &&PolicyVersion| {
-            let version = policy.version;
-            let present = (*present).clone();
-            PolicyVersion { version, ..present } == *policy
-        };
-        let mut before = None;
-        loop {
-            let page = self.store.policies(cx(), before, 10).await.map_err(failed)?;
-            if let Some(same) = page.items.iter().find(is_same) {
-                return Ok(Some(same.version));
-            }
-            before = page.items.last().map(|last| last.version);
-            if !page.more {
-                return Ok(None);
-            }
-        }
     }
 
     /// Writes an account. One of the same name that differs is replaced, and its tokens are withdrawn.
@@ -275,6 +261,26 @@ impl<'a> AccessImporter<'a> {
             }
         }
         Err(disturbed())
+    }
+}
+
+/// The version of the registry that is the same but for its number.
+async fn find_policy(store: &dyn AccessStore, policy: &PolicyVersion) -> Result<Option<u64>, StoreError> {
+    let is_same = |present: &&PolicyVersion| {
+        let version = policy.version;
+        let present = (*present).clone();
+        PolicyVersion { version, ..present } == *policy
+    };
+    let mut before = None;
+    loop {
+        let page = store.policies(cx(), before, 10).await?;
+        if let Some(same) = page.items.iter().find(is_same) {
+            return Ok(Some(same.version));
+        }
+        before = page.items.last().map(|last| last.version);
+        if !page.more {
+            return Ok(None);
+        }
     }
 }
 

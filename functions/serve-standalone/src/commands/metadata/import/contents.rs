@@ -28,6 +28,8 @@ pub(super) struct Contents {
     pub(super) records: u64,
     pub(super) repositories: BTreeSet<RepositoryName>,
     pub(super) accounts: BTreeSet<AccountName>,
+    /// Where the records about accounts begin, as the offset of a line.
+    pub(super) access: u64,
     /// Hashes of the missing records to which others refer.
     missing: HashSet<u64>,
 }
@@ -92,7 +94,9 @@ impl Contents {
         let mut records = 0;
         let (mut repositories, mut accounts) = (BTreeSet::new(), BTreeSet::new());
         let (mut present, mut missing) = (HashSet::new(), HashSet::new());
+        let mut access = None;
         let expected = loop {
+            let offset = lines.offset();
             match lines.next()?.ok_or(FormatError::CutOff)? {
                 ExportLine::Record(record) => {
                     records += 1;
@@ -106,6 +110,7 @@ impl Contents {
                 }
                 ExportLine::Access(record) => {
                     records += 1;
+                    access.get_or_insert(offset);
                     let record = record.read()?;
                     allowed::check_access(&record)
                         .map_err(|what| lines.wrong(format!("the record \"{record}\": {what}")))?;
@@ -133,6 +138,7 @@ impl Contents {
             records,
             repositories,
             accounts,
+            access: access.unwrap_or(lines.offset()),
             missing,
         })
     }

@@ -188,8 +188,8 @@ async fn accounts_and_policies_are_moved() {
     let targets: [Arc<dyn AccessStore>; 2] = [embedded.unwrap().metadata, Arc::new(MemoryMetadata::new())];
     for to in targets {
         require_no_others(&*to, &contents.accounts).await.unwrap();
-        require_no_replacements(&path, &*to).await.unwrap();
-        write(&path, &*to).await.unwrap();
+        require_no_replacements(&path, contents.access, &*to).await.unwrap();
+        write(&path, contents.access, &*to).await.unwrap();
         assert_eq!(all_accounts(&*to).await, accounts());
         assert_eq!(policies(&*to).await, policies(&from).await);
         let state = to.state(cx()).await.unwrap();
@@ -210,8 +210,8 @@ async fn accounts_and_policies_are_moved() {
         );
 
         require_no_others(&*to, &contents.accounts).await.unwrap();
-        require_no_replacements(&path, &*to).await.unwrap();
-        write(&path, &*to).await.unwrap();
+        require_no_replacements(&path, contents.access, &*to).await.unwrap();
+        write(&path, contents.access, &*to).await.unwrap();
         assert_eq!(to.state(cx()).await.unwrap(), state);
         assert_eq!(events(&*to).await, recorded);
     }
@@ -258,7 +258,7 @@ async fn an_account_that_differs_is_replaced() {
     };
     assert_eq!(to.apply(cx(), &change).await.unwrap(), Applied::Applied);
     is_refused(&path, &to, "the account ci").await;
-    write(&path, &to).await.unwrap();
+    write(&path, 0, &to).await.unwrap();
     let replaced = to.account(cx(), &name("ci")).await.unwrap().unwrap();
     assert_eq!(replaced.generation, present.generation + 1);
     let expected = Account {
@@ -273,13 +273,13 @@ async fn an_account_that_differs_is_replaced() {
         withdrawn.contains(&name("ci").user(), generation, None, now())
     };
     assert!(is_withdrawn(present.generation) && !is_withdrawn(replaced.generation));
-    write(&path, &to).await.unwrap();
+    write(&path, 0, &to).await.unwrap();
     assert_eq!(to.state(cx()).await.unwrap(), state);
 }
 
 /// Without `--force` nothing of the registry is replaced, and the error names what would be.
 async fn is_refused(path: &Path, store: &dyn AccessStore, what: &str) {
-    let Err(Failure::Failed(text)) = require_no_replacements(path, store).await else {
+    let Err(Failure::Failed(text)) = require_no_replacements(path, 0, store).await else {
         panic!("it was accepted")
     };
     assert!(text.contains(what) && text.contains("--force"), "{text}");
@@ -299,11 +299,11 @@ async fn what_was_changed_since_the_export_is_not_replaced() {
     for change in changes {
         let to = filled().await;
         let path = exported(&folder, &to, false).await;
-        require_no_replacements(&path, &to).await.unwrap();
+        require_no_replacements(&path, 0, &to).await.unwrap();
         let mut account = user("alice", &["admins", "ops"]);
         account.generation += 1;
         put(&to, account.clone()).await;
-        require_no_replacements(&path, &to).await.unwrap();
+        require_no_replacements(&path, 0, &to).await.unwrap();
         change(&mut account);
         put(&to, account).await;
         is_refused(&path, &to, "the account alice").await;
@@ -343,8 +343,8 @@ async fn a_policy_that_was_set_since_the_export_is_not_replaced() {
     };
     assert_eq!(to.apply(cx(), &change).await.unwrap(), Applied::Applied);
     is_refused(&path, &to, "the policy in force").await;
-    write(&path, &to).await.unwrap();
-    require_no_replacements(&path, &to).await.unwrap();
+    write(&path, 0, &to).await.unwrap();
+    require_no_replacements(&path, 0, &to).await.unwrap();
 }
 
 /// A registry with another account is refused, unless the file has no accounts.
@@ -493,7 +493,7 @@ async fn an_account_that_was_removed_comes_back() {
         event: None,
     };
     assert_eq!(to.apply(cx(), &change).await.unwrap(), Applied::Applied);
-    write(&path, &to).await.unwrap();
+    write(&path, 0, &to).await.unwrap();
     let account = to.account(cx(), &name("ci")).await.unwrap().unwrap();
     let state = to.state(cx()).await.unwrap();
     let is_withdrawn = |generation| state.withdrawn.contains(&account.principal(), generation, None, now());
