@@ -73,6 +73,14 @@ pub struct AccountEdit {
     pub disabled: Option<bool>,
 }
 
+/// When an account is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    /// As long as there is no administrator and never was one.
+    BeforeAdmins,
+}
+
 impl Administration {
     /// An account. One read.
     pub async fn account(&self, account: AccountRef<'_>) -> Result<Account, AdministrationError> {
@@ -113,31 +121,21 @@ impl Administration {
 
     /// Makes an account.
     pub async fn create(&self, author: &Author, new: NewAccount) -> Result<Created, AdministrationError> {
-        self.persist(|| self.create_if(author, new.clone(), |_, _| Ok(())))
+        self.persist(|| self.create_when(author, new.clone(), When::Always))
             .await
     }
 
-    /// Makes an account, if there is no administrator and there never was one. An administrator has to be able to log in.
+    /// Makes an account, if there is no administrator and there never was one. An administrator has to be able to make others.
     pub async fn create_before_admins(&self, author: &Author, new: NewAccount) -> Result<Created, AdministrationError> {
-        let check = |state: &AccessState, account: &Account| {
-            if state.admins > 0 || state.had_admin {
-                return Err(AdministrationError::HasAdmin);
-            }
-            if account.is_active_admin() && account.password.is_none() && account.keys.is_empty() {
-                return Err(AdministrationError::NoLogin(account.name.clone()));
-            }
-            Ok(())
-        };
-        self.persist(|| self.create_if(author, new.clone(), check)).await
+        self.persist(|| self.create_when(author, new.clone(), When::BeforeAdmins))
+            .await
     }
 
-    async fn create_if(
-        &self,
-        author: &Author,
-        new: NewAccount,
-        may: fn(&AccessState, &Account) -> Result<(), AdministrationError>,
-    ) -> Result<Created, AdministrationError> {
+    async fn create_when(&self, author: &Author, new: NewAccount, when: When) -> Result<Created, AdministrationError> {
         let (state, found) = self.state_then_account(&new.name).await?;
+        if when == When::BeforeAdmins && (state.admins > 0 || state.had_admin) {
+            return Err(AdministrationError::HasAdmin);
+        }
         if let Some(found) = found {
             return Err(AdministrationError::Exists {
                 name: found.name,
@@ -162,7 +160,10 @@ impl Administration {
             Some(key) => Some(self.issue(author, &mut account, key, now)?),
             None => None,
         };
-        may(&state, &account)?;
+        let may_use_api = account.password.is_some() || account.keys.values().any(|key| key.scope.is_none());
+        if when == When::BeforeAdmins && account.is_active_admin() && !may_use_api {
+            return Err(AdministrationError::NoLogin(account.name));
+        }
         check(&account)?;
         let mut event = self.event(author, AuditKind::AccountCreated, account.name.to_string(), now);
         event.after = Some(summary(&account));

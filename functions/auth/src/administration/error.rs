@@ -33,8 +33,8 @@ pub enum AdministrationError {
     /// There is an administrator, or there was one, so the bootstrap secret makes no account.
     #[error("there is an administrator already")]
     HasAdmin,
-    /// The first administrator could not log in, and nobody could make another one over the API.
-    #[error("the first administrator {0} needs a password or a key")]
+    /// The first administrator could not use the API, so nobody could make another one over it.
+    #[error("the first administrator {0} needs a password, or a key without a scope")]
     NoLogin(AccountName),
     /// There is no such account.
     #[error("there is no {} {name}", Asked(.kind))]

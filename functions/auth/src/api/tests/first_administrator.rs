@@ -64,3 +64,18 @@ async fn s15_two_bootstrap_requests_at_once_make_one_administrator() {
     let me = world.get("whoami").basic(name, "a long new password").send().await;
     assert_eq!(me.expect(200).json()["principal"], name);
 }
+
+/// The one that comes second learns that there is an administrator, and not that the name exists.
+#[tokio::test]
+async fn s15_two_bootstrap_requests_at_once_for_the_same_name() {
+    let world = World::through(|records| Arc::new(Wrapped::new(records, TwoChanges::default())), |_| ());
+    let create = || {
+        let body = json!({ "name": "ann", "kind": "user", "groups": ["admins"], "password": "a long new password" });
+        let call = world.call("POST", "accounts").json(&body);
+        call.basic("bootstrap", BOOTSTRAP).send()
+    };
+    let (one, other) = join(create(), create()).await;
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 403]);
+}
