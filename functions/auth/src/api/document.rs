@@ -66,7 +66,7 @@ fn description(operation: ApiOperation) -> Description {
         ApiOperation::GetIdentity => base("Who asks", Success::One(WhoAmI::schema)),
         ApiOperation::Explain => Description {
             body: Some(ExplainBody::schema),
-            refusals: &[400, 403, 404],
+            refusals: &[400, 404],
             ..base(
                 "What the policy says about a request",
                 Success::One(ExplainView::schema),
@@ -74,7 +74,7 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::ListAccounts => Description {
             query: &[N, AFTER],
-            refusals: &[400, 403],
+            refusals: &[400],
             ..base(
                 "The accounts, in the order of their names",
                 Success::Page(AccountView::schema),
@@ -82,7 +82,7 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::CreateAccount => Description {
             body: Some(NewAccountBody::schema),
-            refusals: &[400, 403, 409],
+            refusals: &[400, 409],
             ..base("Makes an account", Success::Created(CreatedAccount::schema))
         },
         ApiOperation::GetAccount => Description {
@@ -91,19 +91,19 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::ChangeAccount => Description {
             body: Some(AccountPatch::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base(
                 "Changes groups, grants, or whether an account is disabled",
                 Success::One(AccountView::schema),
             )
         },
         ApiOperation::RemoveAccount => Description {
-            refusals: &[403, 404, 409],
+            refusals: &[404, 409],
             ..base("Removes an account with its keys", Success::Removed)
         },
         ApiOperation::SetPassword => Description {
             body: Some(PasswordBody::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base("Gives a user another password", Success::One(AccountView::schema))
         },
         ApiOperation::ListKeys => Description {
@@ -112,34 +112,33 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::CreateKey => Description {
             body: Some(NewKeyBody::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base("Makes a key", Success::Created(NewKeyView::schema))
         },
         ApiOperation::ChangeKey => Description {
             body: Some(KeyPatch::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base("Changes the scope or the end of a key", Success::One(KeyView::schema))
         },
         ApiOperation::RemoveKey => Description {
-            refusals: &[403, 404],
+            refusals: &[404],
             ..base("Removes a key", Success::Removed)
         },
         ApiOperation::RotateKey => Description {
             body: Some(RotateKeyBody::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base("Replaces a key", Success::Created(RotatedKey::schema))
         },
         ApiOperation::GetPolicy => Description {
-            refusals: &[403],
             ..base("The policy in force", Success::One(PolicyView::schema))
         },
         ApiOperation::SetPolicy => Description {
             query: &[("note", "Why it is set.")],
-            refusals: &[400, 403],
+            refusals: &[400],
             ..base("Puts a policy in force", Success::One(PolicySetView::schema))
         },
         ApiOperation::CheckPolicy => Description {
-            refusals: &[400, 403],
+            refusals: &[400],
             ..base(
                 "Reads a policy without setting it",
                 Success::One(PolicyCheckView::schema),
@@ -147,14 +146,14 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::ListPolicyVersions => Description {
             query: &[N, AFTER],
-            refusals: &[400, 403],
+            refusals: &[400],
             ..base(
                 "The versions of the policy, newest first",
                 Success::Page(PolicyVersionView::schema),
             )
         },
         ApiOperation::GetPolicyVersion => Description {
-            refusals: &[403, 404],
+            refusals: &[404],
             ..base("A version of the policy", Success::One(PolicyView::schema))
         },
         ApiOperation::SearchRepositories => Description {
@@ -167,7 +166,7 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::CreateRepository => Description {
             required: &[("name", "Its name.")],
-            refusals: &[400, 403],
+            refusals: &[400],
             ..base(
                 "Creates an empty repository, which stays in the list",
                 Success::Ensured(RepositoryView::schema),
@@ -176,7 +175,7 @@ fn description(operation: ApiOperation) -> Description {
         ApiOperation::DescribeTags => Description {
             required: &[REPOSITORY],
             query: &[N, AFTER],
-            refusals: &[400, 403, 404],
+            refusals: &[400, 404],
             ..base(
                 "The tags of a repository, in the order of their names",
                 Success::Page(TagView::schema),
@@ -185,7 +184,7 @@ fn description(operation: ApiOperation) -> Description {
         ApiOperation::GetTagHistory => Description {
             required: &[REPOSITORY, ("tag", "The tag.")],
             query: &[N, AFTER],
-            refusals: &[400, 403, 404],
+            refusals: &[400, 404],
             ..base(
                 "The changes of a tag, newest first",
                 Success::Page(TagChangeView::schema),
@@ -193,7 +192,7 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::RollBackTag => Description {
             body: Some(RollBackBody::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base(
                 "Makes a tag name an earlier manifest again",
                 Success::One(RolledBackView::schema),
@@ -201,7 +200,7 @@ fn description(operation: ApiOperation) -> Description {
         },
         ApiOperation::PromoteTag => Description {
             body: Some(PromoteBody::schema),
-            refusals: &[400, 403, 404, 409],
+            refusals: &[400, 404, 409],
             ..base(
                 "Gives a manifest to another repository, and names it there",
                 Success::One(PromotedView::schema),
@@ -217,16 +216,15 @@ fn description(operation: ApiOperation) -> Description {
                 N,
                 AFTER,
             ],
-            refusals: &[400, 403],
+            refusals: &[400],
             ..base("The audit trail, oldest first", Success::Page(AuditEventView::schema))
         },
         ApiOperation::ListSigningKeys => Description {
-            refusals: &[403],
             ..base("The keys that sign tokens", Success::Page(SigningKeyView::schema))
         },
         ApiOperation::RotateSigningKeys => Description {
             body: Some(RotateSigningKeysBody::schema),
-            refusals: &[400, 403, 409],
+            refusals: &[400, 409],
             ..base(
                 "Replaces the key that signs tokens",
                 Success::Created(SigningKeyView::schema),
@@ -240,7 +238,8 @@ fn description(operation: ApiOperation) -> Description {
 pub(super) fn refusals(operation: ApiOperation) -> Vec<u16> {
     let mut statuses = description(operation).refusals.to_vec();
     if operation != ApiOperation::GetApiDocument {
-        statuses.push(401);
+        // A key with a scope is refused by each of them.
+        statuses.extend([401, 403]);
     }
     if operation.body() != ApiBodyKind::None {
         statuses.extend([413, 415]);
@@ -298,12 +297,12 @@ pub(super) fn document() -> Value {
                 "password": {
                     "type": "http",
                     "scheme": "basic",
-                    "description": "The name of an account and its password or one of its keys, or the name `key` and a key.",
+                    "description": "The name of an account and its password or one of its keys without a scope, or the name `key` and such a key.",
                 },
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A token of `/token` with the scope `registry:api:*`, or a key.",
+                    "description": "A token of `/token` with the scope `registry:api:*`, or a key without a scope.",
                 },
             },
         },
@@ -433,7 +432,7 @@ fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The request is malformed, or asks for what cannot be.",
         401 => "The credentials are missing or not good, or the token does not have the scope `registry:api:*`.",
-        403 => "The caller may not do this.",
+        403 => "The caller may not do this, or its key has a scope.",
         404 => "There is no such account, key, version, repository, tag or manifest, or the caller may not see it.",
         409 => "What exists contradicts the request.",
         412 => "The version is not the one that If-Match names.",

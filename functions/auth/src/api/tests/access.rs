@@ -129,6 +129,17 @@ impl Kind {
         }
     }
 
+    /// Whether the scope of its key is all that withholds an operation.
+    fn is_refused_for_its_key(self, rights: &Rights) -> bool {
+        let may = |status| status == 0 || rights.is_in_repositories;
+        match self {
+            Self::OwnerByScopedKey => may(rights.owner),
+            Self::Auditor(proof) => proof.refusal() == Some(403) && may(rights.auditor),
+            Self::Admin(proof) => proof.refusal() == Some(403),
+            _ => false,
+        }
+    }
+
     /// Whether a token for the API could help.
     fn lacks_scope(self) -> bool {
         match self {
@@ -237,6 +248,15 @@ async fn s14_s16_every_operation_with_every_kind_of_caller() {
             );
             assert_eq!(reply.header("set-cookie"), None);
             if status >= 400 {
+                assert!(
+                    document::refusals(operation).contains(&status),
+                    "{operation:?} {kind:?}"
+                );
+                assert_eq!(
+                    reply.text.contains("a key with a scope"),
+                    kind.is_refused_for_its_key(&rights(operation)),
+                    "{reply:?}"
+                );
                 assert!(reply.json()["errors"][0]["code"].is_string());
                 let after = world.administration.state().await.unwrap();
                 assert_eq!(
@@ -334,7 +354,14 @@ async fn s15_the_bootstrap_secret_makes_the_first_administrator_and_nothing_else
     let body = serde_json::json!({ "name": "root", "kind": "user", "groups": ["admins"] });
     let call = world.call("POST", "accounts").json(&body);
     let refused = call.basic("bootstrap", BOOTSTRAP).send().await.expect(400);
-    assert!(refused.text.contains("needs a password or a key"), "{refused:?}");
+    assert!(
+        refused.text.contains("needs a password, or a key without a scope"),
+        "{refused:?}"
+    );
+    let key = serde_json::json!({ "expires": "never", "scope": [{ "repositories": "**", "actions": ["pull"] }] });
+    let body = serde_json::json!({ "name": "root", "kind": "robot", "groups": ["admins"], "key": key });
+    let call = world.call("POST", "accounts").json(&body);
+    call.basic("bootstrap", BOOTSTRAP).send().await.expect(400);
     create("root", "admins", "bootstrap", BOOTSTRAP).await.expect(201);
     create("eve", "admins", "bootstrap", BOOTSTRAP).await.expect(401);
     let events = world

@@ -147,6 +147,10 @@ async fn refused(world: &World, operation: ApiOperation, status: u16) -> Reply {
                 example().user("audra")
             }
             ApiOperation::DescribeTags | ApiOperation::GetTagHistory => example().basic("ci", &world.robot_key),
+            ApiOperation::GetIdentity
+            | ApiOperation::GetAccount
+            | ApiOperation::ListKeys
+            | ApiOperation::SearchRepositories => example().basic("alice", &world.scoped_key),
             _ => example().user("alice"),
         },
         404 => match operation {

@@ -93,3 +93,41 @@ async fn s06_no_page_has_more_than_a_thousand_items() {
         }
     }
 }
+
+/// Pages continue each other wherever they end.
+#[tokio::test]
+async fn versions_are_listed_without_a_gap() {
+    let world = World::new().await;
+    for _ in 0..40 {
+        let new = NewPolicy {
+            form: PolicyForm::Json,
+            source: POLICY.to_owned(),
+            note: None,
+            made_from: MadeFrom::Any,
+        };
+        world
+            .administration
+            .set_policy(&Author::operator(), &new)
+            .await
+            .unwrap();
+    }
+    let newest = world.administration.state().await.unwrap().policy.unwrap();
+    for n in [9, 10, 11, 20, 25] {
+        let mut after = String::new();
+        for page in 0..40 / n {
+            let path = format!("policy/versions?n={n}{after}");
+            let listed = world.get(&path).user("root").send().await.expect(200).json();
+            let versions: Vec<_> = listed["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["version"].as_u64().unwrap())
+                .collect();
+            let first = newest - page * n;
+            assert_eq!(versions, (first + 1 - n..=first).rev().collect::<Vec<_>>(), "{path}");
+            let next = listed["next"].as_str().unwrap();
+            assert_eq!(next, versions.last().unwrap().to_string());
+            after = format!("&after={next}");
+        }
+    }
+}

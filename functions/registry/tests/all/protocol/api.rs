@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use registry::api_endpoint::{ApiBodyKind, ApiEndpoint, ApiOperation, ApiRefusal};
 use registry::store::StoreError;
-use registry::{Authenticator, Endpoint};
+use registry::{Authenticator, DenialReason, Endpoint};
 use serde_json::json;
 
 use crate::support::api::{DOCUMENT, TestApi};
@@ -139,7 +139,7 @@ async fn s07_a_body_over_the_limit_is_refused_without_the_rest() {
 #[tokio::test]
 async fn each_refusal_has_its_answer() {
     type Refuses = fn() -> Option<ApiRefusal>;
-    let refusals: [(Refuses, _, _); 9] = [
+    let refusals: [(Refuses, _, _, _); 9] = [
         (
             || {
                 Some(ApiRefusal::Invalid {
@@ -149,32 +149,47 @@ async fn each_refusal_has_its_answer() {
             },
             400,
             "UNSUPPORTED",
+            None,
         ),
-        (|| Some(ApiRefusal::Unknown), 404, "NAME_UNKNOWN"),
-        (|| Some(ApiRefusal::Denied("planned".into())), 403, "DENIED"),
-        (|| Some(ApiRefusal::Conflict("planned".into())), 409, "UNSUPPORTED"),
-        (|| Some(ApiRefusal::Changed), 412, "UNSUPPORTED"),
+        (|| Some(ApiRefusal::Unknown), 404, "NAME_UNKNOWN", None),
+        (
+            || Some(ApiRefusal::Denied("planned".into())),
+            403,
+            "DENIED",
+            Some(DenialReason::Policy),
+        ),
+        (
+            || Some(ApiRefusal::Conflict("planned".into())),
+            409,
+            "UNSUPPORTED",
+            None,
+        ),
+        (|| Some(ApiRefusal::Changed), 412, "UNSUPPORTED", None),
         (
             || Some(ApiRefusal::TooManyAttempts { retry_after: 9 }),
             429,
             "TOOMANYREQUESTS",
+            Some(DenialReason::TooManyAttempts),
         ),
         (
             || Some(ApiRefusal::TooManyChanges { retry_after: 9 }),
             429,
             "TOOMANYREQUESTS",
+            Some(DenialReason::TooManyChanges),
         ),
-        (|| Some(ApiRefusal::TooManyRequests), 503, "TOOMANYREQUESTS"),
+        (|| Some(ApiRefusal::TooManyRequests), 503, "TOOMANYREQUESTS", None),
         (
             || Some(ApiRefusal::Failed(StoreError::unavailable("hidden"))),
             503,
             "UNAVAILABLE",
+            None,
         ),
     ];
-    for (refuse, status, code) in refusals {
+    for (refuse, status, code, denial) in refusals {
         let (world, _) = world_of(refuse).await;
         let answer = whole(&world, ApiOperation::ChangeAccount).send_unchecked().await;
         let answer = answer.expect_error(status, code);
+        assert_eq!(answer.record.denial, denial);
         let error = &answer.json()["errors"][0];
         if status == 400 {
             assert_eq!(
