@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use self::claims::Claims;
 use crate::jws::{self, JwsError};
 use crate::key_set::KeySet;
-use crate::scope::{GrantedScope, RegistryAccess};
+use crate::scope::{GrantedScope, RegistryAccess, RequestedScope};
 use crate::signing_key::TokenSigner;
 
 /// How long a token is accepted after the time that the client learns, in seconds: for clocks that differ, and for requests
@@ -116,8 +116,11 @@ pub struct NewToken<'a> {
     pub key_scope: Option<&'a [RepositoryGrant]>,
     /// All groups of the account.
     pub groups: &'a BTreeSet<GroupName>,
-    /// All grants of the account. The token contains those that concern what it grants.
+    /// All grants of the account. The token contains those that concern what its client has asked for: they also say why
+    /// something is not granted.
     pub grants: &'a [RepositoryGrant],
+    /// What the client has asked for.
+    pub requested: &'a RequestedScope,
     /// What is granted.
     pub access: &'a GrantedScope,
     /// How long it lives, in seconds: within [`LIFETIME_SECONDS`].
@@ -151,33 +154,34 @@ impl fmt::Debug for IssuedToken {
 #[error("the names of the service and the user are too long for a token")]
 pub struct TooLong;
 
-/// How much of the scope of its key a token contains.
+/// What a token says of repositories that are not granted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum KeyScopeClaim {
-    /// All of it.
-    Whole,
-    /// What concerns the granted repositories.
-    Part,
+enum Others {
+    /// The whole scope of the key, the grants that concern what was asked for, and so many others, if the token contains a list of
+    /// repositories.
+    Contained { listed: usize },
+    /// Nothing.
+    LeftOut,
 }
 
 impl NewToken<'_> {
-    /// Issues the token. What would make it too long is left out: first the grants that no granted repository needs and only
-    /// a list of repositories does, then what the scope of the key says of other repositories, and then resources; of grants and
-    /// resources the last ones first.
+    /// Issues the token. What would make it too long is left out: first the grants that only a list of repositories needs, then
+    /// all that says of other repositories than the granted ones why they are not granted, and then resources; of grants and resources
+    /// the last ones first.
     pub fn issue(&self, key: &TokenSigner, environment: &dyn Environment) -> Result<IssuedToken, TooLong> {
         let mut id = [0; ID_LEN];
         environment.random(&mut id);
         let id = URL_SAFE_NO_PAD.encode(id);
         let issued = environment.now().0 / 1000;
-        let payload = |count: usize, others: usize, key: KeyScopeClaim| {
+        let payload = |count: usize, others: Others| {
             let access = self.access.first(count);
-            let payload = self.claims(&access, others, key, &id, issued).to_json();
+            let payload = self.claims(&access, others, &id, issued).to_json();
             (jws::len(payload.len()) <= jws::MAX_LEN).then_some((access, payload))
         };
         let all = self.access.resources().len();
         // A client whose token lacks the catalog would ask for another token for ever, so a shorter list is better.
-        let fitting = largest(self.grants.len(), |others| payload(all, others, KeyScopeClaim::Whole))
-            .or_else(|| largest(all, |count| payload(count, 0, KeyScopeClaim::Part)));
+        let fitting = largest(self.grants.len(), |listed| payload(all, Others::Contained { listed }))
+            .or_else(|| largest(all, |count| payload(count, Others::LeftOut)));
         let (access, payload) = fitting.ok_or(TooLong)?;
         Ok(IssuedToken {
             token: jws::sign(key, &payload),
@@ -187,13 +191,24 @@ impl NewToken<'_> {
         })
     }
 
-    /// `others` is the number of grants that may be in it although they match no granted repository.
-    fn claims(&self, access: &GrantedScope, others: usize, key: KeyScopeClaim, id: &str, issued: u64) -> Claims {
-        let names = |grant: &&RepositoryGrant| access.repositories().any(|name| grant.repositories.matches(name));
-        let mut left = if access.registry() == RegistryAccess::default() {
-            0
-        } else {
-            others
+    fn claims(&self, access: &GrantedScope, others: Others, id: &str, issued: u64) -> Claims {
+        let names = |grant: &&RepositoryGrant| {
+            let mut granted = access.repositories();
+            let mut requested = self.requested.repositories().filter(|_| others != Others::LeftOut);
+            granted.any(|name| grant.repositories.matches(name))
+                || requested.any(|name| grant.repositories.matches(name))
+        };
+        let mut left = match others {
+            Others::Contained { listed } if access.registry() != RegistryAccess::default() => listed,
+            Others::Contained { .. } | Others::LeftOut => 0,
+        };
+        let (key_scope, key_scope_part) = match (self.key_scope, others) {
+            (None, _) => (None, None),
+            (Some(scope), Others::Contained { .. }) => (Some(scope.iter().map(claims::Grant::from).collect()), None),
+            (Some(scope), Others::LeftOut) => (
+                None,
+                Some(scope.iter().filter(names).map(claims::Grant::from).collect()),
+            ),
         };
         let concerns = |grant: &&RepositoryGrant| {
             let is_needed = names(grant);
@@ -218,14 +233,8 @@ impl NewToken<'_> {
             roadstead: claims::Roadstead {
                 generation: self.generation.to_string(),
                 credential: self.credential,
-                key_scope: self
-                    .key_scope
-                    .filter(|_| key == KeyScopeClaim::Whole)
-                    .map(|scope| scope.iter().map(claims::Grant::from).collect()),
-                key_scope_part: self
-                    .key_scope
-                    .filter(|_| key == KeyScopeClaim::Part)
-                    .map(|scope| scope.iter().filter(names).map(claims::Grant::from).collect()),
+                key_scope,
+                key_scope_part,
                 groups: self.groups.clone(),
                 grants: self.grants.iter().filter(concerns).map(claims::Grant::from).collect(),
             },
@@ -264,8 +273,6 @@ pub struct VerifiedToken {
     pub generation: Generation,
     /// The key for which it was issued.
     pub credential: Option<CredentialId>,
-    /// Whether that key has a scope.
-    pub has_narrow_key: bool,
     /// The groups that the account had.
     pub groups: BTreeSet<GroupName>,
     /// Those of its grants that concern what was granted.

@@ -225,6 +225,11 @@ impl RequestedScope {
         &self.0
     }
 
+    /// The repositories.
+    pub fn repositories(&self) -> impl Iterator<Item = &RepositoryName> {
+        repositories(&self.0)
+    }
+
     /// What is granted: for each repository what was requested and is `allowed`, and the rest if `registry` allows it.
     /// `allowed` is what policy, grants and the scope of the key allow together.
     pub fn grant(&self, mut allowed: impl FnMut(&RepositoryName) -> Actions, registry: RegistryAccess) -> GrantedScope {
@@ -315,10 +320,7 @@ impl GrantedScope {
 
     /// The repositories.
     pub fn repositories(&self) -> impl Iterator<Item = &RepositoryName> {
-        self.0.iter().filter_map(|granted| match &granted.resource {
-            Resource::Repository(name) => Some(name),
-            Resource::Catalog | Resource::Api => None,
-        })
+        repositories(&self.0)
     }
 
     /// Whether it contains the catalog and the API.
@@ -360,6 +362,13 @@ impl GrantedScope {
         });
         Scope::new(grants.collect())
     }
+}
+
+fn repositories(resources: &[ResourceActions]) -> impl Iterator<Item = &RepositoryName> {
+    resources.iter().filter_map(|resource| match &resource.resource {
+        Resource::Repository(name) => Some(name),
+        Resource::Catalog | Resource::Api => None,
+    })
 }
 
 /// As in the answer of the token endpoint: separated by spaces.

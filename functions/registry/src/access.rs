@@ -222,11 +222,7 @@ impl<'a> Access<'a> {
     pub(crate) fn check_catalog(&self, caller: Caller) -> Result<Identity, Error> {
         let identity = self.identify(caller)?;
         if identity.needs_token_to_list() {
-            return Err(if identity.is_of_narrow_key() {
-                Error::KeyScope("list the repositories")
-            } else {
-                self.challenged(Some(TokenError::InsufficientScope))
-            });
+            return Err(self.challenged(Some(TokenError::InsufficientScope)));
         }
         if identity.principal().is_anonymous() && identity.list_ranges().is_empty() {
             return Err(self.challenged(None));
@@ -245,7 +241,7 @@ impl<'a> Access<'a> {
             ApiDecision::Allowed => Ok(caller),
             ApiDecision::NoLogin => Err(self.challenged(None)),
             ApiDecision::NoScope => Err(self.challenged(Some(TokenError::InsufficientScope))),
-            ApiDecision::NarrowKey => Err(Error::KeyScope("use the API")),
+            ApiDecision::NarrowKey => Err(Error::ApiNarrowKey),
             ApiDecision::Forbidden => Err(Error::ApiDenied(
                 "only members of the group admins may do this; members of auditors may read".into(),
             )),

@@ -296,14 +296,7 @@ impl Identity {
     /// Whether the policy lets it list some repository, but its token does not.
     #[must_use]
     pub fn needs_token_to_list(&self) -> bool {
-        !self.rules.pull_ranges().is_empty() && self.token_scope.list_ranges().is_empty()
-    }
-
-    /// Whether its token has the scope of a key, or a narrower one. A token for the list of repositories is not granted for
-    /// such a key.
-    #[must_use]
-    pub fn is_of_narrow_key(&self) -> bool {
-        self.token_scope.is_of_key()
+        !self.rules.pull_ranges().is_empty() && !self.token_scope.contains_list()
     }
 }
 

@@ -15,7 +15,8 @@ pub enum DenialReason {
     InsufficientScope,
     /// The scope of the client's key does not contain what the policy allows.
     KeyScope,
-    /// The policy forbids it, or the API to everyone but administrators, or it would continue the upload of another principal.
+    /// The policy forbids it, or the API to everyone but administrators, or it would continue the upload of another principal,
+    /// or read or change the account of another principal, which is answered with 404.
     Policy,
     /// It would change a tag that is immutable, also a deleted one.
     FrozenTag,

@@ -95,6 +95,9 @@ impl Registry {
         let tag = error.protected_tag().map(|tag| tag.as_str().to_owned());
         let detail = match reason {
             DenialReason::InsufficientScope => reason.to_string(),
+            _ if matches!(error, Error::ApiHidden) => {
+                format!("{reason}: it is of another account, and the answer says that it does not exist")
+            }
             _ => format!("{reason}: {error}"),
         };
         tracing::info!(

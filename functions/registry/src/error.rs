@@ -131,14 +131,14 @@ pub(crate) enum Error {
     ApiContentType { expected: &'static str },
     #[error("there is no such account, key or version")]
     ApiUnknown,
-    /// It is not the client's own. The answer is that of [`Error::ApiUnknown`]; only the log says that it was denied.
+    /// It is not the client's own. The answer is that of [`Error::ApiUnknown`], so that the client does not learn whether it
+    /// exists. Log and metrics count a denial.
     #[error("{}", Self::ApiUnknown)]
     ApiHidden,
     #[error("{0}")]
     ApiDenied(Cow<'static, str>),
-    /// The client's key has a scope, with which no key may do this.
-    #[error("a key with a scope may not {0}: use a key without a scope, or the password")]
-    KeyScope(&'static str),
+    #[error("a key with a scope may not use the API: use a key without one")]
+    ApiNarrowKey,
     #[error("{0}")]
     ApiConflict(Cow<'static, str>),
     /// The tag, the manifest or the version with which a rollback or a promotion begins.
@@ -373,7 +373,7 @@ impl Error {
             Self::Denied { .. }
             | Self::Protected(_)
             | Self::ApiDenied(_)
-            | Self::KeyScope(_)
+            | Self::ApiNarrowKey
             | Self::HostRefused { .. }
             | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
             // Not 429: for docker, a 429 on an upload is final.
@@ -394,7 +394,7 @@ impl Error {
             Self::Denied {
                 refusal: Some(Refusal { why: Why::KeyScope, .. }),
             }
-            | Self::KeyScope(_) => Some(DenialReason::KeyScope),
+            | Self::ApiNarrowKey => Some(DenialReason::KeyScope),
             Self::Denied { .. } | Self::ApiDenied(_) | Self::ApiHidden => Some(DenialReason::Policy),
             Self::Protected(refused) => Some(match refused.protected.why {
                 Protection::Frozen { .. } | Protection::DeletedWhileFrozen { .. } => DenialReason::FrozenTag,

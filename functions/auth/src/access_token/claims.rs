@@ -95,17 +95,15 @@ impl Claims {
             groups,
             grants,
         } = self.roadstead;
+        let of_key = key_scope.as_ref().or(key_scope_part.as_ref());
         let has_account = matches!(principal.kind(), PrincipalKind::User | PrincipalKind::Robot);
         if self.access.len() > MAX_SCOPES
             || groups.len() > Account::MAX_GROUPS
             || grants.len() > Account::MAX_GRANTS
             || credential.is_some() && !has_account
             || key_scope.is_some() && key_scope_part.is_some()
-            || credential.is_none() && (key_scope.is_some() || key_scope_part.is_some())
-            || key_scope
-                .iter()
-                .chain(&key_scope_part)
-                .any(|scope| scope.len() > Account::MAX_GRANTS)
+            || of_key.is_some() && credential.is_none()
+            || of_key.is_some_and(|scope| scope.len() > Account::MAX_GRANTS)
         {
             return None;
         }
@@ -114,13 +112,16 @@ impl Claims {
         let access = GrantedScope::new(access);
         let grants = grants.iter().map(Grant::read).collect::<Option<_>>()?;
         let key_scope_of = |scope: Vec<Grant>| Scope::new(scope.iter().map(Grant::read).collect::<Option<_>>()?).ok();
-        let has_narrow_key = key_scope.is_some() || key_scope_part.is_some();
         let scope = match (key_scope, key_scope_part) {
             (Some(whole), _) => {
                 let key = key_scope_of(whole)?;
                 access.permissions_within(&key).ok()?.within_key(key)
             }
-            (None, Some(part)) => access.permissions_within(&key_scope_of(part)?).ok()?,
+            (None, Some(part)) => {
+                let part = key_scope_of(part)?;
+                let known = access.repositories().cloned().collect();
+                access.permissions_within(&part).ok()?.within_part_of_key(part, known)
+            }
             (None, None) => access.permissions().ok()?.extensible(),
         };
         // Each resource is there once, and has an action.
@@ -130,7 +131,6 @@ impl Claims {
             access,
             generation: generation.parse().ok()?,
             credential,
-            has_narrow_key,
             groups,
             grants,
             issued,

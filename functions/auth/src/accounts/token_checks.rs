@@ -85,7 +85,7 @@ impl TokenChecks {
             }
             _ => None,
         };
-        let scope = match (token.access.registry().api, token.has_narrow_key) {
+        let scope = match (token.access.registry().api, token.scope.is_of_key()) {
             (true, _) => ApiScope::Contained,
             (false, true) => ApiScope::NarrowKey,
             (false, false) => ApiScope::Missing,

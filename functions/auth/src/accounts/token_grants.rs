@@ -153,6 +153,7 @@ impl AccountAuthenticator {
             key_scope: login.as_ref().and_then(Login::key_scope),
             groups: &groups,
             grants,
+            requested: &request.scope,
             access: &access,
             lifetime_seconds: lifetime_s(self.settings.token_lifetime_s, login.as_ref(), self.environment.now()),
         };
@@ -181,17 +182,13 @@ impl AccountAuthenticator {
     }
 }
 
-/// What may be granted besides repositories. A list shows only what the policy lets the principal pull, whatever the scope of
-/// a key, so a key with a scope is not granted it.
+/// What may be granted besides repositories. A key with a scope may not use the API.
 fn registry_access(identity: &Identity, login: Option<&Login>) -> RegistryAccess {
     match login {
-        Some(login) => {
-            let is_whole = login.key_scope().is_none();
-            RegistryAccess {
-                catalog: is_whole,
-                api: is_whole,
-            }
-        }
+        Some(login) => RegistryAccess {
+            catalog: true,
+            api: login.key_scope().is_none(),
+        },
         None => RegistryAccess {
             catalog: !identity.list_ranges().is_empty(),
             api: false,

@@ -188,26 +188,42 @@ pub struct RepositoryGrant {
 pub struct Scope {
     /// What the grants for `**` allow together.
     everywhere: Actions,
-    /// Whether the list of repositories shows all that may be pulled, and not only what the grants let be pulled.
+    /// Whether the list of repositories shows all that policy and key let be pulled, and not only what the grants do.
     whole_catalog: bool,
-    /// What another token may contain.
-    wider: Wider,
+    others: OtherTokens,
     /// The other grants; `None` instead of an empty list, so that a scope can be a constant. A thin pointer, because every
     /// request moves its scope several times.
     grants: Option<Arc<Vec<RepositoryGrant>>>,
 }
 
-/// What a client gets that asks for another token, as far as the policy allows it.
+/// What is known about other tokens of the same client, as far as the policy allows what they are asked to contain.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Wider {
-    /// It is not known.
+enum OtherTokens {
+    /// Nothing.
     Unknown,
-    /// Whatever it asks for: nothing else narrows its tokens.
+    /// They contain whatever they are asked to: nothing else narrows them.
     Everything,
-    /// Nothing more: the scope is that of a key.
-    Nothing,
-    /// What the scope of its key contains.
-    Key(Arc<Scope>),
+    /// They contain no more than the scope of its key.
+    WithinKey(Arc<KeyScope>),
+}
+
+/// The scope of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct KeyScope {
+    scope: Scope,
+    /// The repositories for which `scope` is all that the key has. `None`: for every repository.
+    repositories: Option<Vec<RepositoryName>>,
+}
+
+impl KeyScope {
+    /// Whether the key has the action in the repository. `None`: it is not known.
+    fn covers(&self, action: ActionKind, repository: &RepositoryName) -> Option<bool> {
+        let is_known = self
+            .repositories
+            .as_ref()
+            .is_none_or(|known| known.contains(repository));
+        is_known.then(|| self.scope.covers(action, repository))
+    }
 }
 
 /// A scope was to have more than [`Scope::MAX_GRANTS`] grants.
@@ -238,7 +254,7 @@ impl Scope {
         Ok(Self {
             everywhere,
             whole_catalog: false,
-            wider: Wider::Unknown,
+            others: OtherTokens::Unknown,
             grants: (!others.is_empty()).then(|| Arc::new(others)),
         })
     }
@@ -247,7 +263,7 @@ impl Scope {
         Self {
             everywhere: actions,
             whole_catalog: false,
-            wider: Wider::Unknown,
+            others: OtherTokens::Unknown,
             grants: None,
         }
     }
@@ -274,13 +290,13 @@ impl Scope {
         Self {
             everywhere: Actions::NONE,
             whole_catalog: false,
-            wider: Wider::Unknown,
+            others: OtherTokens::Unknown,
             grants: Some(Arc::new(vec![grant])),
         }
     }
 
-    /// The same scope, and the list of repositories: that of a token for `registry:catalog:*`. The list shows what the policy
-    /// lets the principal pull.
+    /// The same scope, and the list of repositories: that of a token for `registry:catalog:*`. The list shows what policy and key
+    /// let the principal pull.
     #[must_use]
     pub fn with_catalog(self) -> Self {
         Self {
@@ -294,61 +310,89 @@ impl Scope {
     #[must_use]
     pub fn extensible(self) -> Self {
         Self {
-            wider: Wider::Everything,
+            others: OtherTokens::Everything,
             ..self
         }
     }
 
-    /// The same scope, as that of a key by which the client has logged in: no token of the key contains more.
+    /// The same scope, as that of a key by which the client has logged in. It may list what it may pull.
     #[must_use]
     pub fn of_key(self) -> Self {
+        self.clone().within_key(self).with_catalog()
+    }
+
+    /// The same scope, as that of a token for a key with the scope `key`. Another token contains what `key` contains, and not
+    /// more.
+    #[must_use]
+    pub fn within_key(self, key: Self) -> Self {
+        self.within(KeyScope {
+            scope: key,
+            repositories: None,
+        })
+    }
+
+    /// The same scope, as that of a token for a key of whose scope only a part is known, which is all for these repositories.
+    #[must_use]
+    pub fn within_part_of_key(self, part: Self, repositories: Vec<RepositoryName>) -> Self {
+        self.within(KeyScope {
+            scope: part,
+            repositories: Some(repositories),
+        })
+    }
+
+    fn within(self, key: KeyScope) -> Self {
         Self {
-            wider: Wider::Nothing,
+            others: OtherTokens::WithinKey(Arc::new(key)),
             ..self
         }
     }
 
-    /// The same scope, as that of a token for a key with the scope `key`, which contains what its client has asked for. If the
-    /// client asks for more, it gets what `key` contains and the policy allows.
-    #[must_use]
-    pub fn within_key(self, key: Self) -> Self {
-        Self {
-            wider: Wider::Key(Arc::new(key)),
-            ..self
+    fn key(&self) -> Option<&KeyScope> {
+        match &self.others {
+            OtherTokens::Unknown | OtherTokens::Everything => None,
+            OtherTokens::WithinKey(key) => Some(key),
         }
+    }
+
+    /// Whether it is the scope of a key, or that of a token for a key that has a scope.
+    #[must_use]
+    pub fn is_of_key(&self) -> bool {
+        self.key().is_some()
     }
 
     /// Whether it is known that another token may contain an action in a repository.
     pub(super) fn may_be_wider(&self, action: ActionKind, repository: &RepositoryName) -> bool {
-        match &self.wider {
-            Wider::Unknown | Wider::Nothing => false,
-            Wider::Everything => true,
-            Wider::Key(key) => key.covers(action, repository),
+        match &self.others {
+            OtherTokens::Unknown => false,
+            OtherTokens::Everything => true,
+            OtherTokens::WithinKey(key) => key.covers(action, repository) == Some(true),
         }
     }
 
     /// Whether no token for the same key contains an action in a repository.
     pub(super) fn is_withheld_by_key(&self, action: ActionKind, repository: &RepositoryName) -> bool {
-        match &self.wider {
-            Wider::Unknown | Wider::Everything => false,
-            Wider::Nothing => !self.covers(action, repository),
-            Wider::Key(key) => !key.covers(action, repository),
-        }
+        self.key().and_then(|key| key.covers(action, repository)) == Some(false)
     }
 
-    /// Whether it is that of a key, or narrowed by that of a key: no such key may list what its scope does not name.
-    pub(super) fn is_of_key(&self) -> bool {
-        matches!(self.wider, Wider::Nothing | Wider::Key(_))
+    /// The scope that bounds the list of repositories, if the scope contains the list and something bounds it.
+    fn list_bound(&self) -> Option<&Self> {
+        self.key().filter(|_| self.whole_catalog).map(|key| &key.scope)
     }
 
     /// Whether the list of repositories may show a repository, which may be pulled by `action`.
     pub(super) fn lists(&self, action: ActionKind, repository: &RepositoryName) -> bool {
-        self.whole_catalog || self.covers(action, repository)
+        match self.list_bound() {
+            Some(key) => key.covers(action, repository),
+            None => self.whole_catalog || self.covers(action, repository),
+        }
     }
 
     /// Whether the list of repositories may show every repository.
     pub(super) fn lists_everything(&self) -> bool {
-        self.whole_catalog || self.everywhere.contains(ActionKind::Read)
+        match self.list_bound() {
+            Some(key) => key.lists_everything(),
+            None => self.whole_catalog || self.everywhere.contains(ActionKind::Read),
+        }
     }
 
     /// The ranges of the names that the list of repositories may show.
@@ -356,9 +400,15 @@ impl Scope {
         if self.lists_everything() {
             return NameRanges::everything();
         }
-        let grants = self.grants.iter().flat_map(|grants| grants.iter());
+        let scope = self.list_bound().unwrap_or(self);
+        let grants = scope.grants.iter().flat_map(|grants| grants.iter());
         let pulls = grants.filter(|grant| grant.actions.contains(ActionKind::Read));
         NameRanges::of(pulls.map(|grant| &grant.repositories))
+    }
+
+    /// Whether it contains the list of repositories: as such, or because a repository may be pulled.
+    pub(super) fn contains_list(&self) -> bool {
+        self.whole_catalog || !self.list_ranges().is_empty()
     }
 
     /// Whether the scope allows an action in a repository.

@@ -271,8 +271,18 @@ fn what_the_scope_of_a_key_withholds_no_token_gives() {
             Some(Denied::Scope),
             Some(Denied::Scope),
         ),
-        // It is not known what the scope of the key says of this repository.
         (nothing(), Some(Denied::Scope), Some(Denied::Scope)),
+        // Of a long scope, a token has what concerns some repositories.
+        (
+            nothing().within_part_of_key(Scope::PULL_ONLY, vec![there.clone()]),
+            Some(Denied::Scope),
+            Some(withheld(ActionKind::Write)),
+        ),
+        (
+            nothing().within_part_of_key(Scope::PULL_ONLY, vec![here.clone()]),
+            Some(Denied::Scope),
+            Some(Denied::Scope),
+        ),
     ] {
         let identity = alice.clone().with_token_scope(scope);
         assert_eq!(identity.permit::<Pull>(&there).err(), pull, "{identity:?}");
@@ -299,6 +309,20 @@ fn lists_show_what_both_policy_and_token_allow() {
         (of("team/a", Actions::PULL), [true, false, false], false),
         (of("other/**", Actions::PULL), [false, false, false], false),
         (of("team/**", Actions::CREATE), [false, false, false], true),
+        // A key lists what it may pull, also if that is nothing; a token for the key does if it is for the catalog.
+        (of("team/a", Actions::PULL).of_key(), [true, false, false], false),
+        (Scope::PULL_ONLY.of_key(), [true, true, false], false),
+        (of("team/**", Actions::CREATE).of_key(), [false, false, false], false),
+        (
+            nothing.clone().within_key(of("team/a", Actions::PULL)).with_catalog(),
+            [true, false, false],
+            false,
+        ),
+        (
+            nothing.clone().within_key(of("team/a", Actions::PULL)),
+            [false, false, false],
+            true,
+        ),
         (nothing.clone(), [false, false, false], true),
         // The token of a client that asked for the catalog.
         (nothing.with_catalog(), [true, true, false], false),

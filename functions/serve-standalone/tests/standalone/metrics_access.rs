@@ -383,8 +383,8 @@ fn names_that_the_policy_the_token_endpoint_and_the_api_meet_make_no_new_series(
     (10..10_000).for_each(&mut ask);
     let (after, text) = series_after(&server, "GetAccount", 1667);
     assert_eq!(before, after);
-    // Three of the six kinds are denied by the policy.
-    assert_eq!(value(&text, &refusals("policy")), Some(5000));
+    // Three of the six kinds are denied by the policy, and an account of others is denied as if it did not exist.
+    assert_eq!(value(&text, &refusals("policy")), Some(6667));
     assert_eq!(value(&text, &tokens("granted")), Some(1667));
     assert_eq!(value(&text, &logins("key", "accepted")), Some(8334));
     assert!(!text.contains("name1") && !text.contains("tag1"), "{text}");

@@ -429,7 +429,7 @@ actions = ["pull", "create"]
     registry.fail(&["policy", "set", &file], 1, "accepts no ID tokens yet");
     registry.fail(
         &["policy", "explain", "workload:main", "pull", "app", "--file", &file],
-        1,
+        2,
         "workload:RULE:NAME",
     );
 }

@@ -118,6 +118,22 @@ async fn a_token_that_lacks_a_scope_is_distinguished_from_a_denial() {
             "UNAUTHORIZED",
             Some("insufficient_scope"),
         ),
+        // No token of this key contains it.
+        (Rules::everything(), Scope::PULL_ONLY.of_key(), 403, "DENIED", None),
+        (
+            Rules::everything(),
+            Scope::PULL_ONLY.within_key(Scope::PULL_ONLY),
+            403,
+            "DENIED",
+            None,
+        ),
+        (
+            Rules::everything(),
+            Scope::PULL_ONLY.within_key(Scope::EVERYTHING),
+            401,
+            "UNAUTHORIZED",
+            Some("insufficient_scope"),
+        ),
         (Rules::pull_only(), Scope::EVERYTHING, 403, "DENIED", None),
         (Rules::pull_only(), Scope::PULL_ONLY, 403, "DENIED", None),
     ] {

@@ -245,6 +245,21 @@ async fn s01_a_mount_by_token_needs_its_source_in_the_token() {
         ("only the token lacks it", &all, target.clone().extensible(), 401, 401),
         ("no token can have it", &all, target.clone(), 202, 202),
         (
+            "another token of the key has it",
+            &all,
+            target.clone().within_key(both.clone()),
+            401,
+            401,
+        ),
+        (
+            "the key has no right to it",
+            &all,
+            target.clone().within_key(target.clone()),
+            202,
+            202,
+        ),
+        ("a key without a right to it", &all, target.clone().of_key(), 202, 202),
+        (
             "the policy forbids it",
             &only_target,
             target.clone().extensible(),

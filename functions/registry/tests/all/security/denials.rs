@@ -62,10 +62,10 @@ fn alice(rules: Rules) -> Identity {
 
 #[tokio::test]
 async fn each_denial_has_its_reason() {
-    use DenialReason::{InsufficientScope, InvalidToken, Policy, TooManyAttempts};
+    use DenialReason::{InsufficientScope, InvalidToken, KeyScope, Policy, TooManyAttempts};
 
     type Decides = fn() -> Result<Identity, AuthenticationError>;
-    let decisions: [(Decides, _); 7] = [
+    let decisions: [(Decides, _); 9] = [
         (|| Ok(alice(Rules::everything())), None),
         (
             || Err(AuthenticationError::Token(TokenError::Invalid)),
@@ -74,6 +74,14 @@ async fn each_denial_has_its_reason() {
         (
             || Ok(alice(Rules::everything()).with_token_scope(Scope::PULL_ONLY)),
             Some(InsufficientScope),
+        ),
+        (
+            || Ok(alice(Rules::everything()).with_token_scope(Scope::PULL_ONLY.of_key())),
+            Some(KeyScope),
+        ),
+        (
+            || Ok(alice(Rules::everything()).with_token_scope(Scope::PULL_ONLY.within_key(Scope::PULL_ONLY))),
+            Some(KeyScope),
         ),
         (|| Ok(alice(Rules::pull_only())), Some(Policy)),
         (
