@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use auth::access_token::{self, Generation, NewToken};
 use auth::key_set::KeySet;
-use auth::scope::GrantedScope;
+use auth::scope::{GrantedScope, RequestedScope};
 use auth::signing_key::TokenSigner;
 use registry::Environment;
 use registry::auth::Principal;
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         key_scope: None,
         groups: &BTreeSet::new(),
         grants: &[],
+        requested: &RequestedScope::default(),
         access: &GrantedScope::default(),
         lifetime_seconds: access_token::DEFAULT_LIFETIME_SECONDS,
     };
