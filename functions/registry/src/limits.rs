@@ -26,9 +26,6 @@ pub struct Limits {
     pub stream_bytes: usize,
     /// Ranges in one request; more is 416.
     pub ranges: usize,
-    /// Bytes of an answer with content of a blob that is sent through the registry, for shells whose front sends no larger ones.
-    /// A larger answer is a redirect to the whole blob, if the store supports redirects. `None`: answers have no limit.
-    pub blob_answer_bytes: Option<u64>,
     /// Items in a page; a larger `n` is capped.
     pub page: usize,
     /// Rows that a request for the list of repositories reads at most, including those that the client may not see; then the
@@ -76,7 +73,6 @@ impl Default for Limits {
             referrers_page_bytes: 4 << 20,
             stream_bytes: 64 << 10,
             ranges: 100,
-            blob_answer_bytes: None,
             page: 1000,
             catalog_rows: 10_000,
             blob_bytes: 500 << 30,

@@ -26,8 +26,7 @@ const BLOB_TYPE: &str = "application/octet-stream";
 
 impl Call<'_> {
     /// end-2. One table read. A GET of the whole blob, or of one range, is redirected if the store supports redirects.
-    /// HEAD is always answered here, and so are several ranges, which object stores do not serve, unless the answer is too
-    /// large to be sent from here.
+    /// HEAD is always answered here, and so are several ranges, which object stores do not serve.
     pub(crate) async fn get_blob(
         &self,
         permit: Permit<Pull>,
@@ -96,15 +95,11 @@ impl Call<'_> {
                 Wanted::Several(_) => true,
             };
         let client = head.extensions.get::<Client>().map(|client| client.0);
-        // What cannot be sent from here is redirected. The client gets the whole blob: a server may ignore `Range` (RFC 9110,
-        // 14.2).
-        let is_too_large = self.is_too_large(link.size, wanted);
-        let delivery = self.settings.delivery.delivery(repository, client);
-        let reached_by = match delivery {
+        let reached_by = match self.settings.delivery.delivery(repository, client) {
             // Object stores handle several ranges differently, even if they are one range or the whole blob here.
-            _ if !is_too_large && (here || ranges::are_several(&head.headers)) => return Ok(None),
-            Delivery::Proxy if !is_too_large => return Ok(None),
-            Delivery::Redirect | Delivery::Proxy => Reached::ByAll,
+            _ if here || ranges::are_several(&head.headers) => return Ok(None),
+            Delivery::Proxy => return Ok(None),
+            Delivery::Redirect => Reached::ByAll,
             Delivery::Auto => client.map_or(Reached::ByAnyone, Reached::By),
         };
         let request = RedirectRequest {
@@ -119,20 +114,6 @@ impl Call<'_> {
         Ok(redirect
             .await?
             .filter(|redirect| !own_host::leads_back(&redirect.url, head)))
-    }
-
-    /// Whether the answer is larger than answers that are sent through the registry.
-    fn is_too_large(&self, size: u64, wanted: &Wanted) -> bool {
-        let Some(limit) = self.settings.limits.blob_answer_bytes else {
-            return false;
-        };
-        let length = match wanted {
-            Wanted::Whole => size,
-            Wanted::One(range) => range.end - range.start,
-            // Every boundary has the same length.
-            Wanted::Several(ranges) => ranges::Multipart::new(ranges.clone(), size, BLOB_TYPE, &boundary(0)).length(),
-        };
-        length > limit
     }
 
     async fn send(
@@ -176,7 +157,7 @@ impl Call<'_> {
                 Ok(response)
             }
             Wanted::Several(wanted) => {
-                let boundary = boundary(random_u64(&*self.environment));
+                let boundary = format!("{:016x}", random_u64(&*self.environment));
                 let multipart = ranges::Multipart::new(wanted, link.size, BLOB_TYPE, &boundary);
                 let length = multipart.length();
                 let content_type = multipart.content_type();
@@ -216,11 +197,6 @@ impl Call<'_> {
         };
         self.open_object(recorded, first).await
     }
-}
-
-/// The boundary of the parts of an answer with several ranges.
-fn boundary(random: u64) -> String {
-    format!("{random:016x}")
 }
 
 /// 307 to the object store. The URL grants access to the blob, so the response is private, and no cache keeps it for

@@ -481,57 +481,6 @@ async fn redirects() {
     unknown.expect_error(404, "BLOB_UNKNOWN");
 }
 
-/// An answer that is too large for the front of the registry is a redirect to the whole blob, whatever the request says of it.
-/// Without a limit, and without a store that has URLs, it is sent.
-#[tokio::test]
-async fn what_is_too_large_to_be_sent_is_redirected() {
-    let digest = sha256(TEN.as_bytes());
-    let (target, etag) = (format!("/v2/a/blobs/{digest}"), format!("\"{digest}\""));
-    let send = async |limit: Option<u64>, url: Option<&str>, headers: &[(&str, &str)]| {
-        let blobs = url.map_or_else(MemoryBlobs::new, MemoryBlobs::redirecting);
-        let mut setup = Setup {
-            blobs,
-            ..Setup::default()
-        };
-        setup.settings.limits.blob_answer_bytes = limit;
-        let world = World::with(setup).await;
-        world.push_blob("a", TEN).await;
-        let mut call = world.get(target.clone());
-        for (name, value) in headers {
-            call = call.header(name, value);
-        }
-        call.send().await
-    };
-    let url = Some("https://objects.example/bucket");
-    let several = send(None, None, &[("range", "bytes=0-1,3-4")]).await.expect(206);
-    for (headers, length) in [
-        (vec![("range", "bytes=0-1,3-4")], several.body.len() as u64),
-        (vec![("range", "bytes=0-,0-")], 10),
-        (vec![("range", "bytes=0-1"), ("if-range", etag.as_str())], 2),
-        (vec![("range", "bytes=0-1"), ("range", "bytes=0-1")], 10),
-        (vec![("if-match", etag.as_str())], 10),
-        (vec![("if-match", etag.as_str()), ("range", "bytes=0-1")], 2),
-    ] {
-        for limit in [None, Some(length)] {
-            let whole = send(limit, url, &headers).await;
-            assert!(whole.status < 300, "{headers:?} {limit:?}: {}", whole.status);
-            assert_eq!(whole.body.len() as u64, length, "{headers:?}");
-        }
-        let redirected = send(Some(length - 1), url, &headers).await.expect(307);
-        assert!(redirected.location().starts_with("https://objects.example/bucket/"));
-        let whole = send(Some(length - 1), None, &headers).await;
-        assert_eq!(whole.body.len() as u64, length, "{headers:?}");
-    }
-    // What has no content is decided here.
-    for (headers, status) in [
-        ([("if-none-match", etag.as_str())], 304),
-        ([("if-match", "\"other\"")], 412),
-        ([("range", "bytes=10-")], 416),
-    ] {
-        send(Some(0), url, &headers).await.expect(status);
-    }
-}
-
 /// An upload is never redirected, nor is a manifest, however large.
 #[tokio::test]
 async fn nothing_else_is_redirected() {
