@@ -116,8 +116,8 @@ pub struct NewToken<'a> {
     pub key_scope: Option<&'a [RepositoryGrant]>,
     /// All groups of the account.
     pub groups: &'a BTreeSet<GroupName>,
-    /// All grants of the account. The token contains those that concern what its client has asked for: they also say why
-    /// something is not granted.
+    /// All grants of the account. The token contains those that concern what its client has asked for, as far as they fit: they also
+    /// say why something is not granted.
     pub grants: &'a [RepositoryGrant],
     /// What the client has asked for.
     pub requested: &'a RequestedScope,
@@ -154,20 +154,19 @@ impl fmt::Debug for IssuedToken {
 #[error("the names of the service and the user are too long for a token")]
 pub struct TooLong;
 
-/// What a token says of repositories that are not granted.
+/// What a token says of other repositories than the granted ones. If it contains a list of repositories, it has so many more
+/// grants for the list, `listed`, both of the account and of a part of the scope of its key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Others {
-    /// The whole scope of the key, the grants that concern what was asked for, and so many others, if the token contains a list of
-    /// repositories.
-    Contained { listed: usize },
-    /// Nothing.
-    LeftOut,
+    /// The whole scope of the key, and the grants that concern what was asked for.
+    Requested { listed: usize },
+    /// Nothing else.
+    Granted { listed: usize },
 }
 
 impl NewToken<'_> {
-    /// Issues the token. What would make it too long is left out: first the grants that only a list of repositories needs, then
-    /// all that says of other repositories than the granted ones why they are not granted, and then resources; of grants and resources
-    /// the last ones first.
+    /// Issues the token. What would make it too long is left out: first grants that only a list of repositories needs, then what
+    /// explains refusals in other repositories than the granted ones, and then resources, the last ones first.
     pub fn issue(&self, key: &TokenSigner, environment: &dyn Environment) -> Result<IssuedToken, TooLong> {
         let mut id = [0; ID_LEN];
         environment.random(&mut id);
@@ -180,8 +179,10 @@ impl NewToken<'_> {
         };
         let all = self.access.resources().len();
         // A client whose token lacks the catalog would ask for another token for ever, so a shorter list is better.
-        let fitting = largest(self.grants.len(), |listed| payload(all, Others::Contained { listed }))
-            .or_else(|| largest(all, |count| payload(count, Others::LeftOut)));
+        let most = self.grants.len().max(self.key_scope.map_or(0, <[_]>::len));
+        let fitting = largest(most, |listed| payload(all, Others::Requested { listed }))
+            .or_else(|| largest(most, |listed| payload(all, Others::Granted { listed })))
+            .or_else(|| largest(all, |count| payload(count, Others::Granted { listed: 0 })));
         let (access, payload) = fitting.ok_or(TooLong)?;
         Ok(IssuedToken {
             token: jws::sign(key, &payload),
@@ -192,31 +193,41 @@ impl NewToken<'_> {
     }
 
     fn claims(&self, access: &GrantedScope, others: Others, id: &str, issued: u64) -> Claims {
-        let names = |grant: &&RepositoryGrant| {
-            let mut granted = access.repositories();
-            let mut requested = self.requested.repositories().filter(|_| others != Others::LeftOut);
-            granted.any(|name| grant.repositories.matches(name))
-                || requested.any(|name| grant.repositories.matches(name))
+        let requested = match others {
+            Others::Requested { .. } => Some(self.requested),
+            Others::Granted { .. } => None,
         };
-        let mut left = match others {
-            Others::Contained { listed } if access.registry() != RegistryAccess::default() => listed,
-            Others::Contained { .. } | Others::LeftOut => 0,
+        let names = |grant: &RepositoryGrant| {
+            let requested = requested.into_iter().flat_map(RequestedScope::repositories);
+            let mut named = access.repositories().chain(requested);
+            named.any(|name| grant.repositories.matches(name))
+        };
+        let (Others::Requested { listed } | Others::Granted { listed }) = others;
+        let listed = if access.registry() == RegistryAccess::default() {
+            0
+        } else {
+            listed
+        };
+        let concerning = |grants: &[RepositoryGrant]| {
+            let mut left = listed;
+            let concerns = |grant: &&RepositoryGrant| {
+                let is_needed = names(grant);
+                if is_needed || left == 0 {
+                    return is_needed;
+                }
+                left -= 1;
+                true
+            };
+            grants
+                .iter()
+                .filter(concerns)
+                .map(claims::Grant::from)
+                .collect::<Vec<_>>()
         };
         let (key_scope, key_scope_part) = match (self.key_scope, others) {
             (None, _) => (None, None),
-            (Some(scope), Others::Contained { .. }) => (Some(scope.iter().map(claims::Grant::from).collect()), None),
-            (Some(scope), Others::LeftOut) => (
-                None,
-                Some(scope.iter().filter(names).map(claims::Grant::from).collect()),
-            ),
-        };
-        let concerns = |grant: &&RepositoryGrant| {
-            let is_needed = names(grant);
-            if is_needed || left == 0 {
-                return is_needed;
-            }
-            left -= 1;
-            true
+            (Some(scope), Others::Requested { .. }) => (Some(scope.iter().map(claims::Grant::from).collect()), None),
+            (Some(scope), Others::Granted { .. }) => (None, Some(concerning(scope))),
         };
         let subject = match self.principal.kind() {
             PrincipalKind::Anonymous => "",
@@ -236,7 +247,7 @@ impl NewToken<'_> {
                 key_scope,
                 key_scope_part,
                 groups: self.groups.clone(),
-                grants: self.grants.iter().filter(concerns).map(claims::Grant::from).collect(),
+                grants: concerning(self.grants),
             },
         }
     }
@@ -275,7 +286,7 @@ pub struct VerifiedToken {
     pub credential: Option<CredentialId>,
     /// The groups that the account had.
     pub groups: BTreeSet<GroupName>,
-    /// Those of its grants that concern what was granted.
+    /// Those of its grants that concern what was asked for, as far as they fit.
     pub grants: Vec<RepositoryGrant>,
     /// When it was issued, in whole seconds.
     pub issued: Timestamp,

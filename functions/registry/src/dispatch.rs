@@ -96,7 +96,7 @@ impl Registry {
         let detail = match reason {
             DenialReason::InsufficientScope => reason.to_string(),
             _ if matches!(error, Error::ApiHidden) => {
-                format!("{reason}: it is of another account, and the answer says that it does not exist")
+                format!("{reason}: the client may not see this account, and the answer says that it does not exist")
             }
             _ => format!("{reason}: {error}"),
         };

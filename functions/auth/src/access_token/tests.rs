@@ -237,18 +237,28 @@ fn s04_of_a_long_scope_a_token_contains_what_concerns_it() {
     scope.extend((1..Account::MAX_GRANTS).map(|number| grant(&format!("{long}/{number}/**"), &["pull"])));
     let issued = server
         .issue("repository:payments/api:pull,push", |holder| {
-            holder.key_scope = Some(scope);
+            holder.key_scope = Some(scope.clone());
         })
         .unwrap();
     assert_eq!(claims(&issued.token)["rs"]["part"], json!([["payments/**", "create"]]));
     assert_eq!(claims(&issued.token)["rs"].get("scope"), None);
     let verified = server.verify(&issued.token).unwrap();
-    let scope = |pattern: &str| Scope::new(vec![grant(pattern, &["create"])]).unwrap();
+    let one = |pattern: &str| Scope::new(vec![grant(pattern, &["create"])]).unwrap();
     let known = vec!["payments/api".parse().unwrap()];
     assert_eq!(
         verified.scope,
-        scope("payments/api").within_part_of_key(scope("payments/**"), known)
+        one("payments/api").within_part_of_key(one("payments/**"), known)
     );
+    // The list of repositories is as long as fits.
+    let listing = server
+        .issue("registry:catalog:*", |holder| {
+            holder.key_scope = Some(scope.clone());
+            holder.grants = Vec::new();
+        })
+        .unwrap();
+    assert!(listing.access.registry().catalog);
+    let part = claims(&listing.token)["rs"]["part"].as_array().unwrap().len();
+    assert!((5..Account::MAX_GRANTS).contains(&part), "{part} grants");
 }
 
 #[test]

@@ -86,8 +86,9 @@ impl TokenChecks {
             _ => None,
         };
         let scope = match (token.access.registry().api, token.scope.is_of_key()) {
-            (true, _) => ApiScope::Contained,
-            (false, true) => ApiScope::NarrowKey,
+            // Whatever the token contains: no key with a scope is good for the API.
+            (_, true) => ApiScope::NarrowKey,
+            (true, false) => ApiScope::Contained,
             (false, false) => ApiScope::Missing,
         };
         Ok(ApiCaller {

@@ -340,6 +340,26 @@ fn lists_show_what_both_policy_and_token_allow() {
         }
         assert_eq!(identity.needs_token_to_list(), needs_token);
     }
+    // Where the policy allows everything, the scope alone decides whether names have to be compared.
+    let root = Identity::new(Principal::user("root").unwrap(), Rules::everything());
+    let narrow = || of("team/a", Actions::PULL);
+    let known = vec!["team/a".parse().unwrap()];
+    for (scope, expected) in [
+        (Scope::EVERYTHING, true),
+        (Scope::PULL_ONLY.of_key(), true),
+        (Scope::new(Vec::new()).unwrap().with_catalog(), true),
+        (narrow().of_key(), false),
+        (narrow().within_key(narrow()).with_catalog(), false),
+        (narrow().within_part_of_key(narrow(), known).with_catalog(), false),
+    ] {
+        let identity = root.clone().with_token_scope(scope);
+        assert_eq!(identity.may_list_everything(), expected, "{identity:?}");
+        for (name, is_listed) in [("team/a", true), ("team/b", expected), ("x", expected)] {
+            let name = name.parse().unwrap();
+            assert_eq!(identity.may::<List>(&name), is_listed, "{name} {identity:?}");
+            assert_eq!(identity.list_ranges().contains(&name), is_listed, "{name} {identity:?}");
+        }
+    }
     let nobody = Identity::new(Principal::user("bob").unwrap(), Rules::nothing());
     assert!(nobody.list_ranges().is_empty() && !nobody.needs_token_to_list());
 }
