@@ -24,8 +24,8 @@
 //! 3. [`checks`]: what a check must find in corrupted stores
 //!    ([`check_contract_tests!`](crate::check_contract_tests)). [`churn`]: pushes, deletions and collections of a whole
 //!    registry at the same time ([`churn_tests!`](crate::churn_tests)).
-//! 4. For tests of the core and of shells: [`counting`] and [`faulty`] wrap stores, [`source`] has request bodies,
-//!    [`fixed_clock`] an environment without time.
+//! 4. For tests of the core and of shells: [`counting`], [`deadlines`] and [`faulty`] wrap stores, [`source`] has request
+//!    bodies, [`fixed_clock`] an environment without time.
 #![expect(
     clippy::missing_panics_doc,
     reason = "a clause is a test: it panics when the store breaks the contract"
@@ -39,6 +39,7 @@ pub mod churn;
 pub mod collection;
 mod contract_test;
 pub mod counting;
+pub mod deadlines;
 mod every_record;
 pub mod faulty;
 pub mod fixed_clock;

@@ -5,8 +5,9 @@ use std::ops::Deref;
 
 use crate::auth::{Action, Permit};
 use crate::budget::ClientKey;
+use crate::deadline;
 use crate::delivery::Client;
-use crate::environment::{Deadline, context};
+use crate::environment::{context, context_until};
 use crate::memory::{Memory, Purpose};
 use crate::registry::Registry;
 use crate::request_id::RequestId;
@@ -16,14 +17,13 @@ use crate::store::{Context, StoreError, Timestamp};
 /// The largest response, in bytes, that counts as small. Most manifests and most lists are small.
 pub(crate) const SMALL_ANSWER: usize = 64 << 10;
 
-/// The registry as one request sees it. It adds the request's client and deadline to the calls of stores and shell.
+/// The registry as one request sees it. It adds the request's client to the calls of stores and shell.
 pub(crate) struct Call<'a> {
     registry: &'a Registry,
     /// The client to which memory and files are charged.
     client: ClientKey,
     /// The address of the client. `None`: the shell does not know it.
     address: Option<IpAddr>,
-    deadline: Option<Deadline>,
     /// The id of a request that may change something.
     request_id: Option<RequestId>,
 }
@@ -44,7 +44,6 @@ impl<'a> Call<'a> {
             registry,
             client: client.map_or(ClientKey::INTERNAL, |client| ClientKey::of(client.0)),
             address: client.map(|client| client.0),
-            deadline: head.extensions.get().copied(),
             request_id: RequestId::of_change(&head.method, &*registry.environment),
         }
     }
@@ -54,7 +53,6 @@ impl<'a> Call<'a> {
         Self {
             registry,
             client: ClientKey::INTERNAL,
-            deadline: None,
             address: None,
             request_id: None,
         }
@@ -110,43 +108,39 @@ impl<'a> Call<'a> {
     /// The context of a seal that begins now. Its timeout is longer, since object stores may take minutes to make one
     /// object of many parts.
     pub(crate) fn sealing(&self) -> Context {
+        deadline::begin_seal();
         self.context(self.settings.limits.seal_ms)
     }
 
     fn context(&self, budget_ms: u64) -> Context {
-        within(self.deadline, context(&*self.environment, self.client, budget_ms))
+        context(&*self.environment, self.client, budget_ms)
     }
 
     /// Makes contexts for store calls that begin after the operation has returned. Responses that are read while they
     /// are sent need them.
     pub(crate) fn later_contexts(&self) -> impl Fn() -> Context + Clone + Send + use<> {
-        let (environment, client, deadline) = (self.environment.clone(), self.client, self.deadline);
-        let budget_ms = self.settings.limits.store_ms;
-        move || within(deadline, context(&*environment, client, budget_ms))
+        let (environment, client) = (self.environment.clone(), self.client);
+        let (deadline, budget_ms) = (deadline::in_force(), self.settings.limits.store_ms);
+        move || context_until(deadline, &*environment, client, budget_ms)
     }
 
     /// Whether the deadline of the request has passed.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        self.deadline.is_some_and(|deadline| deadline.0 <= now)
-    }
-}
-
-/// Shortens a context to the request's deadline, if that comes first.
-fn within(deadline: Option<Deadline>, cx: Context) -> Context {
-    match deadline {
-        Some(Deadline(at)) if at < cx.deadline => Context { deadline: at, ..cx },
-        _ => cx,
+    pub(crate) fn is_due(now: Timestamp) -> bool {
+        deadline::in_force().is_some_and(|deadline| deadline.at() <= now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
 
     use async_trait::async_trait;
+    use futures_util::FutureExt as _;
 
     use super::*;
     use crate::auth::Anonymous;
+    use crate::deadline::{Deadline, with_deadline};
     use crate::environment::Environment;
     use crate::settings::Settings;
     use crate::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, MemorySessions};
@@ -190,6 +184,8 @@ mod tests {
             Arc::new(()),
             settings,
         );
+        let (head, ()) = http::Request::new(()).into_parts();
+        let call = Call::new(&registry, &head);
         for (deadline, expected, sealing, is_due) in [
             (None, own, seal, false),
             (Some(NOW + 1), NOW + 1, NOW + 1, false),
@@ -199,16 +195,27 @@ mod tests {
             (Some(NOW), NOW, NOW, true),
             (Some(0), 0, 0, true),
         ] {
-            let (mut head, ()) = http::Request::new(()).into_parts();
-            if let Some(at) = deadline {
-                head.extensions.insert(Deadline(Timestamp(at)));
-            }
-            let call = Call::new(&registry, &head);
-            for cx in [call.cx(), (call.later_contexts())()] {
-                assert_eq!((cx.now.0, cx.deadline.0), (NOW, expected), "{deadline:?}");
-            }
-            assert_eq!(call.sealing().deadline.0, sealing, "{deadline:?}");
-            assert_eq!(call.is_due(Timestamp(NOW)), is_due, "{deadline:?}");
+            let at = |make: fn(Timestamp) -> Deadline| deadline.map(|at| make(Timestamp(at)));
+            let check = |deadline, sealing| {
+                let checked = pin!(async {
+                    let later = call.later_contexts();
+                    assert_eq!(Call::is_due(Timestamp(NOW)), is_due, "{deadline:?}");
+                    for cx in [call.cx(), later()] {
+                        assert_eq!((cx.now.0, cx.deadline.0), (NOW, expected), "{deadline:?}");
+                    }
+                    assert_eq!(call.sealing().deadline.0, sealing, "{deadline:?}");
+                    let publishing = if sealing == seal { own } else { expected };
+                    assert_eq!(call.cx().deadline.0, publishing, "{deadline:?}");
+                    later
+                });
+                // What is read while the response is sent.
+                let later = with_deadline(deadline, checked)
+                    .now_or_never()
+                    .expect("it does not wait");
+                assert_eq!(later().deadline.0, expected, "{deadline:?}");
+            };
+            check(at(Deadline::hard), sealing);
+            check(at(Deadline::until_seal), seal);
         }
     }
 }

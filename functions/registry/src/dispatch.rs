@@ -1,6 +1,7 @@
 //! The steps of every request: route, authorize, dispatch, respond.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
 use futures_util::FutureExt as _;
 use http::{Method, Request, Response};
@@ -13,6 +14,7 @@ use crate::auth::{
 };
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
+use crate::deadline::with_deadline;
 use crate::delivery::Client;
 use crate::denial::DenialReason;
 use crate::error::Error;
@@ -52,9 +54,10 @@ impl Registry {
             ..RequestRecord::default()
         };
         // A panic is answered like any other fault. The other requests of the connection go on.
-        let answered = AssertUnwindSafe(call.answer(&head, body, &mut record))
-            .catch_unwind()
-            .await;
+        let answered = {
+            let answering = pin!(AssertUnwindSafe(call.answer(&head, body, &mut record)).catch_unwind());
+            with_deadline(head.extensions.get().copied(), answering).await
+        };
         let answered = answered.unwrap_or_else(|_| Err(StoreError::failed("the operation panicked").into()));
         let answered = answered.unwrap_or_else(|error| {
             record.denial = error.denial();

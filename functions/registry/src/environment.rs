@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::budget::ClientKey;
+use crate::deadline::{self, Deadline};
 use crate::store::{Context, Timestamp, Uid};
 
 /// The clock and the random source of a shell.
@@ -19,12 +20,6 @@ pub trait Environment: Send + Sync + 'static {
     async fn sleep(&self, millis: u64);
 }
 
-/// The deadline of a request: an extension of the request, for shells whose host ends requests at a certain time. The
-/// core's calls of stores end at this time, unless their own timeout comes first (see
-/// [`Context::deadline`](crate::store::Context)). A shell sets it early enough to send the response.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Deadline(pub Timestamp);
-
 /// 8 random bytes, as a number.
 pub fn random_u64(environment: &dyn Environment) -> u64 {
     let mut bytes = [0; 8];
@@ -32,11 +27,24 @@ pub fn random_u64(environment: &dyn Environment) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// The context of a store call that begins now, on behalf of `client`, with a timeout of `budget_ms` milliseconds. Its uid is
-/// random.
+/// The context of a store call that begins now, on behalf of `client`, with a timeout of `budget_ms` milliseconds, or until the
+/// deadline of the request that makes the call, if that is earlier. Its uid is random.
 pub fn context(environment: &dyn Environment, client: ClientKey, budget_ms: u64) -> Context {
+    context_until(deadline::in_force(), environment, client, budget_ms)
+}
+
+/// The same for a request with this deadline, for calls that it makes after its operation has returned.
+pub(crate) fn context_until(
+    deadline: Option<Deadline>,
+    environment: &dyn Environment,
+    client: ClientKey,
+    budget_ms: u64,
+) -> Context {
+    let cx = Context::internal(environment.now(), budget_ms, Uid(random_u64(environment)));
+    let end = deadline.map_or(cx.deadline, |deadline| deadline.at().min(cx.deadline));
     Context {
         client,
-        ..Context::internal(environment.now(), budget_ms, Uid(random_u64(environment)))
+        deadline: end,
+        ..cx
     }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::auth::{Action, ActionKind, Permit, Pull};
 use crate::denial::DenialReason;
+use crate::door::DoorRefusal;
 use crate::overload::Overload;
 use crate::response::UploadPosition;
 use crate::store::blobs::{AppendError, BodyError};
@@ -168,6 +169,8 @@ pub(crate) enum Error {
          requests"
     )]
     OtherSite,
+    #[error("{}", .0.text())]
+    Door(DoorRefusal),
     #[error("{}", .0.text())]
     TooManyRequests(Overload),
     #[error("too many wrong passwords")]
@@ -375,7 +378,9 @@ impl Error {
             | Self::ApiDenied(_)
             | Self::ApiNarrowKey
             | Self::HostRefused { .. }
-            | Self::OtherSite => (StatusCode::FORBIDDEN, "DENIED"),
+            | Self::OtherSite
+            | Self::Door(DoorRefusal::NotFromEdge) => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Door(DoorRefusal::NoHead) => (StatusCode::MISDIRECTED_REQUEST, "UNSUPPORTED"),
             // Not 429: for docker, a 429 on an upload is final.
             Self::TooManyRequests(_) => (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS"),
             // This client has to wait, and not the registry: RFC 6585, 4.

@@ -26,6 +26,10 @@ pub struct Limits {
     pub stream_bytes: usize,
     /// Ranges in one request; more is 416.
     pub ranges: usize,
+    /// Bytes of a blob, or of ranges of one, in an answer of the registry itself, for shells whose door lets no larger answer
+    /// out. `None`: answers have no limit. If an answer would be larger, the client is redirected to the whole blob, and a server
+    /// fault (500) says that it cannot be. So such a shell refuses settings by which pulls go through the registry.
+    pub blob_answer_bytes: Option<u64>,
     /// Items in a page; a larger `n` is capped.
     pub page: usize,
     /// Rows that a request for the list of repositories reads at most, including those that the client may not see; then the
@@ -73,6 +77,7 @@ impl Default for Limits {
             referrers_page_bytes: 4 << 20,
             stream_bytes: 64 << 10,
             ranges: 100,
+            blob_answer_bytes: None,
             page: 1000,
             catalog_rows: 10_000,
             blob_bytes: 500 << 30,

@@ -8,6 +8,7 @@ mod broken_trail;
 mod by_token;
 mod changes;
 mod counted_threads;
+mod deadlines;
 mod explain;
 mod first_administrator;
 mod key_file;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Error, ProtectedTag, Why};
 use crate::auth::Challenge;
 use crate::body::ResponseBody;
+use crate::door::DoorRefusal;
 use crate::overload::Overload;
 use crate::request_id::RequestId;
 use crate::response::complete;
@@ -148,9 +149,22 @@ impl Overload {
     /// The response, for a shell that refuses a request before the registry sees it.
     #[must_use]
     pub fn answer(self) -> Response<ResponseBody> {
-        // Only server faults have an id, and this is none.
-        complete(Error::TooManyRequests(self).into_response(|| RequestId::new(0)))
+        refused(Error::TooManyRequests(self))
     }
+}
+
+impl DoorRefusal {
+    /// The response, for a shell.
+    #[must_use]
+    pub fn answer(self) -> Response<ResponseBody> {
+        refused(Error::Door(self))
+    }
+}
+
+/// The response of a shell that refuses a request.
+fn refused(error: Error) -> Response<ResponseBody> {
+    // Only server faults have an id, and this is none.
+    complete(error.into_response(|| RequestId::new(0)))
 }
 
 #[cfg(test)]

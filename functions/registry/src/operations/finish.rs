@@ -116,7 +116,7 @@ impl Call<'_> {
                 // More was stored meanwhile, so the client of this request does not know the whole upload.
                 State::Open { .. } if holds_more(&row.progress) => return Err(session.refused(row.progress.offset)),
                 State::Open { .. } if row.is_claimed(now) => {
-                    if now.millis_since(begun) >= self.settings.limits.upload_wait_ms || self.is_due(now) {
+                    if now.millis_since(begun) >= self.settings.limits.upload_wait_ms || Self::is_due(now) {
                         return Ok(Claimed::Busy(row));
                     }
                 }

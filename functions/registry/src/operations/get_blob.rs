@@ -26,7 +26,8 @@ const BLOB_TYPE: &str = "application/octet-stream";
 
 impl Call<'_> {
     /// end-2. One table read. A GET of the whole blob, or of one range, is redirected if the store supports redirects.
-    /// HEAD is always answered here, and so are several ranges, which object stores do not serve.
+    /// HEAD is always answered here, and so are several ranges, which object stores do not serve, unless the answer is too
+    /// large for the door ([`Limits::blob_answer_bytes`](crate::Limits)).
     pub(crate) async fn get_blob(
         &self,
         permit: Permit<Pull>,
@@ -61,8 +62,16 @@ impl Call<'_> {
             response
         } else {
             let wanted = ranges::wanted(headers, &digest, link.size, self.settings.limits.ranges)?;
-            match self.redirect(repository, &link, &wanted, head).await? {
+            let is_too_large = self.is_too_large(link.size, &wanted);
+            // Only a read can tell whether an object with a defect exists again.
+            let link = if is_too_large {
+                self.found_again(repository, &digest, link).await?
+            } else {
+                link
+            };
+            match self.redirect(repository, &link, &wanted, is_too_large, head).await? {
                 Some(redirect) => return redirected(&redirect, &digest),
+                None if is_too_large => return Err(cannot_leave(repository, &digest).into()),
                 None => self.send(repository, &digest, &link, wanted).await?,
             }
         };
@@ -81,23 +90,13 @@ impl Call<'_> {
         repository: &RepositoryName,
         link: &Link,
         wanted: &Wanted,
+        is_too_large: bool,
         head: &Parts,
     ) -> Result<Option<Redirect>, Error> {
-        // An empty blob needs no redirect, and an object store refuses every range of it. For an object with a defect,
-        // only a read can tell whether it exists again.
-        let here = link.size == 0 || link.defect.is_some() || ranges::has_conditions(&head.headers);
-        let here = here
-            || match wanted {
-                // The object store also sends the whole blob: it does not know the entity tags in `If-Range`.
-                Wanted::Whole => false,
-                // For the same reason, a range with a condition would become the whole blob.
-                Wanted::One(_) => head.headers.contains_key(IF_RANGE),
-                Wanted::Several(_) => true,
-            };
         let client = head.extensions.get::<Client>().map(|client| client.0);
         let reached_by = match self.settings.delivery.delivery(repository, client) {
-            // Object stores handle several ranges differently, even if they are one range or the whole blob here.
-            _ if here || ranges::are_several(&head.headers) => return Ok(None),
+            _ if !is_too_large && is_better_sent(link, wanted, head) => return Ok(None),
+            // The operator says that clients do not reach the object store.
             Delivery::Proxy => return Ok(None),
             Delivery::Redirect => Reached::ByAll,
             Delivery::Auto => client.map_or(Reached::ByAnyone, Reached::By),
@@ -114,6 +113,41 @@ impl Call<'_> {
         Ok(redirect
             .await?
             .filter(|redirect| !own_host::leads_back(&redirect.url, head)))
+    }
+
+    /// Whether the answer is too large for the door of the registry.
+    fn is_too_large(&self, size: u64, wanted: &Wanted) -> bool {
+        let Some(limit) = self.settings.limits.blob_answer_bytes else {
+            return false;
+        };
+        let length = match wanted {
+            Wanted::Whole => size,
+            Wanted::One(range) => range.end - range.start,
+            // Every boundary has the same length.
+            Wanted::Several(ranges) => ranges::Multipart::new(ranges.clone(), size, BLOB_TYPE, &boundary(0)).length(),
+        };
+        length > limit
+    }
+
+    /// The link with the present location of its object. If the object has a recorded defect, one byte of it is read: it may
+    /// exist again, or be elsewhere.
+    async fn found_again(&self, repository: &RepositoryName, digest: &Digest, link: Link) -> Result<Link, Error> {
+        if link.defect.is_none() {
+            return Ok(link);
+        }
+        let recorded = RecordedLocation {
+            repository,
+            digest,
+            location: &link.location,
+            defect: link.defect,
+        };
+        let found = self.open_object(recorded, 0..1).await?;
+        let (_, location) = found.ok_or(Error::BlobUnknown)?;
+        Ok(Link {
+            location,
+            defect: None,
+            ..link
+        })
     }
 
     async fn send(
@@ -157,7 +191,7 @@ impl Call<'_> {
                 Ok(response)
             }
             Wanted::Several(wanted) => {
-                let boundary = format!("{:016x}", random_u64(&*self.environment));
+                let boundary = boundary(random_u64(&*self.environment));
                 let multipart = ranges::Multipart::new(wanted, link.size, BLOB_TYPE, &boundary);
                 let length = multipart.length();
                 let content_type = multipart.content_type();
@@ -197,6 +231,37 @@ impl Call<'_> {
         };
         self.open_object(recorded, first).await
     }
+}
+
+/// Whether the registry sends an answer itself although pulls are redirected: the object store would send another one.
+fn is_better_sent(link: &Link, wanted: &Wanted, head: &Parts) -> bool {
+    // An empty blob needs no redirect, and an object store refuses every range of it. For an object with a defect,
+    // only a read can tell whether it exists again.
+    link.size == 0
+        || link.defect.is_some()
+        || ranges::has_conditions(&head.headers)
+        // Object stores handle several ranges differently, even if they are one range or the whole blob here.
+        || ranges::are_several(&head.headers)
+        || match wanted {
+            // The object store also sends the whole blob: it does not know the entity tags in `If-Range`.
+            Wanted::Whole => false,
+            // For the same reason, a range with a condition would become the whole blob.
+            Wanted::One(_) => head.headers.contains_key(IF_RANGE),
+            Wanted::Several(_) => true,
+        }
+}
+
+/// A fault of the operator: nothing can bring the bytes to the client.
+fn cannot_leave(repository: &RepositoryName, digest: &Digest) -> StoreError {
+    StoreError::failed(format!(
+        "the answer with {digest} of {repository} is too large to be sent through this door of the registry, and the client \
+         cannot be redirected: the object store has the host name of the registry, or pulls go through the registry"
+    ))
+}
+
+/// The boundary of the parts of an answer with several ranges.
+fn boundary(random: u64) -> String {
+    format!("{random:016x}")
 }
 
 /// 307 to the object store. The URL grants access to the blob, so the response is private, and no cache keeps it for

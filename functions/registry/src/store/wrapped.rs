@@ -30,6 +30,9 @@ use crate::store::{Attempt, Context, Cursor, Location, SessionId, Slice, StoreEr
 
 /// Observes every call of a store.
 pub trait Hook: Send + Sync + 'static {
+    /// Called first, with the context of the call. A redirect has none, because it sends no request.
+    fn called(&self, _method: StoreMethod, _cx: Context) {}
+
     /// Called before the store. If it returns an error, the call returns that error, and the store is not called.
     fn before(&self, method: StoreMethod) -> Result<(), StoreError>;
 
@@ -92,12 +95,29 @@ impl<S: ?Sized, H: Hook> Wrapped<S, H> {
         Self { inner, hook }
     }
 
-    async fn call<T, E: OfStore>(&self, method: StoreMethod, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        self.call_writing(method, work, |_| true).await
+    fn call<T, E: OfStore>(
+        &self,
+        method: StoreMethod,
+        cx: Context,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> impl Future<Output = Result<T, E>> {
+        self.call_writing(method, cx, work, |_| true)
     }
 
     /// Like `call`, for a write; `written` says, from its result, whether the store wrote anything.
-    async fn call_writing<T, E: OfStore>(
+    fn call_writing<T, E: OfStore>(
+        &self,
+        method: StoreMethod,
+        cx: Context,
+        work: impl Future<Output = Result<T, E>>,
+        written: impl FnOnce(&T) -> bool,
+    ) -> impl Future<Output = Result<T, E>> {
+        self.hook.called(method, cx);
+        self.observe(method, work, written)
+    }
+
+    /// A call, which may have no context.
+    async fn observe<T, E: OfStore>(
         &self,
         method: StoreMethod,
         work: impl Future<Output = Result<T, E>>,
@@ -152,13 +172,13 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         state: &[u8],
         source: &mut dyn Source,
     ) -> Result<Appended, AppendError> {
-        self.call(StoreMethod::Append, self.inner.append(cx, attempt, state, source))
+        self.call(StoreMethod::Append, cx, self.inner.append(cx, attempt, state, source))
             .await
     }
 
     async fn seal(&self, cx: Context, upload: &Upload) -> Result<Location, StoreError> {
         let writes = self.inner.seal_writes(upload);
-        self.call_writing(StoreMethod::Seal, self.inner.seal(cx, upload), |_| writes)
+        self.call_writing(StoreMethod::Seal, cx, self.inner.seal(cx, upload), |_| writes)
             .await
     }
 
@@ -184,6 +204,7 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
     ) -> Result<Discarded, StoreError> {
         self.call(
             StoreMethod::Discard,
+            cx,
             self.inner.discard(cx, session, attempts, state, keep),
         )
         .await
@@ -195,7 +216,8 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         location: &Location,
         range: Range<u64>,
     ) -> Result<Option<ByteStream>, StoreError> {
-        self.call(StoreMethod::Read, self.inner.read(cx, location, range)).await
+        self.call(StoreMethod::Read, cx, self.inner.read(cx, location, range))
+            .await
     }
 
     async fn redirect(
@@ -204,20 +226,25 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         location: &Location,
         request: RedirectRequest,
     ) -> Result<Option<Redirect>, StoreError> {
-        self.call(StoreMethod::Redirect, self.inner.redirect(now, location, request))
-            .await
+        self.observe(
+            StoreMethod::Redirect,
+            self.inner.redirect(now, location, request),
+            |_| true,
+        )
+        .await
     }
 
     async fn delete(&self, cx: Context, to_delete: &[ObjectToDelete]) -> Result<Option<DeletedObjects>, StoreError> {
-        self.call(StoreMethod::Delete, self.inner.delete(cx, to_delete)).await
+        self.call(StoreMethod::Delete, cx, self.inner.delete(cx, to_delete))
+            .await
     }
 
     async fn tidy(&self, cx: Context, kept: &[Location]) -> Result<(), StoreError> {
-        self.call(StoreMethod::Tidy, self.inner.tidy(cx, kept)).await
+        self.call(StoreMethod::Tidy, cx, self.inner.tidy(cx, kept)).await
     }
 
     async fn stat(&self, cx: Context, location: &Location) -> Result<Option<u64>, StoreError> {
-        self.call(StoreMethod::Stat, self.inner.stat(cx, location)).await
+        self.call(StoreMethod::Stat, cx, self.inner.stat(cx, location)).await
     }
 
     async fn objects(
@@ -226,7 +253,7 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<StoredObject>, StoreError> {
-        self.call(StoreMethod::Objects, self.inner.objects(cx, after, limit))
+        self.call(StoreMethod::Objects, cx, self.inner.objects(cx, after, limit))
             .await
     }
 }
@@ -234,7 +261,7 @@ impl<H: Hook> BlobStore for Wrapped<dyn BlobStore, H> {
 #[async_trait]
 impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
     async fn get(&self, cx: Context, key: SessionKey) -> Result<Option<Session>, StoreError> {
-        self.call(StoreMethod::Get, self.inner.get(cx, key)).await
+        self.call(StoreMethod::Get, cx, self.inner.get(cx, key)).await
     }
 
     async fn claim(
@@ -250,12 +277,13 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
             Expected::Existing => StoreMethod::ClaimExisting,
         };
         let claimed = self.inner.claim(cx, key, expected, until, max_attempts);
-        self.call_writing(method, claimed, |claimed| matches!(claimed, Claimed::Granted(_)))
+        self.call_writing(method, cx, claimed, |claimed| matches!(claimed, Claimed::Granted(_)))
             .await
     }
 
     async fn renew(&self, cx: Context, claim: &Claim, until: Timestamp) -> Result<bool, StoreError> {
-        self.call(StoreMethod::Renew, self.inner.renew(cx, claim, until)).await
+        self.call(StoreMethod::Renew, cx, self.inner.renew(cx, claim, until))
+            .await
     }
 
     async fn save(
@@ -266,36 +294,39 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         part: Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
         let saved = self.inner.save(cx, claim, progress, part);
-        self.call_writing(StoreMethod::Save, saved, |saved| *saved).await
+        self.call_writing(StoreMethod::Save, cx, saved, |saved| *saved).await
     }
 
     async fn release(&self, cx: Context, claim: &Claim) -> Result<(), StoreError> {
-        self.call(StoreMethod::Release, self.inner.release(cx, claim)).await
+        self.call(StoreMethod::Release, cx, self.inner.release(cx, claim)).await
     }
 
     async fn parts(&self, cx: Context, key: SessionKey) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.call(StoreMethod::Parts, self.inner.parts(cx, key)).await
+        self.call(StoreMethod::Parts, cx, self.inner.parts(cx, key)).await
     }
 
     async fn commit(&self, cx: Context, claim: &Claim, publishing: &Publishing) -> Result<bool, StoreError> {
         let marked = self.inner.commit(cx, claim, publishing);
-        self.call_writing(StoreMethod::Commit, marked, |marked| *marked).await
+        self.call_writing(StoreMethod::Commit, cx, marked, |marked| *marked)
+            .await
     }
 
     async fn finish(&self, cx: Context, claim: &Claim, end: End) -> Result<(), StoreError> {
-        self.call(StoreMethod::Finish, self.inner.finish(cx, claim, end)).await
+        self.call(StoreMethod::Finish, cx, self.inner.finish(cx, claim, end))
+            .await
     }
 
     async fn finish_committing(&self, cx: Context, key: SessionKey, end: End) -> Result<(), StoreError> {
         self.call(
             StoreMethod::FinishCommitting,
+            cx,
             self.inner.finish_committing(cx, key, end),
         )
         .await
     }
 
     async fn cancel(&self, cx: Context, key: SessionKey) -> Result<Cancelled, StoreError> {
-        self.call(StoreMethod::Cancel, self.inner.cancel(cx, key)).await
+        self.call(StoreMethod::Cancel, cx, self.inner.cancel(cx, key)).await
     }
 
     async fn expired(
@@ -305,12 +336,12 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
         after: Option<SessionKey>,
         limit: usize,
     ) -> Result<Vec<(SessionKey, Session)>, StoreError> {
-        self.call(StoreMethod::Expired, self.inner.expired(cx, before, after, limit))
+        self.call(StoreMethod::Expired, cx, self.inner.expired(cx, before, after, limit))
             .await
     }
 
     async fn signing_keys(&self, cx: Context, candidate: SigningKey) -> Result<Vec<SigningKey>, StoreError> {
-        self.call(StoreMethod::SigningKeys, self.inner.signing_keys(cx, candidate))
+        self.call(StoreMethod::SigningKeys, cx, self.inner.signing_keys(cx, candidate))
             .await
     }
 }
@@ -318,7 +349,7 @@ impl<H: Hook> SessionStore for Wrapped<dyn SessionStore, H> {
 #[async_trait]
 impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
     async fn begin_pass(&self, cx: Context, pass: Uid, until: Timestamp) -> Result<PassStart, StoreError> {
-        self.call(StoreMethod::BeginPass, self.inner.begin_pass(cx, pass, until))
+        self.call(StoreMethod::BeginPass, cx, self.inner.begin_pass(cx, pass, until))
             .await
     }
 
@@ -329,8 +360,12 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
         next: Option<&Cursor>,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.call(StoreMethod::Checkpoint, self.inner.checkpoint(cx, pass, next, until))
-            .await
+        self.call(
+            StoreMethod::Checkpoint,
+            cx,
+            self.inner.checkpoint(cx, pass, next, until),
+        )
+        .await
     }
 
     async fn collect_metadata(
@@ -342,13 +377,15 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
     ) -> Result<Collected, StoreError> {
         self.call(
             StoreMethod::CollectMetadata,
+            cx,
             self.inner.collect_metadata(cx, plan, after, limit),
         )
         .await
     }
 
     async fn sweep(&self, cx: Context, key: SessionKey, session: &Session) -> Result<Option<u64>, StoreError> {
-        self.call(StoreMethod::Sweep, self.inner.sweep(cx, key, session)).await
+        self.call(StoreMethod::Sweep, cx, self.inner.sweep(cx, key, session))
+            .await
     }
 
     async fn pending_deletions(
@@ -360,6 +397,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
     ) -> Result<Slice<PendingDeletion>, StoreError> {
         self.call(
             StoreMethod::PendingDeletions,
+            cx,
             self.inner.pending_deletions(cx, before, after, limit),
         )
         .await
@@ -372,6 +410,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
     ) -> Result<DeletionCheck, StoreError> {
         self.call(
             StoreMethod::CheckPendingDeletion,
+            cx,
             self.inner.check_pending_deletion(cx, pending_deletion),
         )
         .await
@@ -384,6 +423,7 @@ impl<H: Hook> CollectionStore for Wrapped<dyn CollectionStore, H> {
     ) -> Result<(), StoreError> {
         self.call(
             StoreMethod::RemovePendingDeletions,
+            cx,
             self.inner.remove_pending_deletions(cx, pending_deletions),
         )
         .await
@@ -398,11 +438,12 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<Result<Record, Unreadable>>, StoreError> {
-        self.call(StoreMethod::Walk, self.inner.walk(cx, after, limit)).await
+        self.call(StoreMethod::Walk, cx, self.inner.walk(cx, after, limit))
+            .await
     }
 
     async fn recorded_object(&self, cx: Context, digest: &Digest) -> Result<Option<RecordedObject>, StoreError> {
-        self.call(StoreMethod::RecordedObject, self.inner.recorded_object(cx, digest))
+        self.call(StoreMethod::RecordedObject, cx, self.inner.recorded_object(cx, digest))
             .await
     }
 
@@ -413,12 +454,13 @@ impl<H: Hook> RecordStore for Wrapped<dyn RecordStore, H> {
     ) -> Result<Vec<BackReference>, StoreError> {
         self.call(
             StoreMethod::MissingBackReferences,
+            cx,
             self.inner.missing_back_references(cx, back_references),
         )
         .await
     }
 
     async fn insert(&self, cx: Context, records: &[Record]) -> Result<(), StoreError> {
-        self.call(StoreMethod::Insert, self.inner.insert(cx, records)).await
+        self.call(StoreMethod::Insert, cx, self.inner.insert(cx, records)).await
     }
 }

@@ -68,7 +68,7 @@ async fn send_slowly(call: Call<'_>, body: Bytes, meanwhile: impl Future<Output 
         arrival.whole.store(true, Ordering::SeqCst);
     };
     let sent = call.send_body(RequestBody::stream(slow));
-    futures_util::future::join(sent, rest).await.0
+    Box::pin(futures_util::future::join(sent, rest)).await.0
 }
 
 /// Disables an account, as the user `root`.

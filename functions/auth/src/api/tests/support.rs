@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use contract::deadlines::Deadlines;
 use http::{HeaderMap, Request};
 use http_body::Body as _;
 use oci::{Algorithm, Digest, MediaType, RepositoryName};
@@ -23,7 +24,7 @@ use registry::store::memory::{MemoryBlobs, MemoryCollection, MemoryMetadata, Mem
 use registry::store::metadata::{AllowAll, ManifestPut, MetadataStore, NewContent, PutManifest};
 use registry::store::wrapped::Wrapped;
 use registry::store::{Context, Timestamp, Uid};
-use registry::{Client, Registry, RequestBody, Settings, Stores};
+use registry::{Client, Deadline, Registry, RequestBody, Settings, Stores};
 use serde_json::{Value, json};
 
 use super::broken_trail::BrokenTrail;
@@ -100,6 +101,8 @@ pub(super) struct World {
     stores: Stores,
     pub(super) trail: BrokenTrail,
     pub(super) meanwhile: Meanwhile,
+    /// Those of the calls of all stores.
+    pub(super) deadlines: Deadlines,
     pub(super) hashes: Arc<CountedThreads>,
     registry: Registry,
     /// Makes other changes before those of the API.
@@ -152,6 +155,7 @@ pub(super) struct Call<'a> {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    deadline: Option<Deadline>,
 }
 
 impl Call<'_> {
@@ -193,6 +197,11 @@ impl Call<'_> {
         self.header("content-type", content_type)
     }
 
+    pub(super) fn until(self, at: Timestamp) -> Self {
+        let deadline = Some(Deadline::hard(at));
+        Self { deadline, ..self }
+    }
+
     pub(super) fn if_match(self, version: &str) -> Self {
         self.header("if-match", format!("\"{version}\""))
     }
@@ -212,7 +221,10 @@ impl Call<'_> {
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(body).unwrap();
+        let mut request = request.body(body).unwrap();
+        if let Some(deadline) = self.deadline {
+            request.extensions_mut().insert(deadline);
+        }
         let response = self.world.registry.handle(request).await;
         let (head, body) = response.into_parts();
         let mut body = std::pin::pin!(body);
@@ -277,6 +289,9 @@ impl World {
             metadata: Arc::new(Wrapped::new(held, meanwhile.clone())),
             sessions,
         };
+        let deadlines = Deadlines::default();
+        let stores = deadlines.of(&stores);
+        let held: Arc<dyn MetadataStore> = metadata.clone();
         let access = stores.access.clone();
         let mut settings = AccountSettings {
             passwords: Parameters::CHEAPEST,
@@ -297,7 +312,7 @@ impl World {
         let api = Api::new(ApiParts {
             authenticator: authenticator.clone(),
             access: Arc::new(Wrapped::new(records, rival.clone())),
-            metadata: metadata.clone(),
+            metadata: Arc::new(Wrapped::new(held, deadlines.clone())),
             environment: clock.clone(),
         });
         let registry = Registry::new(
@@ -314,6 +329,7 @@ impl World {
             stores,
             trail,
             meanwhile,
+            deadlines,
             hashes,
             registry: registry
                 .with_token_endpoint(authenticator)
@@ -468,6 +484,7 @@ impl World {
             path: path.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
+            deadline: None,
         }
     }
 

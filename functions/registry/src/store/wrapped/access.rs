@@ -15,11 +15,11 @@ use crate::store::{Context, Cursor, Page, Slice, StoreError};
 #[async_trait]
 impl<H: Hook> AccessStore for Wrapped<dyn AccessStore, H> {
     async fn state(&self, cx: Context) -> Result<AccessState, StoreError> {
-        self.call(StoreMethod::State, self.inner.state(cx)).await
+        self.call(StoreMethod::State, cx, self.inner.state(cx)).await
     }
 
     async fn account(&self, cx: Context, name: &AccountName) -> Result<Option<Account>, StoreError> {
-        self.call(StoreMethod::Account, self.inner.account(cx, name)).await
+        self.call(StoreMethod::Account, cx, self.inner.account(cx, name)).await
     }
 
     async fn state_and_account(
@@ -27,22 +27,22 @@ impl<H: Hook> AccessStore for Wrapped<dyn AccessStore, H> {
         cx: Context,
         name: &AccountName,
     ) -> Result<(AccessState, Option<Account>), StoreError> {
-        self.call(StoreMethod::StateAndAccount, self.inner.state_and_account(cx, name))
+        self.call(StoreMethod::StateAndAccount, cx, self.inner.state_and_account(cx, name))
             .await
     }
 
     async fn accounts(&self, cx: Context, after: Option<&str>, limit: usize) -> Result<Page<Account>, StoreError> {
-        self.call(StoreMethod::Accounts, self.inner.accounts(cx, after, limit))
+        self.call(StoreMethod::Accounts, cx, self.inner.accounts(cx, after, limit))
             .await
     }
 
     async fn policy_document(&self, cx: Context, version: u64) -> Result<Option<String>, StoreError> {
-        self.call(StoreMethod::PolicyDocument, self.inner.policy_document(cx, version))
+        self.call(StoreMethod::PolicyDocument, cx, self.inner.policy_document(cx, version))
             .await
     }
 
     async fn policy(&self, cx: Context, version: u64) -> Result<Option<PolicyVersion>, StoreError> {
-        self.call(StoreMethod::Policy, self.inner.policy(cx, version)).await
+        self.call(StoreMethod::Policy, cx, self.inner.policy(cx, version)).await
     }
 
     async fn policies(
@@ -51,13 +51,13 @@ impl<H: Hook> AccessStore for Wrapped<dyn AccessStore, H> {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Page<PolicyVersion>, StoreError> {
-        self.call(StoreMethod::Policies, self.inner.policies(cx, before, limit))
+        self.call(StoreMethod::Policies, cx, self.inner.policies(cx, before, limit))
             .await
     }
 
     async fn apply(&self, cx: Context, change: &AccessChange) -> Result<Applied, StoreError> {
         let applied = self.inner.apply(cx, change);
-        self.call_writing(StoreMethod::Apply, applied, |applied| *applied == Applied::Applied)
+        self.call_writing(StoreMethod::Apply, cx, applied, |applied| *applied == Applied::Applied)
             .await
     }
 
@@ -68,36 +68,36 @@ impl<H: Hook> AccessStore for Wrapped<dyn AccessStore, H> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Slice<AuditEvent>, StoreError> {
-        self.call(StoreMethod::Audit, self.inner.audit(cx, query, after, limit))
+        self.call(StoreMethod::Audit, cx, self.inner.audit(cx, query, after, limit))
             .await
     }
 
     async fn token_seeds(&self, cx: Context) -> Result<Vec<TokenSeed>, StoreError> {
-        self.call(StoreMethod::TokenSeeds, self.inner.token_seeds(cx)).await
+        self.call(StoreMethod::TokenSeeds, cx, self.inner.token_seeds(cx)).await
     }
 
     async fn add_token_seed(&self, cx: Context, seed: &TokenSeed) -> Result<bool, StoreError> {
         let added = self.inner.add_token_seed(cx, seed);
-        self.call_writing(StoreMethod::AddTokenSeed, added, |added| *added)
+        self.call_writing(StoreMethod::AddTokenSeed, cx, added, |added| *added)
             .await
     }
 
     async fn remove_token_seed(&self, cx: Context, kid: KeyId) -> Result<(), StoreError> {
-        self.call(StoreMethod::RemoveTokenSeed, self.inner.remove_token_seed(cx, kid))
+        self.call(StoreMethod::RemoveTokenSeed, cx, self.inner.remove_token_seed(cx, kid))
             .await
     }
 
     async fn failures(&self, cx: Context, key: FailureKey) -> Result<Failures, StoreError> {
-        self.call(StoreMethod::Failures, self.inner.failures(cx, key)).await
+        self.call(StoreMethod::Failures, cx, self.inner.failures(cx, key)).await
     }
 
     async fn put_failures(&self, cx: Context, key: FailureKey, failures: &Failures) -> Result<bool, StoreError> {
         let put = self.inner.put_failures(cx, key, failures);
-        self.call_writing(StoreMethod::PutFailures, put, |put| *put).await
+        self.call_writing(StoreMethod::PutFailures, cx, put, |put| *put).await
     }
 
     async fn clear_failures(&self, cx: Context, key: FailureKey) -> Result<(), StoreError> {
-        self.call(StoreMethod::ClearFailures, self.inner.clear_failures(cx, key))
+        self.call(StoreMethod::ClearFailures, cx, self.inner.clear_failures(cx, key))
             .await
     }
 
@@ -108,12 +108,12 @@ impl<H: Hook> AccessStore for Wrapped<dyn AccessStore, H> {
         key: CredentialId,
         day: u32,
     ) -> Result<(), StoreError> {
-        self.call(StoreMethod::RecordUse, self.inner.record_use(cx, account, key, day))
+        self.call(StoreMethod::RecordUse, cx, self.inner.record_use(cx, account, key, day))
             .await
     }
 
     async fn last_uses(&self, cx: Context, account: &AccountName) -> Result<BTreeMap<CredentialId, u32>, StoreError> {
-        self.call(StoreMethod::LastUses, self.inner.last_uses(cx, account))
+        self.call(StoreMethod::LastUses, cx, self.inner.last_uses(cx, account))
             .await
     }
 }

@@ -21,7 +21,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Link>, StoreError> {
-        self.call(StoreMethod::Link, self.inner.link(cx, repository, digest))
+        self.call(StoreMethod::Link, cx, self.inner.link(cx, repository, digest))
             .await
     }
 
@@ -35,6 +35,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
             return self
                 .call(
                     StoreMethod::LinkAndUnmark,
+                    cx,
                     self.inner.link_and_unmark(cx, repository, digest),
                 )
                 .await;
@@ -52,7 +53,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<(Link, bool)>, StoreError> {
-        self.call(StoreMethod::Link, self.inner.marked_link(cx, repository, digest))
+        self.call(StoreMethod::Link, cx, self.inner.marked_link(cx, repository, digest))
             .await
     }
 
@@ -62,12 +63,13 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<ManifestRecord>, StoreError> {
-        self.call(StoreMethod::Manifest, self.inner.manifest(cx, repository, digest))
+        self.call(StoreMethod::Manifest, cx, self.inner.manifest(cx, repository, digest))
             .await
     }
 
     async fn tag(&self, cx: Context, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
-        self.call(StoreMethod::Tag, self.inner.tag(cx, repository, tag)).await
+        self.call(StoreMethod::Tag, cx, self.inner.tag(cx, repository, tag))
+            .await
     }
 
     async fn tagged_manifest(
@@ -78,6 +80,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Option<(TagRecord, Option<ManifestRecord>)>, StoreError> {
         self.call(
             StoreMethod::TaggedManifest,
+            cx,
             self.inner.tagged_manifest(cx, repository, tag),
         )
         .await
@@ -90,7 +93,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<Tag>, StoreError> {
-        self.call(StoreMethod::Tags, self.inner.tags(cx, repository, after, limit))
+        self.call(StoreMethod::Tags, cx, self.inner.tags(cx, repository, after, limit))
             .await
     }
 
@@ -104,13 +107,14 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Page<HistoryRecord>, StoreError> {
         self.call(
             StoreMethod::History,
+            cx,
             self.inner.history(cx, repository, tag, before, limit),
         )
         .await
     }
 
     async fn repository(&self, cx: Context, repository: &RepositoryName) -> Result<Option<Listing>, StoreError> {
-        self.call(StoreMethod::Repository, self.inner.repository(cx, repository))
+        self.call(StoreMethod::Repository, cx, self.inner.repository(cx, repository))
             .await
     }
 
@@ -120,7 +124,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<RepositoryName>, StoreError> {
-        self.call(StoreMethod::Repositories, self.inner.repositories(cx, after, limit))
+        self.call(StoreMethod::Repositories, cx, self.inner.repositories(cx, after, limit))
             .await
     }
 
@@ -131,7 +135,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         author: &Author,
     ) -> Result<bool, StoreError> {
         let created = self.inner.create_repository(cx, repository, author);
-        self.call_writing(StoreMethod::CreateRepository, created, |created| *created)
+        self.call_writing(StoreMethod::CreateRepository, cx, created, |created| *created)
             .await
     }
 
@@ -144,6 +148,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Page<Digest>, StoreError> {
         self.call(
             StoreMethod::Manifests,
+            cx,
             self.inner.manifests(cx, repository, after, limit),
         )
         .await
@@ -159,6 +164,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Page<Referrer>, StoreError> {
         self.call(
             StoreMethod::Referrers,
+            cx,
             self.inner.referrers(cx, repository, subject, after, limit),
         )
         .await
@@ -174,6 +180,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Location, StoreError> {
         self.call(
             StoreMethod::CommitBlob,
+            cx,
             self.inner.commit_blob(cx, repository, digest, location, size),
         )
         .await
@@ -189,6 +196,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Option<Location>, StoreError> {
         self.call(
             StoreMethod::ReplaceLocation,
+            cx,
             self.inner.replace_location(cx, digest, old, new, size),
         )
         .await
@@ -204,6 +212,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Option<Location>, StoreError> {
         self.call(
             StoreMethod::RecordDefect,
+            cx,
             self.inner.record_defect(cx, repository, digest, location, defect),
         )
         .await
@@ -212,6 +221,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     async fn clear_missing(&self, cx: Context, digest: &Digest, location: &Location) -> Result<(), StoreError> {
         self.call(
             StoreMethod::ClearMissing,
+            cx,
             self.inner.clear_missing(cx, digest, location),
         )
         .await
@@ -225,6 +235,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<(), StoreError> {
         self.call(
             StoreMethod::RecordDamagedManifest,
+            cx,
             self.inner.record_damaged_manifest(cx, repository, digest),
         )
         .await
@@ -239,7 +250,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<bool, StoreError> {
         // A link that existed already need not be written, and the result does not say whether it did.
         let mounted = self.inner.mount(cx, repository, digest, from);
-        self.call_writing(StoreMethod::Mount, mounted, |_| false).await
+        self.call_writing(StoreMethod::Mount, cx, mounted, |_| false).await
     }
 
     async fn linking_repositories(
@@ -250,6 +261,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Vec<RepositoryName>, StoreError> {
         self.call(
             StoreMethod::LinkingRepositories,
+            cx,
             self.inner.linking_repositories(cx, digest, limit),
         )
         .await
@@ -264,6 +276,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         let stored = |answer: &ManifestPut| matches!(answer, ManifestPut::Stored | ManifestPut::StoredElsewhere(_));
         self.call_writing(
             StoreMethod::PutManifest,
+            cx,
             self.inner.put_manifest(cx, put, guard),
             stored,
         )
@@ -280,6 +293,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Removal, StoreError> {
         self.call(
             StoreMethod::DeleteTag,
+            cx,
             self.inner.delete_tag(cx, repository, tag, author, guard),
         )
         .await
@@ -295,6 +309,7 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
     ) -> Result<Removal, StoreError> {
         self.call(
             StoreMethod::DeleteManifest,
+            cx,
             self.inner.delete_manifest(cx, repository, digest, author, guard),
         )
         .await
@@ -307,7 +322,11 @@ impl<H: Hook> MetadataStore for Wrapped<dyn MetadataStore, H> {
         digest: &Digest,
         author: &Author,
     ) -> Result<Removal, StoreError> {
-        self.call(StoreMethod::Unlink, self.inner.unlink(cx, repository, digest, author))
-            .await
+        self.call(
+            StoreMethod::Unlink,
+            cx,
+            self.inner.unlink(cx, repository, digest, author),
+        )
+        .await
     }
 }

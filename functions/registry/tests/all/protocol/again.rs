@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use registry::Environment as _;
 use registry::store::blobs::BodyError;
 use registry::store::memory::MemoryBlobs;
 use registry::store::wrapped::StoreMethod;
+use registry::{Deadline, Environment as _};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -56,7 +56,7 @@ async fn a_repeated_put_waits_no_longer_than_its_deadline() {
     run_ready_tasks().await;
     let target = format!("{location}?digest={}", sha256(b"abc"));
     let at = world.clock.now().plus_millis(3 * SECOND);
-    let again = begin(world.put(&target).bytes("abc").deadline(at));
+    let again = begin(world.put(&target).bytes("abc").deadline(Deadline::hard(at)));
     pass(&world, 2).await;
     assert!(!again.is_finished());
     pass(&world, 1).await;

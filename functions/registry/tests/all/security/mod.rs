@@ -15,7 +15,7 @@ mod collection;
 mod content;
 mod denials;
 mod example_document;
-mod examples;
+pub(crate) mod examples;
 mod permissions;
 mod s02_unlinked;
 mod s03_endpoints;

@@ -9,7 +9,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
-use registry::store::Timestamp;
 use registry::{Deadline, Endpoint, RequestRecord, ResponseBody};
 use serde_json::Value;
 
@@ -95,8 +94,8 @@ impl TestRequest {
     }
 
     /// Sets the deadline of the request.
-    pub(crate) fn deadline(mut self, at: Timestamp) -> Self {
-        self.deadline = Some(Deadline(at));
+    pub(crate) fn deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 

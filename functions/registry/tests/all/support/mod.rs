@@ -16,6 +16,7 @@ use std::sync::Arc;
 use contract::counting::{
     CountingAccess, CountingBlobs, CountingCollection, CountingMetadata, CountingRecords, CountingSessions, Counts,
 };
+use contract::deadlines::Deadlines;
 use contract::faulty::{
     Faults, FaultyAccess, FaultyBlobs, FaultyCollection, FaultyMetadata, FaultyRecords, FaultySessions,
 };
@@ -221,6 +222,15 @@ impl World {
             settings,
             ..self.clone()
         }
+    }
+
+    /// Another instance over the same stores, of which `deadlines` records the calls.
+    pub(crate) async fn recorded(&self, authenticator: Arc<dyn Authenticator>, deadlines: &Deadlines) -> Self {
+        let stores = deadlines.of(&self.stores);
+        let world = Self { stores, ..self.clone() };
+        let recorded = world.another(authenticator, self.settings.clone()).await;
+        let _ = deadlines.take();
+        recorded
     }
 
     /// Another instance over the same stores, open to everyone.
