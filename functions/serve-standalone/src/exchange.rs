@@ -8,9 +8,9 @@ use std::sync::Arc;
 use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use registry::auth::UrlScheme;
+use registry::auth::{Forwarded, UrlScheme};
 use registry::budget::ClientKey;
-use registry::{Client, Overload, Registry, RequestRecord, ResponseBody};
+use registry::{Client, Deadline, DoorRefusal, Environment as _, Overload, Registry, RequestRecord, ResponseBody};
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::Entry;
@@ -20,6 +20,8 @@ use crate::requests::{self, RequestSlots};
 use crate::tls::TlsFiles;
 use crate::transport::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
 use shell::client_address::TrustedProxies;
+use shell::clock::SystemEnvironment;
+use shell::edge::{Edge, EdgeClient, NotFromEdge};
 use shell::health::{self, Health};
 use shell::run_to_end::RunToEnd;
 
@@ -36,8 +38,42 @@ pub(crate) struct Service {
     pub(crate) buffers: Buffers,
     /// The certificate and its key; `None` without TLS.
     pub(crate) tls: Option<TlsFiles>,
+    /// The edge through which all clients come; `None`: there is none.
+    pub(crate) edge: Option<Arc<Edge>>,
     /// Tracks the operations that must run to their end. The server waits for all of them.
     pub(crate) work: TaskTracker,
+}
+
+/// How a request has reached the server.
+struct Arrival {
+    /// The address that has opened the connection.
+    peer: SocketAddr,
+    /// The address of the client. `None`: it is not known.
+    client: Option<IpAddr>,
+    /// What the edge or a trusted proxy says about the URL that the client has used.
+    forwarded: Option<Forwarded>,
+}
+
+impl Arrival {
+    /// The address to which the request is charged.
+    fn charged(&self) -> IpAddr {
+        self.client.unwrap_or(self.peer.ip())
+    }
+}
+
+/// Why a request gets no slot.
+enum Refused {
+    Door(DoorRefusal),
+    Overload(Overload),
+}
+
+impl Refused {
+    fn answer(self) -> Response<ResponseBody> {
+        match self {
+            Self::Door(refusal) => refusal.answer(),
+            Self::Overload(overload) => overload.answer(),
+        }
+    }
 }
 
 impl Service {
@@ -55,27 +91,54 @@ impl Service {
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Response<SentBody>, Infallible>> + Send {
         let exchange = activity.begin();
-        let client = self.proxies.client(peer, request.headers());
-        let slot = self.slots.take(ClientKey::of(client.unwrap_or(peer.ip())), &request);
-        let with_slot = if let Some(mut slot) = slot {
-            if !slot.is_for_health() {
-                exchange.activity().found_slot();
+        let arrival = self.arrival(&mut request, peer);
+        let arrival = arrival.map_err(|refusal| (Refused::Door(refusal), peer.ip()));
+        let taken = arrival.and_then(|arrival| {
+            let client = arrival.charged();
+            let slot = self.slots.take(ClientKey::of(client), &request);
+            slot.map(|slot| (arrival, slot))
+                .ok_or((Refused::Overload(Overload::Requests), client))
+        });
+        let with_slot = match taken {
+            Ok((arrival, mut slot)) => {
+                if !slot.is_for_health() {
+                    exchange.activity().found_slot();
+                }
+                slot.condense(&mut request);
+                Ok((request, arrival, Arc::new(slot)))
             }
-            slot.condense(&mut request);
-            Ok((request, Arc::new(slot)))
-        } else {
-            exchange.activity().found_no_slot();
-            Err((requests::essence(&request), request.into_body()))
+            Err((refused, client)) => {
+                exchange.activity().found_no_slot();
+                Err((requests::essence(&request), request.into_body(), client, refused))
+            }
         };
         async move {
             Ok(match with_slot {
-                Ok((request, slot)) => {
-                    self.answer(request, exchange.occupying(slot), admission, client, peer)
-                        .await
+                Ok((request, arrival, slot)) => {
+                    self.answer(request, exchange.occupying(slot), admission, arrival).await
                 }
-                Err((request, incoming)) => self.refuse(&request, incoming, exchange, client.unwrap_or(peer.ip())),
+                Err((request, incoming, client, refused)) => self.refuse(&request, incoming, exchange, client, refused),
             })
         }
+    }
+
+    /// How a request has reached the server. Fails if it does not come from the edge. Health checks come from elsewhere.
+    fn arrival(&self, request: &mut Request<Incoming>, peer: SocketAddr) -> Result<Arrival, DoorRefusal> {
+        let edge = self.edge.as_ref();
+        let Some(edge) = edge.filter(|_| !health::is_asked(request.uri().path())) else {
+            return Ok(Arrival {
+                peer,
+                client: self.proxies.client(peer, request.headers()),
+                forwarded: self.proxies.forwarded(peer, request.headers()),
+            });
+        };
+        let admitted = edge.admit(request);
+        let EdgeClient { address, forwarded } = admitted.map_err(|NotFromEdge| DoorRefusal::NotFromEdge)?;
+        Ok(Arrival {
+            peer,
+            client: address,
+            forwarded: Some(forwarded),
+        })
     }
 
     async fn answer(
@@ -83,21 +146,24 @@ impl Service {
         mut request: Request<Incoming>,
         exchange: Exchange,
         admission: ConnectionSlot,
-        client: Option<IpAddr>,
-        peer: SocketAddr,
+        arrival: Arrival,
     ) -> Response<SentBody> {
-        if let Some(client) = client {
+        let charged = arrival.charged();
+        if let Some(client) = arrival.client {
             request.extensions_mut().insert(Client(client));
         }
-        if let Some(forwarded) = self.proxies.forwarded(peer, request.headers()) {
+        if let Some(forwarded) = arrival.forwarded {
             request.extensions_mut().insert(forwarded);
         }
         if self.tls.is_some() {
             request.extensions_mut().insert(UrlScheme::Https);
         }
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
-        let mut entry = Entry::begin(&request, client.unwrap_or(peer.ip()));
+        let mut entry = Entry::begin(&request, charged);
         let timeouts = self.timeouts;
+        let total = u64::try_from(timeouts.total.as_millis()).unwrap_or(u64::MAX);
+        let deadline = Deadline::until_seal(SystemEnvironment.now().plus_millis(total));
+        request.extensions_mut().insert(deadline);
         let response = if admission.has_slot() || health::is_asked(request.uri().path()) || admission.wait().await {
             self.handle(request, &exchange).await
         } else {
@@ -111,13 +177,14 @@ impl Service {
         response.map(|body| SentBody::new(body, exchange, &timeouts, measured, entry))
     }
 
-    /// Answers a request for which there is no slot. Only these parts of it were kept.
+    /// Answers a request that gets no slot. Only these parts of it were kept.
     fn refuse(
         &self,
         request: &Request<()>,
         incoming: Incoming,
         exchange: Exchange,
         client: IpAddr,
+        refused: Refused,
     ) -> Response<SentBody> {
         let activity = exchange.activity();
         let (body, leftover) = receive(
@@ -132,7 +199,7 @@ impl Service {
         }
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(request, client);
-        let response = Overload::Requests.answer();
+        let response = refused.answer();
         measured.answered(response.status(), Some(&RequestRecord::default()));
         if let Some(entry) = &mut entry {
             entry.answered(response.status(), None);

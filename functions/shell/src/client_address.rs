@@ -96,7 +96,7 @@ fn only<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Option<&'a str> {
 }
 
 /// Parses an address as proxies write it; some of them add a port.
-fn address(text: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();

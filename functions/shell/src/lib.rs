@@ -8,7 +8,8 @@
 //! 2. [`condition`]: which calls to the stores are allowed now. [`admission`]: checks the stores before a server uses them.
 //!    [`health`]: `/livez` and `/readyz`.
 //! 3. [`access`]: which clients may do what. [`challenge`]: how they are asked for credentials. [`delivery`]: which pulls
-//!    are redirected. [`client_address`]: the client of a request and the URL that it has used, behind proxies.
+//!    are redirected. [`client_address`]: the client of a request and the URL that it has used, behind proxies. [`edge`]: the
+//!    same behind an edge, which proves by a secret that it is one.
 //! 4. [`access_line`]: the log line for each request, and what it never contains. [`log`]: the log of the process, and
 //!    which events are never logged. [`text`] and [`timestamp`]: numbers and dates as text. [`settings`]: names and
 //!    defaults of settings. [`values`]: durations and sizes that an operator writes.
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod collector;
 pub mod condition;
 pub mod delivery;
+pub mod edge;
 pub mod health;
 pub mod log;
 #[cfg(feature = "native")]

@@ -74,6 +74,8 @@ settings! {
     TOKEN_KEY_FILE = "token-key-file", "ROADSTEAD_TOKEN_KEY_FILE", None;
     /// The file of the secret by which the first administrator is made.
     BOOTSTRAP_SECRET_FILE = "bootstrap-secret-file", "ROADSTEAD_BOOTSTRAP_SECRET_FILE", None;
+    /// The file of the secrets of the edge in front of the registry; see [`edge`](crate::edge).
+    ORIGIN_SECRET_FILE = "origin-secret-file", "ROADSTEAD_ORIGIN_SECRET_FILE", None;
     /// Whether a manifest may refer to absent content.
     SPARSE = "sparse", "ROADSTEAD_SPARSE", Some("refuse");
     /// The region in which uploads of this server are continued; by default that of [`RegionName`](registry::RegionName).

@@ -82,6 +82,11 @@ pub(crate) struct ServeArgs {
     /// metadata. The variable `ROADSTEAD_BOOTSTRAP_SECRET` may hold it instead
     #[arg(long, env = settings::BOOTSTRAP_SECRET_FILE.variable, value_name = "FILE")]
     pub(crate) bootstrap_secret_file: Option<PathBuf>,
+    /// File of the secret by which an edge in front of the registry, such as a CDN, proves that it has sent a request: 32 bytes
+    /// or more, and a second one while it is replaced. All other requests are refused with 403, except `/livez` and `/readyz`.
+    /// The server reads it again at SIGHUP. The variable `ROADSTEAD_ORIGIN_SECRET` may hold the secret instead
+    #[arg(long, env = settings::ORIGIN_SECRET_FILE.variable, value_name = "FILE")]
+    pub(crate) origin_secret_file: Option<PathBuf>,
     /// Whether a manifest may refer to blobs and manifests that are absent in its repository
     #[arg(long, env = settings::SPARSE.variable, value_name = "POLICY", default_value = settings::SPARSE.default)]
     pub(crate) sparse: SparsePolicy,

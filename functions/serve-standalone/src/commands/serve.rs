@@ -10,6 +10,7 @@ use shell::challenge::AskedClients;
 use shell::client_address::TrustedProxies;
 use shell::clock::SystemEnvironment;
 use shell::collector::{Collector, Passes};
+use shell::edge::Edge;
 use shell::health::Health;
 use shell::opened::StoreStatistics;
 use shell::stores::{self, Absent, Contact, OpenOptions};
@@ -31,10 +32,12 @@ use crate::transport::{Buffers, Timeouts};
 mod access;
 mod announce;
 mod files;
+mod secrets;
 
 use access::{Access, AccessFlags};
 use announce::{announce, warn_of_challenges, warn_of_redirects};
 use files::Bounds;
+use secrets::EdgeInFront;
 
 /// Maximum time for threads that still wait for the disk after the server has ended.
 const THREADS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -82,10 +85,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     logging::init(format, &args.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {:?} cannot be used: {error}", args.log_level)))?;
     args.stores.check(false).map_err(Failure::Usage)?;
-    let access = AccessFlags::read(args)?;
+    let (edge, edge_file) = secrets::edge(args)?
+        .map(|EdgeInFront { edge, file }| (edge, file))
+        .unzip();
+    let access = AccessFlags::read(args, edge.is_some())?;
     let mut files = access.files();
+    files.extend(edge_file.flatten().map(|file| Arc::new(file) as _));
     let tls = open_tls(args)?;
     files.extend(tls.iter().map(|tls| Arc::new(tls.clone()) as _));
+    let has_edge = edge.is_some();
     let bounds = Bounds {
         connections: args.limits.max_connections,
         requests: args.limits.max_requests,
@@ -103,12 +111,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             refusals,
             access,
             asked,
-        } = open(args, access, bounds, tls).await?;
+        } = open(args, access, bounds, Front { tls, edge }).await?;
         let address = server
             .listener
             .local_addr()
             .map_err(|error| Failure::failed("cannot find out the address of the listener", error))?;
-        warn_of_challenges(args, asked);
+        warn_of_challenges(args, asked, has_edge);
         warn_of_redirects(args, address, &statistics).await;
         announce(args, format, address, metrics.as_ref(), &access);
         let running = server.run(async {
@@ -162,12 +170,15 @@ struct Running {
     asked: AskedClients,
 }
 
-async fn open(
-    args: &ServeArgs,
-    access: AccessFlags,
-    bounds: Bounds,
+/// What is between the clients and the server.
+struct Front {
+    /// The certificate of the server and its key; `None` without TLS.
     tls: Option<TlsFiles>,
-) -> Result<Running, Failure> {
+    /// The edge through which all clients come; `None`: there is none.
+    edge: Option<Arc<Edge>>,
+}
+
+async fn open(args: &ServeArgs, access: AccessFlags, bounds: Bounds, front: Front) -> Result<Running, Failure> {
     let how = open_options(args);
     access.check_exposure(args, &how).await?;
     let listener = listen(args).await?;
@@ -239,7 +250,8 @@ async fn open(
         timeouts: timeouts(args),
         slots: RequestSlots::new(bounds.requests),
         buffers: Buffers::new(),
-        tls,
+        tls: front.tls,
+        edge: front.edge,
         work: work.clone(),
     });
     Ok(Running {

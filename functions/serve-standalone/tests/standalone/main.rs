@@ -17,6 +17,7 @@ mod cloud_requests;
 #[cfg(target_os = "linux")]
 mod credential_process;
 mod drain;
+mod edge;
 mod fair_answers;
 mod fair_connections;
 mod foreign;

@@ -1,6 +1,5 @@
 //! Which clients may do what, and for which hosts requests are answered, as the flags and the accounts say.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use auth::accounts::{
@@ -19,6 +18,7 @@ use shell::settings;
 use shell::stores::{self, Absent, OpenFailure, OpenOptions};
 use shell::text::count;
 
+use super::secrets;
 use crate::cli::{ServeArgs, flag};
 use crate::failure::Failure;
 use crate::htpasswd::Htpasswd;
@@ -26,10 +26,6 @@ use crate::htpasswd::password_threads::HashingThreads;
 use crate::htpasswd::turns::PasswordTurns;
 use crate::reload::Reload;
 
-/// The environment variable of the bootstrap secret. There is no flag, because other users of the host see flags.
-const BOOTSTRAP_SECRET: &str = "ROADSTEAD_BOOTSTRAP_SECRET";
-/// The largest file of a secret or of keys, in bytes.
-const MAX_FILE: u64 = 64 << 10;
 /// Maximum time for the question whether there are accounts, in milliseconds. A server starts also if its table does not
 /// answer.
 const QUESTION_MS: u64 = 2_000;
@@ -40,6 +36,8 @@ pub(super) struct AccessFlags {
     turns: Arc<PasswordTurns>,
     signers: TokenSignerSource,
     bootstrap: Option<BootstrapSecret>,
+    /// Whether the clients come through an edge.
+    has_edge: bool,
 }
 
 /// Which clients may do what.
@@ -55,7 +53,7 @@ pub(super) struct Access {
 
 impl AccessFlags {
     /// Reads the files that the flags name.
-    pub(super) fn read(args: &ServeArgs) -> Result<Self, Failure> {
+    pub(super) fn read(args: &ServeArgs, has_edge: bool) -> Result<Self, Failure> {
         let turns = Arc::new(PasswordTurns::new());
         let users = match &args.htpasswd {
             Some(file) => Some(Arc::new(Htpasswd::open(file, turns.clone()).map_err(|error| {
@@ -67,7 +65,8 @@ impl AccessFlags {
             users,
             turns,
             signers: signers(args)?,
-            bootstrap: bootstrap(args)?,
+            bootstrap: secrets::bootstrap(args)?,
+            has_edge,
         };
         // What no account changes is refused before anything is opened.
         flags.decide(args, None)?;
@@ -161,7 +160,7 @@ impl AccessFlags {
             has_bootstrap: self.bootstrap.is_some(),
             anonymous: args.allow_anonymous.map(Into::into),
             exposure: Exposure::of(args.listen.ip()),
-            is_proxied: is_proxied(args),
+            is_proxied: is_proxied(args) || self.has_edge,
             allowed_hosts: args.allow_host.clone(),
         };
         settings.decide(flag).map_err(|refusal| refused(args, refusal))
@@ -206,42 +205,19 @@ fn signers(args: &ServeArgs) -> Result<TokenSignerSource, Failure> {
     let Some(path) = &args.token_key_file else {
         return Ok(TokenSignerSource::Table);
     };
-    let text = read_secret(path)?;
+    let text = secrets::read_file(path).map_err(Failure::Failed)?;
     key_file::read(&text)
         .map(TokenSignerSource::File)
         .map_err(|error| Failure::failed(format!("cannot use the token keys in {}", path.display()), error))
-}
-
-/// The bootstrap secret, of the file or of the environment.
-fn bootstrap(args: &ServeArgs) -> Result<Option<BootstrapSecret>, Failure> {
-    let (text, place) = match &args.bootstrap_secret_file {
-        Some(path) => (read_secret(path)?, path.display().to_string()),
-        None => match std::env::var(BOOTSTRAP_SECRET) {
-            Ok(text) if !text.is_empty() => (text, BOOTSTRAP_SECRET.to_owned()),
-            _ => return Ok(None),
-        },
-    };
-    BootstrapSecret::new(&text)
-        .map(Some)
-        .map_err(|error| Failure::failed(format!("cannot use {place}"), error))
-}
-
-fn read_secret(path: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot read {}", path.display()), error);
-    if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
-        return Err(Failure::Failed(format!(
-            "cannot use {}: it is larger than {MAX_FILE} bytes",
-            path.display()
-        )));
-    }
-    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// The text of a refusal, which names the flags.
 fn refused(args: &ServeArgs, refusal: AccessRefusal) -> Failure {
     let alone = match Exposure::of(args.listen.ip()) {
         Exposure::Public => format!("--listen 127.0.0.1:{}", args.listen.port()),
-        Exposure::Loopback => "without --trusted-proxy, and without --public-url of another host".to_owned(),
+        Exposure::Loopback => {
+            "without --trusted-proxy and --origin-secret-file, and without --public-url of another host".to_owned()
+        }
     };
     Failure::Usage(match refusal {
         AccessRefusal::UselessPasswords => format!(

@@ -17,11 +17,12 @@ use crate::metrics::MetricsListener;
 
 /// Warns of passwords that can be read on the network or are sent with every request, of clients that are asked for credentials
 /// which they do not need, and of tokens that another registry accepts.
-pub(super) fn warn_of_challenges(args: &ServeArgs, asked: AskedClients) {
+pub(super) fn warn_of_challenges(args: &ServeArgs, asked: AskedClients, has_edge: bool) {
     let context = ChallengeContext {
         exposure: Exposure::of(args.listen.ip()),
         grants_tokens: true,
-        trusts_a_proxy: !args.pulls.trusted_proxy.is_empty(),
+        // An edge says the URL that its clients use.
+        trusts_a_proxy: has_edge || !args.pulls.trusted_proxy.is_empty(),
         has_certificate: args.tls.tls_cert.is_some(),
         asked,
     };
