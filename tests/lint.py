@@ -26,13 +26,14 @@ LISTS = {CORE: ROOT / "tests" / "core-dependencies", ("auth",): ROOT / "tests" /
 SERVER = {"hyper": "a server is the binary's", "hyper-util": "a server is the binary's", "clap(_.*)?": "a command line is the binary's"}
 SQLITE = {"rusqlite|libsqlite3-sys|store-embedded": "SQLite comes with the feature `embedded` alone"}
 SDK = {"aws-.*|store-s3|store-dynamodb": "the SDK comes with the feature `cloud` alone"}
+PERSON = {"aws-sdk-sso(oidc)?": "single sign-on comes with the feature `workstation` alone"}
 RUNTIME = {"tokio(-.*)?|mio|socket2": "the Worker has another runtime", "getrandom|rustix": "the Worker has another system"}
 SHELL_BANS: Dict[str, Dict[str, str]] = {
     "": {**SERVER, **SQLITE, **SDK, **RUNTIME},
     "native": {**SERVER, **SQLITE, **SDK},
     "embedded": {**SERVER, **SDK},
-    "cloud": {**SQLITE, "clap(_.*)?": SERVER["clap(_.*)?"]},
-    "cloud,embedded": {"clap(_.*)?": SERVER["clap(_.*)?"]},
+    "cloud": {**SQLITE, **PERSON, "clap(_.*)?": SERVER["clap(_.*)?"]},
+    "embedded,workstation": {"clap(_.*)?": SERVER["clap(_.*)?"]},
 }
 SECURITY = ROOT / "docs" / "security.md"
 

@@ -1,17 +1,11 @@
-//! The parts of the AWS SDK that both stores on AWS set up in the same way: connections ([`http_client`]), credentials
-//! ([`process::of_profile`]), and the time in every response ([`clock::ClockWatch`]).
+//! The parts of the AWS SDK that both stores on AWS share: the configuration with region, credentials and connections
+//! ([`config`]), and the time in every response ([`clock::ClockWatch`]). The feature `workstation` adds credentials of programs
+//! (`process`) and of single sign-on, which only a person's machine has.
 
 pub mod clock;
-pub mod process;
+pub mod config;
+mod connections;
+#[cfg(feature = "workstation")]
+mod process;
 
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-
-/// An HTTP client whose TLS uses `ring`, which builds without cmake.
-#[must_use]
-pub fn http_client() -> SharedHttpClient {
-    Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
-}
+pub use config::{AwsConfig, AwsSettings};

@@ -27,8 +27,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
+use crate::connections::Connections;
+
 /// Maximum time for the program to end.
-pub const MAXIMUM: Duration = Duration::from_secs(20);
+pub(crate) const MAXIMUM: Duration = Duration::from_secs(20);
 
 /// The maximum number of bytes that are read of the program's output.
 const MAXIMUM_OUTPUT: u64 = 64 << 10;
@@ -36,7 +38,11 @@ const MAXIMUM_OUTPUT: u64 = 64 << 10;
 /// The credentials of the profile `name`, or of the profile that the environment selects, if a program prints them.
 /// `None`: the credentials have another source, and the SDK finds them. Roles are requested in `region`, or in the
 /// region that the environment or the profile names.
-pub async fn of_profile(name: Option<&str>, region: Option<&str>) -> Option<CredentialProcess> {
+pub(crate) async fn of_profile(
+    name: Option<&str>,
+    region: Option<&str>,
+    connections: &Connections,
+) -> Option<CredentialProcess> {
     let env = Env::real();
     // The SDK prefers keys in the environment to profiles, even if a profile is named.
     if env.get("AWS_ACCESS_KEY_ID").is_ok() && env.get("AWS_SECRET_ACCESS_KEY").is_ok() {
@@ -53,7 +59,7 @@ pub async fn of_profile(name: Option<&str>, region: Option<&str>) -> Option<Cred
         None
     } else {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(crate::http_client())
+            .http_client(connections.clone())
             .no_credentials();
         if let Some(name) = name {
             loader = loader.profile_name(name);
@@ -137,7 +143,7 @@ fn command(profile: &Profile) -> Option<&str> {
 }
 
 /// Runs the program on each request for credentials. The caller caches the credentials.
-pub struct CredentialProcess {
+pub(crate) struct CredentialProcess {
     command: String,
     roles: Vec<ProfileRole>,
     /// The configuration for requesting roles, if there are any.
@@ -396,7 +402,7 @@ mod tests {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let serving = roles_of(listener, 2);
         let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(crate::http_client())
+            .http_client(Connections::new())
             .no_credentials();
         let sts = loader
             .region(Region::new("us-east-1"))

@@ -23,6 +23,7 @@
 //! | `native` | `clock`, `memory`, `run_to_end`, the lines of the log, and what runs by itself in the background |
 //! | `embedded` | `stores` on local disk and in `SQLite` |
 //! | `cloud` | `stores` in S3 and `DynamoDB` |
+//! | `workstation` | to `cloud`, credentials that programs print, and single sign-on |
 //!
 //! No feature brings an HTTP server or a command line.
 

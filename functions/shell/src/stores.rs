@@ -146,9 +146,22 @@ pub async fn open_records(config: &StoreConfig, options: &OpenOptions) -> Result
 struct Opening {
     statistics: StoreStatistics,
     parts: ConditionParts,
+    /// How this process finds AWS, if a store is there. Both stores share it, with their connections and credentials.
+    #[cfg(feature = "cloud")]
+    aws: Option<aws_client::AwsConfig>,
 }
 
 impl Opening {
+    /// How this process finds AWS. It is found out once.
+    #[cfg(feature = "cloud")]
+    async fn aws(&mut self, config: &StoreConfig) -> aws_client::AwsConfig {
+        if let Some(aws) = &self.aws {
+            return aws.clone();
+        }
+        let aws = cloud::load(config).await;
+        self.aws.insert(aws).clone()
+    }
+
     fn finish<M>(
         self,
         config: &StoreConfig,
@@ -159,7 +172,7 @@ impl Opening {
     where
         M: MetadataStore + CollectionStore + RecordStore + AccessStore,
     {
-        let Self { statistics, parts } = self;
+        let Self { statistics, parts, .. } = self;
         Opened {
             stores: Stores {
                 blobs,

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_client::AwsConfig;
 use aws_client::clock::ClockWatch;
-use aws_config::identity::IdentityCache;
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client as Sdk;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -24,8 +23,6 @@ use crate::retrying::{RetryEnvironment, SystemRetryEnvironment, TableClient};
 use crate::schema::{self, Prepared};
 use crate::table::ItemKey;
 
-/// The maximum time to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The maximum time of one try of a request, including the connection. DynamoDB answers within some tens of
 /// milliseconds, so after this time the answer counts as lost.
 const TRY_TIMEOUT: Duration = Duration::from_secs(6);
@@ -35,17 +32,13 @@ const CHECK_TIMEOUT_MS: u64 = 15_000;
 /// How many rows are read at once of a table that may be new.
 const NEW_TABLE_ROWS: usize = 20;
 
-/// The names of the tables, and the AWS settings to reach them.
+/// The names of the tables, and the URL of their service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableOptions {
     /// The name of the main table, which holds the metadata.
     pub table: String,
     /// The name of the table for sessions, the deletion queue and keys; `None`: the main table.
     pub local_table: Option<String>,
-    /// The AWS region; `None`: the region of the environment or of the profile.
-    pub region: Option<String>,
-    /// The profile in the AWS configuration files; `None`: the profile of the environment.
-    pub profile: Option<String>,
     /// The URL of the DynamoDB endpoint; `None`: the endpoint of the environment, or else that of the region.
     pub endpoint: Option<String>,
 }
@@ -57,32 +50,14 @@ impl TableOptions {
         self.local_table.as_deref().unwrap_or(&self.table)
     }
 
-    async fn sdk(&self, retries: RetryConfig, clock: &Arc<ServiceClock>) -> Result<Sdk, OpenError> {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(TRY_TIMEOUT)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(aws_client::http_client())
-            .retry_config(retries)
-            .timeout_config(timeouts);
-        if let Some(region) = &self.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        if let Some(profile) = &self.profile {
-            loader = loader.profile_name(profile);
-        }
-        if let Some(process) = aws_client::process::of_profile(self.profile.as_deref(), self.region.as_deref()).await {
-            loader = loader
-                .credentials_provider(process)
-                .identity_cache(IdentityCache::lazy().load_timeout(aws_client::process::MAXIMUM).build());
-        }
-        let shared = loader.load().await;
-        if shared.region().is_none() {
+    fn sdk(&self, aws: &AwsConfig, retries: RetryConfig, clock: &Arc<ServiceClock>) -> Result<Sdk, OpenError> {
+        if aws.sdk().region().is_none() {
             return Err(OpenError::NoRegion);
         }
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&shared)
-            .interceptor(ClockWatch::new("the metadata table", clock.clone()));
+        let mut config = aws_sdk_dynamodb::config::Builder::from(aws.sdk())
+            .interceptor(ClockWatch::new("the metadata table", clock.clone()))
+            .retry_config(retries)
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(TRY_TIMEOUT).build());
         if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint);
         }
@@ -106,8 +81,8 @@ impl DynamoStore {
     /// # Errors
     /// When no region is configured, when a table cannot be read, or when its layout is not one that this version
     /// supports.
-    pub async fn open(options: &TableOptions) -> Result<Self, OpenError> {
-        let store = Self::connect(options).await?;
+    pub async fn open(options: &TableOptions, aws: &AwsConfig) -> Result<Self, OpenError> {
+        let store = Self::connect(options, aws)?;
         store.check(context()).await?;
         Ok(store)
     }
@@ -118,9 +93,9 @@ impl DynamoStore {
     ///
     /// # Errors
     /// When no region is configured.
-    pub async fn connect(options: &TableOptions) -> Result<Self, OpenError> {
+    pub fn connect(options: &TableOptions, aws: &AwsConfig) -> Result<Self, OpenError> {
         let clock = Arc::<ServiceClock>::default();
-        let sdk = options.sdk(RetryConfig::disabled(), &clock).await?;
+        let sdk = options.sdk(aws, RetryConfig::disabled(), &clock)?;
         let environment: Arc<dyn RetryEnvironment> = Arc::new(SystemRetryEnvironment::new());
         let main = Arc::new(AwsTable::new(sdk.clone(), &options.table));
         let local = Arc::new(AwsTable::new(sdk, options.local_table()));
@@ -201,9 +176,9 @@ impl DynamoStore {
     /// # Errors
     /// When no region is configured, when the service refuses or does not answer, when a table belongs to something
     /// else or has an unsupported layout, or when a new table does not become active within two minutes.
-    pub async fn init(options: &TableOptions) -> Result<Vec<Prepared>, OpenError> {
+    pub async fn init(options: &TableOptions, aws: &AwsConfig) -> Result<Vec<Prepared>, OpenError> {
         let clock = Arc::<ServiceClock>::default();
-        let sdk = options.sdk(RetryConfig::standard(), &clock).await?;
+        let sdk = options.sdk(aws, RetryConfig::standard(), &clock)?;
         let environment: Arc<dyn RetryEnvironment> = Arc::new(SystemRetryEnvironment::new());
         let mut prepared = Vec::new();
         for name in options.table_names() {

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_client::AwsConfig;
 use aws_sdk_s3::Client;
 use registry::backoff::Jitter;
 use registry::clock::ServiceClock;
@@ -45,19 +45,7 @@ pub enum OpenError {
 impl S3Blobs {
     /// Opens a store. It sends no request to the object store, so the registry starts even if the object store is not
     /// available. The first request, or [`S3Blobs::check`], reports a wrong bucket or wrong credentials.
-    pub async fn open(options: S3Options) -> Result<Self, OpenError> {
-        Self::open_with(options, None).await
-    }
-
-    /// Opens a store with these credentials instead of those that the SDK finds.
-    pub async fn open_as(
-        options: S3Options,
-        credentials: impl ProvideCredentials + 'static,
-    ) -> Result<Self, OpenError> {
-        Self::open_with(options, Some(SharedCredentialsProvider::new(credentials))).await
-    }
-
-    async fn open_with(options: S3Options, credentials: Option<SharedCredentialsProvider>) -> Result<Self, OpenError> {
+    pub async fn open(options: S3Options, aws: &AwsConfig) -> Result<Self, OpenError> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if options.bucket.is_empty() || !options.bucket.bytes().all(is_name) {
             return Err(OpenError::Bucket(options.bucket));
@@ -74,10 +62,9 @@ impl S3Blobs {
         if lifetime > S3Options::LONGEST_PRESIGN || lifetime.as_secs() < 60 {
             return Err(OpenError::PresignLifetime);
         }
-        let sdk = client::load(&options, credentials).await;
-        let provider = sdk.credentials_provider().ok_or(OpenError::Credentials)?;
+        let provider = aws.sdk().credentials_provider().ok_or(OpenError::Credentials)?;
         let clock = Arc::<ServiceClock>::default();
-        let (own, signing) = client::configure(&sdk, &options, &clock).await;
+        let (own, signing) = client::configure(aws, &options, &clock).await;
         let presigner = Presigner::new(
             signing,
             options.bucket.clone(),
@@ -124,12 +111,15 @@ mod tests {
 
     use std::time::Duration;
 
+    use aws_client::AwsSettings;
+
     use super::*;
 
     async fn refused(change: impl FnOnce(&mut S3Options)) -> OpenError {
         let mut options = S3Options::new("bucket");
         change(&mut options);
-        S3Blobs::open(options).await.unwrap_err()
+        let aws = AwsConfig::load(&AwsSettings::default()).await;
+        S3Blobs::open(options, &aws).await.unwrap_err()
     }
 
     #[tokio::test]

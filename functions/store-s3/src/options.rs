@@ -53,10 +53,6 @@ pub struct S3Options {
     pub public_endpoint: Option<String>,
     /// The position of the bucket's name in URLs.
     pub path_style: PathStyle,
-    /// The region. By default the SDK finds it; for an endpoint that is not AWS's, the last choice is `us-east-1`.
-    pub region: Option<String>,
-    /// The name of a profile in the SDK's configuration files.
-    pub profile: Option<String>,
     /// The account that must own the bucket; requests fail if another account owns it.
     pub expected_bucket_owner: Option<String>,
     /// How the store encrypts objects.
@@ -97,8 +93,6 @@ impl S3Options {
             endpoint: None,
             public_endpoint: None,
             path_style: PathStyle::Auto,
-            region: None,
-            profile: None,
             expected_bucket_owner: None,
             encryption: Encryption::Bucket,
             parts: Parts::Growing,

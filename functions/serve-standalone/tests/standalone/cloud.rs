@@ -10,6 +10,24 @@ use crate::support::cloud::Cloud;
 use crate::support::content::push_everything;
 use crate::support::{EMPTY, Http1Client, MANIFEST_TYPE, Server, digest, eventually, manifest};
 
+/// Parsing the root certificates of a host takes longer than everything else at a start.
+#[test]
+#[ignore = "needs ROADSTEAD_TEST_S3 and ROADSTEAD_TEST_DYNAMODB"]
+fn both_stores_share_their_connections() {
+    let cloud = Cloud::new();
+    let both = cloud.both();
+    Cloud::succeed(&both, &["metadata", "init"]);
+    let server = Cloud::serve(&both, &["--log-level", "info,connections=debug", "--pull", "proxy"]);
+    let blob = server.push_blob("app", EMPTY);
+    assert_eq!(
+        server.request("GET", &format!("/v2/app/blobs/{blob}"), &[], b"").body,
+        EMPTY
+    );
+    let lines = server.lines();
+    let reads = lines.iter().filter(|line| line["target"] == "connections").count();
+    assert_eq!(reads, 1, "{}", server.log());
+}
+
 /// What a redirect leads to, fetched as any client would.
 pub(crate) fn follow(url: &str, range: Option<&str>) -> crate::support::Response {
     let rest = url.strip_prefix("http://").unwrap();

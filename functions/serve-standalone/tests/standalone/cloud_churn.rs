@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use aws_client::{AwsConfig, AwsSettings};
 use contract::churn::ChurnOptions;
 use contract::{Guard, TestStores};
 use registry::Stores;
@@ -21,10 +22,11 @@ async fn stores() -> TestStores {
         endpoint: Some(cloud.dynamodb.clone()),
         ..store_dynamodb::TableOptions::default()
     };
-    DynamoStore::init(&table_options).await.unwrap();
-    let table = Arc::new(DynamoStore::open(&table_options).await.unwrap());
+    let aws = AwsConfig::load(&AwsSettings::default()).await;
+    DynamoStore::init(&table_options, &aws).await.unwrap();
+    let table = Arc::new(DynamoStore::open(&table_options, &aws).await.unwrap());
     let stores = Stores {
-        blobs: Arc::new(S3Blobs::open(s3_options).await.unwrap()),
+        blobs: Arc::new(S3Blobs::open(s3_options, &aws).await.unwrap()),
         metadata: table.clone(),
         sessions: table.clone(),
         collection: table.clone(),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_client::{AwsConfig, AwsSettings};
 use aws_sdk_s3::config::Credentials;
 use registry::store::blobs::{BlobStore as _, Reached, RedirectRequest};
 use registry::store::{Location, Timestamp};
@@ -162,7 +163,8 @@ async fn signed(cloud: &Cloud, key: &str, now: SystemTime, end: Option<SystemTim
     options.presign_lifetime = Duration::from_mins(10);
     let (id, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
     let credentials = Credentials::new(id, secret, None, end, "a test");
-    let store = S3Blobs::open_as(options, credentials).await.unwrap();
+    let aws = AwsConfig::load_as(&AwsSettings::default(), credentials).await;
+    let store = S3Blobs::open(options, &aws).await.unwrap();
     let location = Location::main(key.strip_prefix(&format!("{prefix}/")).unwrap());
     let now = now.duration_since(UNIX_EPOCH).unwrap().as_millis();
     let request = RedirectRequest {

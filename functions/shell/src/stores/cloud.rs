@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_client::{AwsConfig, AwsSettings};
 use registry::budget::ClientKey;
 use registry::environment::context;
 use registry::store::blobs::BlobStore;
@@ -29,7 +30,7 @@ pub(super) async fn open_blobs(
     options: &OpenOptions,
     opening: &mut Opening,
 ) -> Result<Arc<dyn BlobStore>, OpenFailure> {
-    let store = open(&config.cloud, bucket, options).await?;
+    let store = open(&config.cloud, bucket, options, &opening.aws(config).await).await?;
     opening.parts.services.push(time_of_bucket(&store));
     opening.statistics.object_store = Some(Arc::new(BucketProbe(store.clone())));
     Ok(Arc::new(store))
@@ -41,17 +42,33 @@ pub async fn open_bucket(
     bucket: &Bucket,
     options: &OpenOptions,
 ) -> Result<Arc<dyn BlobStore>, OpenFailure> {
-    Ok(Arc::new(open(&config.cloud, bucket, options).await?))
+    let aws = load(config).await;
+    Ok(Arc::new(open(&config.cloud, bucket, options, &aws).await?))
 }
 
-async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> Result<S3Blobs, OpenFailure> {
+/// How this process finds AWS.
+pub(super) async fn load(config: &StoreConfig) -> AwsConfig {
+    let cloud = &config.cloud;
+    let settings = AwsSettings {
+        region: cloud.region.clone(),
+        profile: cloud.profile.clone(),
+        // A table has a region wherever it is, because its name has none.
+        needs_no_region: config.backends.table().is_none() && cloud.s3_endpoint.is_some(),
+    };
+    AwsConfig::load(&settings).await
+}
+
+async fn open(
+    config: &CloudConfig,
+    bucket: &Bucket,
+    options: &OpenOptions,
+    aws: &AwsConfig,
+) -> Result<S3Blobs, OpenFailure> {
     let own = store_s3::S3Options {
         prefix: bucket.prefix.clone(),
         endpoint: url(config.s3_endpoint.as_ref()),
         public_endpoint: url(config.s3_public_endpoint.as_ref()),
         path_style: config.path_style.unwrap_or_default(),
-        region: config.region.clone(),
-        profile: config.profile.clone(),
         expected_bucket_owner: config.expected_bucket_owner.clone(),
         encryption: config.encryption.clone().unwrap_or_default(),
         parts: config.parts.unwrap_or_default(),
@@ -60,7 +77,7 @@ async fn open(config: &CloudConfig, bucket: &Bucket, options: &OpenOptions) -> R
         presign_lifetime: options.presign_lifetime,
         ..store_s3::S3Options::new(&bucket.name)
     };
-    let opened = S3Blobs::open(own).await;
+    let opened = S3Blobs::open(own, aws).await;
     opened.map_err(|error| OpenFailure::Unusable(format!("cannot use {bucket}: {error}")))
 }
 
@@ -72,9 +89,10 @@ pub(super) async fn open_metadata(
     opening: &mut Opening,
 ) -> Result<Arc<DynamoStore>, OpenFailure> {
     let own = own_options(&config.cloud, table);
+    let aws = opening.aws(config).await;
     let opened = match options.contact {
-        Contact::Now => DynamoStore::open(&own).await,
-        Contact::Later => DynamoStore::connect(&own).await,
+        Contact::Now => DynamoStore::open(&own, &aws).await,
+        Contact::Later => DynamoStore::connect(&own, &aws),
     };
     let store = opened.map_err(|error| OpenFailure::Unusable(format!("cannot use dynamodb://{}: {error}", table.0)))?;
     opening.parts.services.push(time_of_table(&store));
@@ -98,7 +116,7 @@ pub async fn init(config: &StoreConfig) -> Result<String, InitError> {
     let Some(table) = config.backends.table() else {
         return Err(InitError::NoTable);
     };
-    let prepared = DynamoStore::init(&own_options(&config.cloud, table))
+    let prepared = DynamoStore::init(&own_options(&config.cloud, table), &load(config).await)
         .await
         .map_err(|error| InitError::Failed(format!("cannot prepare dynamodb://{}: {error}", table.0)))?;
     let lines: Vec<_> = prepared
@@ -115,8 +133,6 @@ fn own_options(config: &CloudConfig, table: &TableName) -> store_dynamodb::Table
     store_dynamodb::TableOptions {
         table: table.0.clone(),
         local_table: config.local_table.as_ref().map(|table| table.0.clone()),
-        region: config.region.clone(),
-        profile: config.profile.clone(),
         endpoint: url(config.dynamodb_endpoint.as_ref()),
     }
 }

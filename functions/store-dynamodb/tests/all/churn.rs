@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::service::options;
+use crate::service::{aws, options};
 use crate::table::{client, key, rows};
 use contract::churn::ChurnOptions;
 use contract::{Guard, TestStores};
@@ -17,8 +17,8 @@ struct Tables(Vec<String>);
 
 async fn stores(local: bool) -> TestStores {
     let options = options(local);
-    DynamoStore::init(&options).await.unwrap();
-    let store = Arc::new(DynamoStore::open(&options).await.unwrap());
+    DynamoStore::init(&options, &aws().await).await.unwrap();
+    let store = Arc::new(DynamoStore::open(&options, &aws().await).await.unwrap());
     let mut tables = vec![options.table.clone()];
     tables.extend(options.local_table);
     let stores = Stores {

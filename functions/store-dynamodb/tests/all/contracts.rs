@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::service::options;
+use crate::service::{aws, options};
 use contract::{Guard, MetadataStores};
 use registry::store::access::AccessStore;
 use store_dynamodb::DynamoStore;
@@ -11,8 +11,14 @@ use store_dynamodb::DynamoStore;
 /// An empty store over two tables.
 async fn store() -> Arc<DynamoStore> {
     let options = options(true);
-    DynamoStore::init(&options).await.expect("tables are made");
-    Arc::new(DynamoStore::open(&options).await.expect("tables are there"))
+    DynamoStore::init(&options, &aws().await)
+        .await
+        .expect("tables are made");
+    Arc::new(
+        DynamoStore::open(&options, &aws().await)
+            .await
+            .expect("tables are there"),
+    )
 }
 
 async fn metadata_stores() -> (MetadataStores, Guard) {

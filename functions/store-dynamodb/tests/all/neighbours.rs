@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::service::options;
+use crate::service::{aws, options};
 use crate::table::{TableRow, client, key, rows};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -74,8 +74,8 @@ struct SharedTables {
 impl SharedTables {
     async fn new() -> Self {
         let options = options(true);
-        DynamoStore::init(&options).await.unwrap();
-        let store = DynamoStore::open(&options).await.unwrap();
+        DynamoStore::init(&options, &aws().await).await.unwrap();
+        let store = DynamoStore::open(&options, &aws().await).await.unwrap();
         let client = client().await;
         Self { options, store, client }
     }
@@ -311,17 +311,17 @@ fn progress(parts: u32) -> Progress {
 async fn the_layout_of_the_next_version_is_accepted_and_kept() {
     let tables = SharedTables::new().await;
     tables.set_version(3).await;
-    DynamoStore::open(&tables.options).await.unwrap();
-    let prepared = DynamoStore::init(&tables.options).await.unwrap();
+    DynamoStore::open(&tables.options, &aws().await).await.unwrap();
+    let prepared = DynamoStore::init(&tables.options, &aws().await).await.unwrap();
     assert!(prepared.iter().all(|table| table.version == 3), "{prepared:?}");
     tables.set_version(4).await;
-    let refused = DynamoStore::open(&tables.options).await.unwrap_err();
+    let refused = DynamoStore::open(&tables.options, &aws().await).await.unwrap_err();
     assert!(matches!(refused, OpenError::TooNew { found: 4, .. }), "{refused}");
-    let refused = DynamoStore::init(&tables.options).await.unwrap_err();
+    let refused = DynamoStore::init(&tables.options, &aws().await).await.unwrap_err();
     assert!(matches!(refused, OpenError::TooNew { found: 4, .. }), "{refused}");
     tables.set_version(1).await;
-    DynamoStore::open(&tables.options).await.unwrap();
-    let prepared = DynamoStore::init(&tables.options).await.unwrap();
+    DynamoStore::open(&tables.options, &aws().await).await.unwrap();
+    let prepared = DynamoStore::init(&tables.options, &aws().await).await.unwrap();
     assert!(prepared.iter().all(|table| table.version == 2), "{prepared:?}");
 }
 
@@ -336,7 +336,7 @@ async fn rows_of_the_previous_and_the_next_version_are_read() {
     tables.write_as_the_version_before().await;
     assert_eq!(tables.records().await, before);
 
-    let store = DynamoStore::open(&tables.options).await.unwrap();
+    let store = DynamoStore::open(&tables.options, &aws().await).await.unwrap();
     let call = cx(0, 50);
     assert_eq!(
         store.tag(call, &app(), &tag("a")).await.unwrap().unwrap().digest,
@@ -567,12 +567,12 @@ async fn a_recreated_table_has_another_identity() {
     let tables = SharedTables::new().await;
     tables.write_as_the_next_version().await;
     let first = tables.store.identity(cx(0, 50)).await.unwrap();
-    let again = DynamoStore::open(&tables.options).await.unwrap();
+    let again = DynamoStore::open(&tables.options, &aws().await).await.unwrap();
     assert_eq!(again.identity(cx(0, 51)).await.unwrap(), first);
-    DynamoStore::init(&tables.options).await.unwrap();
+    DynamoStore::init(&tables.options, &aws().await).await.unwrap();
     // The previous version would raise the layout version like this.
     tables.set_version(1).await;
-    DynamoStore::init(&tables.options).await.unwrap();
+    DynamoStore::init(&tables.options, &aws().await).await.unwrap();
     assert_eq!(
         again.identity(cx(0, 52)).await.unwrap(),
         first,
@@ -584,7 +584,7 @@ async fn a_recreated_table_has_another_identity() {
 
     let table = &tables.options.table;
     tables.client.delete_table().table_name(table).send().await.unwrap();
-    DynamoStore::init(&tables.options).await.unwrap();
-    let remade = DynamoStore::open(&tables.options).await.unwrap();
+    DynamoStore::init(&tables.options, &aws().await).await.unwrap();
+    let remade = DynamoStore::open(&tables.options, &aws().await).await.unwrap();
     assert_ne!(remade.identity(cx(0, 53)).await.unwrap(), first);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aws_client::{AwsConfig, AwsSettings};
 use store_dynamodb::TableOptions;
 
 /// The URL of the endpoint.
@@ -18,6 +19,10 @@ pub(crate) fn options(local: bool) -> TableOptions {
         local_table: local.then(|| format!("{table}-local")),
         table,
         endpoint: Some(endpoint()),
-        ..TableOptions::default()
     }
+}
+
+/// AWS as the environment says it.
+pub(crate) async fn aws() -> AwsConfig {
+    AwsConfig::load(&AwsSettings::default()).await
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::service::options;
+use crate::service::{aws, options};
 use crate::table::client;
 use aws_sdk_dynamodb::types::{BillingMode, TimeToLiveStatus};
 use bytes::Bytes;
@@ -26,8 +26,8 @@ fn repository() -> RepositoryName {
 
 async fn store() -> DynamoStore {
     let options = options(false);
-    DynamoStore::init(&options).await.unwrap();
-    DynamoStore::open(&options).await.unwrap()
+    DynamoStore::init(&options, &aws().await).await.unwrap();
+    DynamoStore::open(&options, &aws().await).await.unwrap()
 }
 
 #[tokio::test]
@@ -35,16 +35,16 @@ async fn store() -> DynamoStore {
 async fn init_creates_missing_tables_once() {
     for local in [false, true] {
         let options = options(local);
-        let missing = DynamoStore::open(&options).await.expect_err("no table");
+        let missing = DynamoStore::open(&options, &aws().await).await.expect_err("no table");
         assert!(matches!(missing, OpenError::NoTable(_)), "{missing:?}");
         assert!(missing.to_string().contains("roadstead metadata init"), "{missing}");
 
-        let made = DynamoStore::init(&options).await.unwrap();
+        let made = DynamoStore::init(&options, &aws().await).await.unwrap();
         assert_eq!(made.len(), if local { 2 } else { 1 });
         assert!(made.iter().all(|table| table.created));
-        let again = DynamoStore::init(&options).await.unwrap();
+        let again = DynamoStore::init(&options, &aws().await).await.unwrap();
         assert!(again.iter().all(|table| !table.created));
-        DynamoStore::open(&options).await.unwrap();
+        DynamoStore::open(&options, &aws().await).await.unwrap();
     }
 }
 
@@ -55,7 +55,7 @@ async fn init_creates_missing_tables_once() {
 async fn tables_are_paid_per_request_and_expire_rows() {
     for local in [false, true] {
         let options = options(local);
-        DynamoStore::init(&options).await.unwrap();
+        DynamoStore::init(&options, &aws().await).await.unwrap();
         let client = client().await;
         let made = BTreeSet::from([options.table.as_str(), options.local_table()]);
         for table in made {
@@ -78,10 +78,11 @@ async fn tables_are_paid_per_request_and_expire_rows() {
 #[ignore = "needs a DynamoDB endpoint"]
 async fn concurrent_inits_create_each_table_once() {
     let options = options(true);
-    let made = join_all((0..4).map(|_| DynamoStore::init(&options))).await;
+    let aws = aws().await;
+    let made = join_all((0..4).map(|_| DynamoStore::init(&options, &aws))).await;
     let created = made.into_iter().flat_map(Result::unwrap).filter(|table| table.created);
     assert_eq!(created.count(), 2);
-    DynamoStore::open(&options).await.unwrap();
+    DynamoStore::open(&options, &aws).await.unwrap();
 }
 
 #[tokio::test]
@@ -171,7 +172,7 @@ async fn lists_may_start_after_any_text() {
 #[ignore = "needs a DynamoDB endpoint"]
 async fn an_unreachable_endpoint_fails_at_the_deadline() {
     let kept = options(false);
-    DynamoStore::init(&kept).await.unwrap();
+    DynamoStore::init(&kept, &aws().await).await.unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let unreachable = TableOptions {
         endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
@@ -179,7 +180,7 @@ async fn an_unreachable_endpoint_fails_at_the_deadline() {
     };
     drop(listener);
     let begun = Instant::now();
-    let failed = DynamoStore::open(&unreachable)
+    let failed = DynamoStore::open(&unreachable, &aws().await)
         .await
         .expect_err("the endpoint does not answer");
     assert!(matches!(failed, OpenError::Table { .. }), "{failed:?}");

@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use answers::FakeAnswer;
+use aws_client::{AwsConfig, AwsSettings};
 use aws_credential_types::Credentials;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -138,14 +139,12 @@ impl Fake {
         format!("http://{}", self.address)
     }
 
-    /// A store that uses this server.
+    /// A store that uses this server, in the region `us-east-1`.
     pub(crate) async fn store(&self, change: impl FnOnce(&mut S3Options)) -> S3Blobs {
         let mut options = S3Options::new(BUCKET);
         options.endpoint = Some(self.endpoint());
-        options.region = Some("us-east-1".to_owned());
         change(&mut options);
-        let credentials = Credentials::new("an id", "a secret", None, None, "a test");
-        S3Blobs::open_as(options, credentials).await.unwrap()
+        S3Blobs::open(options, &aws_in("us-east-1").await).await.unwrap()
     }
 
     /// Sets the function that decides which requests fail.
@@ -280,4 +279,14 @@ fn decoded(text: &str) -> String {
         .decode_utf8()
         .unwrap()
         .into_owned()
+}
+
+/// AWS in a region, with some credentials.
+pub(crate) async fn aws_in(region: &str) -> AwsConfig {
+    let settings = AwsSettings {
+        region: Some(region.to_owned()),
+        ..AwsSettings::default()
+    };
+    let credentials = Credentials::new("an id", "a secret", None, None, "a test");
+    AwsConfig::load_as(&settings, credentials).await
 }

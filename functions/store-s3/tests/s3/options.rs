@@ -6,7 +6,7 @@ use registry::store::blobs::{BlobStore as _, ObjectToDelete, Reached, RedirectRe
 use registry::store::{Attempt, Location};
 use store_s3::{Encryption, Operation, PathStyle, S3Blobs, S3Options};
 
-use crate::fake::{BUCKET, Fake, SeenRequest};
+use crate::fake::{BUCKET, Fake, SeenRequest, aws_in};
 use crate::session::{MIB, UploadSession, cx};
 
 const OWNER: &str = "111122223333";
@@ -142,10 +142,8 @@ async fn all_keys_have_the_prefix_and_all_bodies_a_checksum() {
 /// The host and the path of the URL that a client gets for an object.
 async fn target_of(change: impl FnOnce(&mut S3Options)) -> (String, String) {
     let mut options = S3Options::new(BUCKET);
-    options.region = Some("eu-central-1".to_owned());
     change(&mut options);
-    let credentials = aws_credential_types::Credentials::new("an id", "a secret", None, None, "a test");
-    let store = S3Blobs::open_as(options, credentials).await.unwrap();
+    let store = S3Blobs::open(options, &aws_in("eu-central-1").await).await.unwrap();
     let request = RedirectRequest {
         content_type: "application/octet-stream",
         reached_by: Reached::ByAll,

@@ -5,6 +5,7 @@
 
 use std::env;
 
+use aws_client::{AwsConfig, AwsSettings};
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -43,5 +44,6 @@ pub(crate) async fn store_with(change: impl FnOnce(&mut S3Options)) -> S3Blobs {
     options.endpoint = Some(endpoint());
     options.prefix = format!("test/{:016x}", getrandom::u64().unwrap());
     change(&mut options);
-    S3Blobs::open(options).await.unwrap()
+    let aws = AwsConfig::load(&AwsSettings::default()).await;
+    S3Blobs::open(options, &aws).await.unwrap()
 }
