@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use registry::auth::{Forwarded, UrlScheme};
 use registry::budget::ClientKey;
-use registry::{Client, Deadline, DoorRefusal, Environment as _, Overload, Registry, RequestRecord, ResponseBody};
+use registry::{Client, DoorRefusal, Overload, Registry, RequestRecord, ResponseBody};
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::Entry;
@@ -20,7 +20,6 @@ use crate::requests::{self, RequestSlots};
 use crate::tls::TlsFiles;
 use crate::transport::{Activity, Buffers, Exchange, SentBody, Timeouts, receive};
 use shell::client_address::TrustedProxies;
-use shell::clock::SystemEnvironment;
 use shell::edge::{Edge, EdgeClient, NotFromEdge};
 use shell::health::{self, Health};
 use shell::run_to_end::RunToEnd;
@@ -161,9 +160,6 @@ impl Service {
         let mut measured = Measured::begin(self.metrics.clone(), request.method(), request.uri().path());
         let mut entry = Entry::begin(&request, charged);
         let timeouts = self.timeouts;
-        let total = u64::try_from(timeouts.total.as_millis()).unwrap_or(u64::MAX);
-        let deadline = Deadline::until_seal(SystemEnvironment.now().plus_millis(total));
-        request.extensions_mut().insert(deadline);
         let response = if admission.has_slot() || health::is_asked(request.uri().path()) || admission.wait().await {
             self.handle(request, &exchange).await
         } else {

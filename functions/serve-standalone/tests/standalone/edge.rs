@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Response, Server, basic, folder_with_users, run};
+use crate::support::{Response, Server, basic, folder_with_users, roadstead, run};
 
 const FIRST: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 const SECOND: &str = "another-secret-of-the-edge-of-43-characters";
@@ -231,6 +231,12 @@ fn secrets_that_cannot_be_used_stop_the_start() {
         assert!(stderr.contains(path) && stderr.contains(words), "{stderr}");
         assert!(!stderr.contains("tooshort") && !stderr.contains(FIRST), "{stderr}");
     }
+    let mut empty = roadstead();
+    empty.args(["serve", "--listen", "127.0.0.1:0", "--data", data]);
+    let output = empty.env("ROADSTEAD_ORIGIN_SECRET", "").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("ROADSTEAD_ORIGIN_SECRET: it is empty"), "{stderr}");
     // S15: the clients of an edge are on other machines.
     std::fs::write(path, FIRST).unwrap();
     let output = run([

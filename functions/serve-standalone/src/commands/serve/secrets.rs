@@ -38,6 +38,12 @@ pub(super) struct EdgeInFront {
 /// The edge in front of the registry; `None`: there is none.
 pub(super) fn edge(args: &ServeArgs) -> Result<Option<EdgeInFront>, Failure> {
     let file = args.origin_secret_file.as_deref();
+    // A script that finds no secret must not open the server to everyone who knows its address.
+    if file.is_none() && std::env::var_os(ORIGIN_SECRET).is_some_and(|text| text.to_str().is_none_or(str::is_empty)) {
+        return Err(Failure::Failed(format!(
+            "cannot use {ORIGIN_SECRET}: it is empty, or not text. Remove the variable if there is no edge"
+        )));
+    }
     let Some(secret) = Secret::read(file, ORIGIN_SECRET)? else {
         return Ok(None);
     };
