@@ -12,7 +12,8 @@ use crate::store::Timestamp;
 
 /// The deadline of a request: an extension of the request, for shells whose host ends requests at a certain time. Every
 /// call of a store that the request makes ends at this time, unless its own timeout comes first (see
-/// [`Context::deadline`](crate::store::Context)). A shell sets it early enough to send the response.
+/// [`Context::deadline`](crate::store::Context)). A shell sets it early enough to send the response. A call that streams a body
+/// lasts as long as its body, so that a host with a hard end must end such a request by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline {
     at: Timestamp,
